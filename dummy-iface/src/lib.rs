@@ -1,0 +1,1 @@
+//! A dummy network interface and its addresses.
