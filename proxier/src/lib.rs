@@ -1,1 +1,5 @@
-//! proxier.
+//! proxier: the home for IPVS in Kubernetes.
+
+pub mod cluster;
+pub mod dataplane;
+pub mod source;

@@ -1,2 +1,3 @@
-//! bin
+//! The `proxier` program.
+
 fn main() {}

@@ -1,0 +1,8 @@
+//! What Kubernetes says, indexed. Pure: no I/O, no clock, no logging.
+
+mod object;
+
+pub use object::{
+    Conditions, Endpoint, EndpointSlice, Hints, Node, ObjectKey, Service, ServicePort, SlicePort,
+    SourceRanges,
+};

@@ -1,0 +1,196 @@
+//! Services, EndpointSlices and the node as this program uses them: parsed, and nothing more than
+//! forwarding needs.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use netlink_ipvs::{Family, Protocol};
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// A key from its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Service that is proxied: not headless, not ExternalName, not left to another proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.creationTimestamp` as seconds since 1970, 0 when unknown: the older of two
+    /// services that claim the same address and port wins.
+    pub created: i64,
+    /// Its cluster IPs, at most one of each family. Empty only for a Service from a manifest that
+    /// no API server has completed.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `spec.externalIPs`, parsed, without duplicates.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` whose `ipMode` is absent or `VIP`.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, parsed; see [`SourceRanges`].
+    pub source_ranges: SourceRanges,
+    /// `spec.sessionAffinity: ClientIP` and its timeout in seconds.
+    pub affinity: Option<u32>,
+    /// `spec.internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `spec.externalTrafficPolicy: Local` on a service that is reachable from outside (type
+    /// LoadBalancer or NodePort, or externalIPs).
+    pub external_local: bool,
+    /// `spec.healthCheckNodePort` of a LoadBalancer with externalTrafficPolicy Local; 0 is none.
+    pub health_check_node_port: u16,
+}
+
+impl Service {
+    /// The cluster IP of a family.
+    pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
+        self.cluster_ips.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+
+    /// Whether the service exists in a family: it has a cluster IP of it, or none at all.
+    pub fn has_family(&self, family: Family) -> bool {
+        self.cluster_ips.is_empty() || self.cluster_ip(family).is_some()
+    }
+}
+
+/// One entry of `spec.ports`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, possibly empty; with the protocol it selects the EndpointSlice port.
+    pub name: Arc<str>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port of the cluster IP, external IPs and VIPs.
+    pub port: u16,
+    /// Node port; 0 is none.
+    pub node_port: u16,
+}
+
+/// Source ranges of load balancer VIPs, per family: the list of one family does not restrict the
+/// other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceRanges {
+    ranges: Vec<IpNet>,
+}
+
+impl SourceRanges {
+    /// From the valid entries of the Service; networks are truncated to their prefix. A range with
+    /// prefix length 0 means that its family is not restricted.
+    pub fn new(ranges: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut ranges: Vec<IpNet> = ranges.into_iter().map(|net| net.trunc()).collect();
+        for any in [Family::Ipv4, Family::Ipv6] {
+            if ranges.iter().any(|net| Family::of(net.addr()) == any && net.prefix_len() == 0) {
+                ranges.retain(|net| Family::of(net.addr()) != any);
+            }
+        }
+        ranges.sort_unstable();
+        ranges.dedup();
+        Self { ranges }
+    }
+
+    /// The ranges of one family; none means unrestricted.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = IpNet> + '_ {
+        self.ranges.iter().copied().filter(move |net| Family::of(net.addr()) == family)
+    }
+}
+
+/// An EndpointSlice of one address family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Its own namespace and name.
+    pub key: ObjectKey,
+    /// Name of its Service (label `kubernetes.io/service-name`), in the same namespace.
+    pub service: Arc<str>,
+    /// `addressType`.
+    pub family: Family,
+    /// Ports, each of which holds for all endpoints.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, as milliseconds since 1970.
+    pub triggered: Option<i64>,
+}
+
+/// One port of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name, possibly empty.
+    pub name: Arc<str>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port of the pod; never 0.
+    pub port: u16,
+}
+
+/// One endpoint: the first address of an entry of `endpoints`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// Conditions.
+    pub conditions: Conditions,
+    /// Node it runs on.
+    pub node: Option<Arc<str>>,
+    /// Topology hints, if any.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Conditions of an endpoint with the API's defaults applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// Takes traffic. Absent means true.
+    pub ready: bool,
+    /// Would be ready if it were not terminating. Absent means true.
+    pub serving: bool,
+    /// Its pod is being deleted. Absent means false.
+    pub terminating: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self { ready: true, serving: true, terminating: false }
+    }
+}
+
+/// `hints` of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// `forZones[].name`
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name`
+    pub nodes: Vec<Arc<str>>,
+}
+
+/// This node as the API describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Node {
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// `status.addresses`: all InternalIP, then all ExternalIP.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`
+    pub pod_cidrs: Vec<IpNet>,
+    /// Not being deleted and not tainted `ToBeDeletedByClusterAutoscaler`.
+    pub eligible: bool,
+}

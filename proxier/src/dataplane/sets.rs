@@ -1,0 +1,334 @@
+//! The named sets (ipset) that the firewall rules refer to, and their members.
+//!
+//! Names, types and texts are kube-proxy's own, so that a node can change hands in both
+//! directions. Every set exists once per address family, used or not.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_ipvs::{Family, Protocol};
+
+/// What a set holds, whatever the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetRole {
+    /// Local endpoints as (address, port, address): a pod that reaches itself through a service.
+    LoopBack,
+    /// Cluster IPs and their ports.
+    ClusterIp,
+    /// External IPs of services with externalTrafficPolicy Cluster.
+    ExternalIp,
+    /// External IPs of services with externalTrafficPolicy Local.
+    ExternalIpLocal,
+    /// Load balancer VIPs.
+    LoadBalancer,
+    /// Load balancer VIPs with source ranges.
+    LoadBalancerFw,
+    /// Load balancer VIPs of services with externalTrafficPolicy Local.
+    LoadBalancerLocal,
+    /// Load balancer VIPs whose source ranges include this node.
+    LoadBalancerSourceIp,
+    /// Load balancer VIPs with each source range.
+    LoadBalancerSourceCidr,
+    /// TCP node ports.
+    NodePortTcp,
+    /// TCP node ports of services with externalTrafficPolicy Local.
+    NodePortLocalTcp,
+    /// UDP node ports.
+    NodePortUdp,
+    /// UDP node ports of services with externalTrafficPolicy Local.
+    NodePortLocalUdp,
+    /// SCTP node ports with each node address.
+    NodePortSctp,
+    /// SCTP node ports of services with externalTrafficPolicy Local.
+    NodePortLocalSctp,
+    /// Health check node ports.
+    HealthCheckNodePort,
+    /// Every address on `kube-ipvs0`.
+    IpvsIps,
+}
+
+/// The type of a set as ipset knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetType {
+    /// `hash:ip`
+    HashIp,
+    /// `hash:ip,port`
+    HashIpPort,
+    /// `hash:ip,port,ip`
+    HashIpPortIp,
+    /// `hash:ip,port,net`
+    HashIpPortNet,
+    /// `bitmap:port` with the range 0-65535
+    BitmapPort,
+}
+
+impl SetType {
+    /// ipset's name of the type.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HashIp => "hash:ip",
+            Self::HashIpPort => "hash:ip,port",
+            Self::HashIpPortIp => "hash:ip,port,ip",
+            Self::HashIpPortNet => "hash:ip,port,net",
+            Self::BitmapPort => "bitmap:port",
+        }
+    }
+}
+
+impl SetRole {
+    /// All roles, in the order in which kube-proxy creates the sets.
+    pub const ALL: [Self; 17] = [
+        Self::LoopBack,
+        Self::ClusterIp,
+        Self::ExternalIp,
+        Self::ExternalIpLocal,
+        Self::LoadBalancer,
+        Self::LoadBalancerFw,
+        Self::LoadBalancerLocal,
+        Self::LoadBalancerSourceIp,
+        Self::LoadBalancerSourceCidr,
+        Self::NodePortTcp,
+        Self::NodePortLocalTcp,
+        Self::NodePortUdp,
+        Self::NodePortLocalUdp,
+        Self::NodePortSctp,
+        Self::NodePortLocalSctp,
+        Self::HealthCheckNodePort,
+        Self::IpvsIps,
+    ];
+
+    /// Names (IPv4, IPv6), type, and the comment that the rules on the set carry. IPv6 names are
+    /// cut to ipset's 31 characters.
+    const fn facts(self) -> (&'static str, &'static str, SetType, &'static str) {
+        use SetType::{BitmapPort, HashIp, HashIpPort, HashIpPortIp, HashIpPortNet};
+        match self {
+            Self::LoopBack => (
+                "KUBE-LOOP-BACK",
+                "KUBE-6-LOOP-BACK",
+                HashIpPortIp,
+                "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose",
+            ),
+            Self::ClusterIp => (
+                "KUBE-CLUSTER-IP",
+                "KUBE-6-CLUSTER-IP",
+                HashIpPort,
+                "Kubernetes service cluster ip + port for masquerade purpose",
+            ),
+            Self::ExternalIp => (
+                "KUBE-EXTERNAL-IP",
+                "KUBE-6-EXTERNAL-IP",
+                HashIpPort,
+                "Kubernetes service external ip + port for masquerade and filter purpose",
+            ),
+            Self::ExternalIpLocal => (
+                "KUBE-EXTERNAL-IP-LOCAL",
+                "KUBE-6-EXTERNAL-IP-LOCAL",
+                HashIpPort,
+                "Kubernetes service external ip + port with externalTrafficPolicy=local",
+            ),
+            Self::LoadBalancer => (
+                "KUBE-LOAD-BALANCER",
+                "KUBE-6-LOAD-BALANCER",
+                HashIpPort,
+                "Kubernetes service lb portal",
+            ),
+            Self::LoadBalancerFw => (
+                "KUBE-LOAD-BALANCER-FW",
+                "KUBE-6-LOAD-BALANCER-FW",
+                HashIpPort,
+                "Kubernetes service load balancer ip + port for load balancer with sourceRange",
+            ),
+            Self::LoadBalancerLocal => (
+                "KUBE-LOAD-BALANCER-LOCAL",
+                "KUBE-6-LOAD-BALANCER-LOCAL",
+                HashIpPort,
+                "Kubernetes service load balancer ip + port with externalTrafficPolicy=local",
+            ),
+            Self::LoadBalancerSourceIp => (
+                "KUBE-LOAD-BALANCER-SOURCE-IP",
+                "KUBE-6-LOAD-BALANCER-SOURCE-IP",
+                HashIpPortIp,
+                "Kubernetes service load balancer ip + port + source IP for packet filter purpose",
+            ),
+            Self::LoadBalancerSourceCidr => (
+                "KUBE-LOAD-BALANCER-SOURCE-CIDR",
+                "KUBE-6-LOAD-BALANCER-SOURCE-CID",
+                HashIpPortNet,
+                "Kubernetes service load balancer ip + port + source cidr for packet filter purpose",
+            ),
+            Self::NodePortTcp => (
+                "KUBE-NODE-PORT-TCP",
+                "KUBE-6-NODE-PORT-TCP",
+                BitmapPort,
+                "Kubernetes nodeport TCP port for masquerade purpose",
+            ),
+            Self::NodePortLocalTcp => (
+                "KUBE-NODE-PORT-LOCAL-TCP",
+                "KUBE-6-NODE-PORT-LOCAL-TCP",
+                BitmapPort,
+                "Kubernetes nodeport TCP port with externalTrafficPolicy=local",
+            ),
+            Self::NodePortUdp => (
+                "KUBE-NODE-PORT-UDP",
+                "KUBE-6-NODE-PORT-UDP",
+                BitmapPort,
+                "Kubernetes nodeport UDP port for masquerade purpose",
+            ),
+            Self::NodePortLocalUdp => (
+                "KUBE-NODE-PORT-LOCAL-UDP",
+                "KUBE-6-NODE-PORT-LOCAL-UDP",
+                BitmapPort,
+                "Kubernetes nodeport UDP port with externalTrafficPolicy=local",
+            ),
+            Self::NodePortSctp => (
+                "KUBE-NODE-PORT-SCTP-HASH",
+                "KUBE-6-NODE-PORT-SCTP-HASH",
+                HashIpPort,
+                "Kubernetes nodeport SCTP port for masquerade purpose with type 'hash ip:port'",
+            ),
+            Self::NodePortLocalSctp => (
+                "KUBE-NODE-PORT-LOCAL-SCTP-HASH",
+                "KUBE-6-NODE-PORT-LOCAL-SCTP-HAS",
+                HashIpPort,
+                "Kubernetes nodeport SCTP port with externalTrafficPolicy=local with type 'hash ip:port'",
+            ),
+            Self::HealthCheckNodePort => (
+                "KUBE-HEALTH-CHECK-NODE-PORT",
+                "KUBE-6-HEALTH-CHECK-NODE-PORT",
+                BitmapPort,
+                "Kubernetes health check node port",
+            ),
+            Self::IpvsIps => {
+                ("KUBE-IPVS-IPS", "KUBE-6-IPVS-IPS", HashIp, "Addresses on the ipvs interface")
+            }
+        }
+    }
+
+    /// The comment of the firewall rules on this set.
+    pub const fn comment(self) -> &'static str {
+        self.facts().3
+    }
+
+    /// ipset's type.
+    pub const fn set_type(self) -> SetType {
+        self.facts().2
+    }
+
+    /// The set of this role for one family.
+    pub const fn of(self, family: Family) -> SetId {
+        SetId { role: self, family }
+    }
+}
+
+/// One set: a role in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId {
+    /// Family of its addresses; bitmaps of ports exist per family too.
+    pub family: Family,
+    /// What it holds.
+    pub role: SetRole,
+}
+
+impl SetId {
+    /// Number of members that a hash set holds unless more are needed.
+    pub const DEFAULT_CAPACITY: u32 = 65536;
+
+    /// Every set of both families.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Family::Ipv4, Family::Ipv6]
+            .into_iter()
+            .flat_map(|family| SetRole::ALL.into_iter().map(move |role| role.of(family)))
+    }
+
+    /// The kernel's name of the set.
+    pub const fn name(self) -> &'static str {
+        let (v4, v6, ..) = self.role.facts();
+        match self.family {
+            Family::Ipv4 => v4,
+            Family::Ipv6 => v6,
+        }
+    }
+
+    /// The set with this kernel name, if it is one of ours.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::all().find(|set| set.name() == name)
+    }
+
+    /// ipset's type.
+    pub const fn set_type(self) -> SetType {
+        self.role.set_type()
+    }
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One member of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// Of `hash:ip`.
+    Ip(IpAddr),
+    /// Of `hash:ip,port`.
+    IpPort(IpAddr, Protocol, u16),
+    /// Of `hash:ip,port,ip`.
+    IpPortIp(IpAddr, Protocol, u16, IpAddr),
+    /// Of `hash:ip,port,net`; the network is in its truncated form.
+    IpPortNet(IpAddr, Protocol, u16, IpNet),
+    /// Of `bitmap:port`.
+    Port(u16),
+}
+
+/// As `ipset save` prints it; a network of one address has no prefix length there.
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::IpPort(ip, protocol, port) => write!(f, "{ip},{protocol}:{port}"),
+            Self::IpPortIp(ip, protocol, port, ip2) => write!(f, "{ip},{protocol}:{port},{ip2}"),
+            Self::IpPortNet(ip, protocol, port, net)
+                if net.prefix_len() == net.max_prefix_len() =>
+            {
+                write!(f, "{ip},{protocol}:{port},{}", net.addr())
+            }
+            Self::IpPortNet(ip, protocol, port, net) => write!(f, "{ip},{protocol}:{port},{net}"),
+            Self::Port(port) => port.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_ipset_and_lead_back_to_their_set() {
+        let mut names = std::collections::BTreeSet::new();
+        for set in SetId::all() {
+            assert!(set.name().len() <= 31, "{set}");
+            assert_eq!(SetId::by_name(set.name()), Some(set));
+            names.insert(set.name());
+        }
+        assert_eq!(names.len(), 34);
+        assert_eq!(SetId::by_name("FOREIGN"), None);
+    }
+
+    #[test]
+    fn members_print_as_ipset_saves_them() {
+        let ip: IpAddr = "1.2.3.4".parse().unwrap();
+        let net = |text: &str| Member::IpPortNet(ip, Protocol::Tcp, 80, text.parse().unwrap());
+        assert_eq!(net("10.0.0.0/8").to_string(), "1.2.3.4,tcp:80,10.0.0.0/8");
+        assert_eq!(net("10.0.0.7/32").to_string(), "1.2.3.4,tcp:80,10.0.0.7");
+        let v6 = Member::IpPortIp(
+            "fd00::1".parse().unwrap(),
+            Protocol::Sctp,
+            9,
+            "fd00::2".parse().unwrap(),
+        );
+        assert_eq!(v6.to_string(), "fd00::1,sctp:9,fd00::2");
+        assert_eq!(Member::Port(30080).to_string(), "30080");
+    }
+}
