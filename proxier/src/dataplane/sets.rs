@@ -100,6 +100,7 @@ impl SetRole {
 
     /// Names (IPv4, IPv6), type, and the comment that the rules on the set carry. IPv6 names are
     /// cut to ipset's 31 characters.
+    #[allow(clippy::too_many_lines, reason = "one table")]
     const fn facts(self) -> (&'static str, &'static str, SetType, &'static str) {
         use SetType::{BitmapPort, HashIp, HashIpPort, HashIpPortIp, HashIpPortNet};
         match self {
