@@ -1,9 +1,12 @@
 //! What Kubernetes says, indexed. Pure: no I/O, no clock, no logging.
 
 mod change;
+mod index;
 mod object;
+pub mod topology;
 
-pub use change::Change;
+pub use change::{Change, NotProxied};
+pub use index::{Cluster, Dirty};
 pub use object::{
     Conditions, Endpoint, EndpointSlice, Hints, Node, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges,

@@ -1,5 +1,8 @@
 //! Facts about the cluster, as sources send them.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::{EndpointSlice, Node, ObjectKey, Service};
 
 /// One fact about the cluster. Applying a change twice is the same as applying it once.
@@ -7,7 +10,9 @@ use super::{EndpointSlice, Node, ObjectKey, Service};
 pub enum Change {
     /// A Service that is proxied was added or changed.
     Service(Service),
-    /// A Service is gone, or is no longer one that is proxied (headless, ExternalName, ...).
+    /// There is a Service of this name, but it is not proxied.
+    ServiceIgnored(ObjectKey, NotProxied),
+    /// A Service is gone.
     ServiceGone(ObjectKey),
     /// An EndpointSlice was added or changed.
     Slice(EndpointSlice),
@@ -21,4 +26,30 @@ pub enum Change {
     SlicesListed(Vec<ObjectKey>),
     /// The node object was read, or does not exist.
     NodeListed,
+}
+
+/// Why a Service is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotProxied {
+    /// `clusterIP: None`
+    Headless,
+    /// `type: ExternalName`
+    ExternalName,
+    /// Label `service.kubernetes.io/service-proxy-name` gives it to the named proxy.
+    OtherProxy(Arc<str>),
+    /// The API server has not given it a cluster IP.
+    NoClusterIp,
+}
+
+impl fmt::Display for NotProxied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headless => f.write_str("it is headless (clusterIP: None)"),
+            Self::ExternalName => f.write_str("it is of type ExternalName"),
+            Self::OtherProxy(name) => {
+                write!(f, "its label service.kubernetes.io/service-proxy-name gives it to {name:?}")
+            }
+            Self::NoClusterIp => f.write_str("it has no cluster IP"),
+        }
+    }
 }

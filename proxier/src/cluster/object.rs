@@ -130,6 +130,17 @@ pub struct EndpointSlice {
     pub triggered: Option<i64>,
 }
 
+impl EndpointSlice {
+    /// Whether both lead to the same endpoints, whatever caused the change.
+    pub fn same_endpoints(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.service == other.service
+            && self.family == other.family
+            && self.ports == other.ports
+            && self.endpoints == other.endpoints
+    }
+}
+
 /// One port of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlicePort {

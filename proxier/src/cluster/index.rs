@@ -1,0 +1,199 @@
+//! The index: objects by key, slices by the service they belong to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Change, EndpointSlice, Node, NotProxied, ObjectKey, Service};
+
+/// Which services have to be computed again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// These ones.
+    pub services: BTreeSet<ObjectKey>,
+    /// All of them: something that every service depends on has changed.
+    pub all: bool,
+}
+
+impl Dirty {
+    /// Nothing has to be computed.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.services.is_empty()
+    }
+
+    fn mark(&mut self, service: &ObjectKey) {
+        if !self.services.contains(service) {
+            self.services.insert(service.clone());
+        }
+    }
+}
+
+/// What Kubernetes says. Objects come in any order; nothing refers to what is not there.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    services: HashMap<ObjectKey, Service>,
+    ignored: HashMap<ObjectKey, NotProxied>,
+    slices: HashMap<ObjectKey, BTreeMap<Arc<str>, EndpointSlice>>,
+    service_of_slice: HashMap<ObjectKey, Arc<str>>,
+    node: Option<Node>,
+    listed: Listed,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    services: bool,
+    slices: bool,
+    node: bool,
+}
+
+impl Cluster {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether every kind of object has been read completely once. Before that the index must not
+    /// be acted on: what is missing in it may only not have arrived yet.
+    pub fn is_complete(&self) -> bool {
+        self.listed.services && self.listed.slices && self.listed.node
+    }
+
+    /// This node, once its object was read.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// A service that is proxied.
+    pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// Why a Service is not proxied, if there is one of that name.
+    pub fn ignored(&self, key: &ObjectKey) -> Option<&NotProxied> {
+        self.ignored.get(key)
+    }
+
+    /// All services that are proxied, in no order.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The slices of a service, in the order of their names.
+    pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> + Clone {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Number of EndpointSlices.
+    pub fn slice_count(&self) -> usize {
+        self.service_of_slice.len()
+    }
+
+    /// Takes in one fact and adds to `dirty` what depends on it. A fact that changes nothing makes
+    /// nothing dirty.
+    pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
+        match change {
+            Change::Service(service) => self.put_service(service, dirty),
+            Change::ServiceGone(key) => {
+                self.ignored.remove(&key);
+                self.drop_service(&key, dirty);
+            }
+            Change::ServiceIgnored(key, reason) => {
+                self.drop_service(&key, dirty);
+                self.ignored.insert(key, reason);
+            }
+            Change::Slice(slice) => self.put_slice(slice, dirty),
+            Change::SliceGone(key) => self.drop_slice(&key, dirty),
+            Change::Node(node) => {
+                let place = |node: &Node| {
+                    (node.zone.clone(), node.addresses.clone(), node.pod_cidrs.clone())
+                };
+                if self.node.as_ref().map(place) != Some(place(&node)) {
+                    dirty.all = true;
+                }
+                self.node = Some(node);
+            }
+            Change::ServicesListed(keys) => {
+                let keys: HashSet<ObjectKey> = keys.into_iter().collect();
+                let gone: Vec<ObjectKey> =
+                    self.services.keys().filter(|key| !keys.contains(key)).cloned().collect();
+                for key in &gone {
+                    self.drop_service(key, dirty);
+                }
+                self.ignored.retain(|key, _| keys.contains(key));
+                self.listed.services = true;
+            }
+            Change::SlicesListed(keys) => {
+                let keys: HashSet<ObjectKey> = keys.into_iter().collect();
+                let gone: Vec<ObjectKey> = self
+                    .service_of_slice
+                    .keys()
+                    .filter(|key| !keys.contains(key))
+                    .cloned()
+                    .collect();
+                for key in &gone {
+                    self.drop_slice(key, dirty);
+                }
+                self.listed.slices = true;
+            }
+            Change::NodeListed => self.listed.node = true,
+        }
+    }
+
+    fn put_service(&mut self, service: Service, dirty: &mut Dirty) {
+        self.ignored.remove(&service.key);
+        match self.services.get_mut(&service.key) {
+            Some(known) if *known == service => {}
+            Some(known) => {
+                dirty.mark(&service.key);
+                *known = service;
+            }
+            None => {
+                dirty.mark(&service.key);
+                self.services.insert(service.key.clone(), service);
+            }
+        }
+    }
+
+    fn drop_service(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
+        if self.services.remove(key).is_some() {
+            dirty.mark(key);
+        }
+    }
+
+    fn put_slice(&mut self, slice: EndpointSlice, dirty: &mut Dirty) {
+        let moved =
+            self.service_of_slice.get(&slice.key).is_some_and(|name| *name != slice.service);
+        if moved {
+            self.drop_slice(&slice.key, dirty);
+        }
+        let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
+        let slices = self.slices.entry(owner.clone()).or_default();
+        match slices.get_mut(&slice.key.name) {
+            // The trigger time alone says nothing about forwarding.
+            Some(known) if known.same_endpoints(&slice) => known.triggered = slice.triggered,
+            Some(known) => {
+                dirty.mark(&owner);
+                *known = slice;
+            }
+            None => {
+                dirty.mark(&owner);
+                self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
+                slices.insert(slice.key.name.clone(), slice);
+            }
+        }
+    }
+
+    fn drop_slice(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
+        let Some(service) = self.service_of_slice.remove(key) else { return };
+        let owner = ObjectKey::new(key.namespace.clone(), service);
+        if let Some(slices) = self.slices.get_mut(&owner) {
+            slices.remove(&key.name);
+            if slices.is_empty() {
+                self.slices.remove(&owner);
+            }
+        }
+        dirty.mark(&owner);
+    }
+}
+
+#[cfg(test)]
+mod tests;
