@@ -1,3 +1,317 @@
 //! What the kernel should hold, and how to get there. Pure: no I/O, no clock, no logging.
+//!
+//! [`State`] is the one shape for everything: what one service asks for adds up to the desired
+//! state, observing the kernel gives one, and so does the fake. [`plan`] turns the difference of
+//! two into ordered operations.
 
+mod contribution;
+mod desired;
+mod drain;
+mod plan;
+pub mod render;
 pub mod sets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use netlink_ipvs::{
+    Family, RealServer, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
+};
+
+pub use contribution::{Contribution, Frontend, FrontendKind, Health, Skipped, contribution};
+pub use desired::{Conflict, Desired, Owner};
+pub use drain::{Drains, Finished};
+pub use plan::{Plan, plan};
+use sets::{Member, SetId};
+
+use crate::cluster::topology::Place;
+
+/// Real servers in ascending order of their keys, each once. Shared between every state that holds
+/// the same ones.
+pub type RealServers = Arc<[RealServer]>;
+
+/// A virtual server with its real servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualServerState {
+    /// Scheduler, flags, timeout.
+    pub config: VirtualServerConfig,
+    /// Real servers.
+    pub real_servers: RealServers,
+}
+
+/// A set and its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetState {
+    /// How many members a hash set can hold (`maxelem`). Of no meaning for bitmaps.
+    pub capacity: u32,
+    /// Members.
+    pub members: BTreeSet<Member>,
+}
+
+impl Default for SetState {
+    fn default() -> Self {
+        Self { capacity: SetId::DEFAULT_CAPACITY, members: BTreeSet::new() }
+    }
+}
+
+/// The content of a dataplane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Virtual servers.
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServerState>,
+    /// Host addresses on `kube-ipvs0`.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The sets that exist.
+    pub sets: BTreeMap<SetId, SetState>,
+    /// The firewall rules of each family, as `iptables-save` prints our part of them.
+    pub firewall: BTreeMap<Family, Arc<str>>,
+}
+
+/// The key of one thing in a [`State`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A set as such.
+    Set(SetId),
+    /// The firewall rules of a family.
+    Firewall(Family),
+    /// A member of a set.
+    Member(SetId, Member),
+    /// A virtual server with its real servers.
+    VirtualServer(VirtualServerKey),
+    /// A host address on `kube-ipvs0`.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(set) => write!(f, "set {set}"),
+            Self::Firewall(family) => write!(f, "{family} firewall rules"),
+            Self::Member(set, member) => write!(f, "{member} in set {set}"),
+            Self::VirtualServer(key) => write!(f, "virtual server {key}"),
+            Self::Address(address) => write!(f, "address {address}"),
+        }
+    }
+}
+
+impl State {
+    /// The keys of everything in it.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let sets = self.sets.keys().map(|set| Target::Set(*set));
+        let firewall = self.firewall.keys().map(|family| Target::Firewall(*family));
+        let members = self.sets.iter().flat_map(|(set, state)| {
+            state.members.iter().map(|member| Target::Member(*set, *member))
+        });
+        let servers = self.virtual_servers.keys().map(|key| Target::VirtualServer(*key));
+        let addresses = self.addresses.iter().map(|address| Target::Address(*address));
+        sets.chain(firewall).chain(members).chain(servers).chain(addresses)
+    }
+
+    /// Whether a set has a member.
+    pub fn has_member(&self, set: SetId, member: &Member) -> bool {
+        self.sets.get(&set).is_some_and(|state| state.members.contains(member))
+    }
+}
+
+/// What is the same for every service of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This node's name and zone.
+    pub place: Place,
+    /// Families that this node serves.
+    pub families: Vec<Family>,
+    /// Scheduler of every virtual server.
+    pub scheduler: Scheduler,
+    /// Virtual servers on these addresses are never removed.
+    pub exclude_cidrs: Vec<IpNet>,
+    /// Whether `spec.externalIPs` is honoured (feature gate `AllowServiceExternalIPs`).
+    pub external_ips: bool,
+    /// The node's addresses on its other interfaces: a VIP that is one of them is not bound.
+    pub host_addresses: BTreeSet<IpAddr>,
+    /// The addresses that node ports listen on.
+    pub node_port_addresses: BTreeSet<IpAddr>,
+    /// The node's own address of each family, by which source ranges decide whether the node
+    /// itself may use a VIP.
+    pub node_ips: Vec<IpAddr>,
+}
+
+impl Settings {
+    /// Whether a virtual server may be removed when no service asks for it.
+    ///
+    /// Every address virtual server of an active family is taken to be ours, as kube-proxy does,
+    /// but for excluded addresses; firewall-mark ones never are.
+    pub fn owns(&self, key: &VirtualServerKey) -> bool {
+        match key {
+            VirtualServerKey::FirewallMark { .. } => false,
+            VirtualServerKey::Address { address, .. } => {
+                self.families.contains(&Family::of(*address))
+                    && !self.exclude_cidrs.iter().any(|net| net.contains(address))
+            }
+        }
+    }
+
+    fn node_ip(&self, family: Family) -> Option<IpAddr> {
+        self.node_ips.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}
+
+/// One operation on the kernel. Each is safe to repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Create an empty set of this capacity.
+    CreateSet(SetId, u32),
+    /// Give a set more capacity without a moment in which it lacks members.
+    GrowSet(SetId, u32),
+    /// Put the rules of a family in place.
+    InstallFirewall(Family, Arc<str>),
+    /// Add a member.
+    AddMember(SetId, Member),
+    /// Add a virtual server.
+    AddVirtualServer(VirtualServerKey, VirtualServerConfig),
+    /// Change a virtual server in place; its connections and real servers stay.
+    SetVirtualServer(VirtualServerKey, VirtualServerConfig),
+    /// Add a real server.
+    AddRealServer(VirtualServerKey, RealServer),
+    /// Change a real server in place.
+    SetRealServer(VirtualServerKey, RealServer),
+    /// Add a host address to `kube-ipvs0`.
+    Bind(IpAddr),
+    /// Remove a host address from `kube-ipvs0`.
+    Unbind(IpAddr),
+    /// Remove a real server.
+    RemoveRealServer(VirtualServerKey, RealServerKey),
+    /// Remove a virtual server with its real servers.
+    RemoveVirtualServer(VirtualServerKey),
+    /// Remove a member.
+    RemoveMember(SetId, Member),
+    /// Delete the UDP flows through a virtual server that lead to none of these real servers.
+    ForgetFlows(VirtualServerKey, RealServers),
+}
+
+impl Op {
+    /// What it works on.
+    pub fn target(&self) -> Target {
+        match self {
+            Self::CreateSet(set, _) | Self::GrowSet(set, _) => Target::Set(*set),
+            Self::InstallFirewall(family, _) => Target::Firewall(*family),
+            Self::AddMember(set, member) | Self::RemoveMember(set, member) => {
+                Target::Member(*set, *member)
+            }
+            Self::AddVirtualServer(key, _)
+            | Self::SetVirtualServer(key, _)
+            | Self::AddRealServer(key, _)
+            | Self::SetRealServer(key, _)
+            | Self::RemoveRealServer(key, _)
+            | Self::RemoveVirtualServer(key)
+            | Self::ForgetFlows(key, _) => Target::VirtualServer(*key),
+            Self::Bind(address) | Self::Unbind(address) => Target::Address(*address),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateSet(set, _) => write!(f, "create set {set}"),
+            Self::GrowSet(set, capacity) => write!(f, "grow set {set} to {capacity} members"),
+            Self::InstallFirewall(family, _) => write!(f, "install {family} firewall rules"),
+            Self::AddMember(set, member) => write!(f, "add {member} to set {set}"),
+            Self::AddVirtualServer(key, config) => {
+                write!(f, "add virtual server {key} {}", config.scheduler)
+            }
+            Self::SetVirtualServer(key, config) => {
+                write!(f, "change virtual server {key} to {}", config.scheduler)
+            }
+            Self::AddRealServer(key, server) => {
+                write!(
+                    f,
+                    "add real server {} to {key}, weight {}",
+                    server.key, server.config.weight
+                )
+            }
+            Self::SetRealServer(key, server) => {
+                write!(
+                    f,
+                    "set real server {} of {key} to weight {}",
+                    server.key, server.config.weight
+                )
+            }
+            Self::Bind(address) => write!(f, "bind {address}"),
+            Self::Unbind(address) => write!(f, "unbind {address}"),
+            Self::RemoveRealServer(key, server) => {
+                write!(f, "remove real server {server} of {key}")
+            }
+            Self::RemoveVirtualServer(key) => write!(f, "remove virtual server {key}"),
+            Self::RemoveMember(set, member) => write!(f, "remove {member} from set {set}"),
+            Self::ForgetFlows(key, _) => write!(f, "delete stale UDP flows of {key}"),
+        }
+    }
+}
+
+/// Connections of a real server, as the kernel counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connections {
+    /// Established.
+    pub active: u32,
+    /// All others.
+    pub inactive: u32,
+}
+
+impl Connections {
+    /// Active and inactive together.
+    pub fn total(self) -> u64 {
+        u64::from(self.active) + u64::from(self.inactive)
+    }
+}
+
+/// Why an operation did not take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpError {
+    /// What the caller has to do about it.
+    pub kind: OpErrorKind,
+    /// The whole chain of causes as one text.
+    pub text: String,
+}
+
+/// What a failed operation says about the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpErrorKind {
+    /// The kernel holds something else than believed, or nobody knows whether the operation took
+    /// place: look again.
+    Surprise,
+    /// Worth trying again.
+    Retry,
+    /// Will not work until something outside changes.
+    Refused,
+}
+
+/// What became of the operations of a plan: every one took place but these, by their index.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Index in the plan, and why.
+    pub failed: Vec<(usize, OpError)>,
+}
+
+/// The kernel, as the reconciler sees it.
+pub trait Dataplane {
+    /// Reads everything, or fails; never a part.
+    fn observe(&mut self) -> impl Future<Output = Result<State, OpError>>;
+
+    /// Reads some virtual servers; one that does not exist is not in the result.
+    fn observe_virtual_servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> impl Future<Output = Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError>>;
+
+    /// Reads the connection counts of the real servers of some virtual servers.
+    fn connections(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> impl Future<Output = Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError>>;
+
+    /// Carries out a plan in its order. An operation that fails does not stop the others.
+    fn apply(&mut self, plan: &Plan) -> impl Future<Output = Outcome>;
+}

@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod dataplane;
+pub mod memory;
 pub mod source;

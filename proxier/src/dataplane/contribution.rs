@@ -1,0 +1,378 @@
+//! What one Service asks of the dataplane.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netlink_ipvs::{
+    Family, Flags, Protocol, RealServer, RealServerConfig, RealServerKey, Scheduler,
+    VirtualServerConfig, VirtualServerKey,
+};
+
+use super::sets::{Member, SetId, SetRole};
+use super::{RealServers, Settings, VirtualServerState};
+use crate::cluster::topology::{Endpoints, Needs, merge, select};
+use crate::cluster::{EndpointSlice, Service, ServicePort};
+
+/// Where clients reach a service port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`
+    ClusterIp,
+    /// `spec.externalIPs`
+    ExternalIp,
+    /// `status.loadBalancer.ingress[].ip`
+    LoadBalancer,
+    /// `spec.ports[].nodePort` on an address of the node
+    NodePort,
+}
+
+impl fmt::Display for FrontendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ClusterIp => "cluster IP",
+            Self::ExternalIp => "external IP",
+            Self::LoadBalancer => "load balancer IP",
+            Self::NodePort => "node port",
+        })
+    }
+}
+
+/// One virtual server that a service asks for, and all that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    /// Where it listens.
+    pub key: VirtualServerKey,
+    /// What it is.
+    pub kind: FrontendKind,
+    /// Name of the service port.
+    pub port: Arc<str>,
+    /// Configuration and real servers.
+    pub server: VirtualServerState,
+    /// Its address belongs on `kube-ipvs0`.
+    pub bind: bool,
+    /// The node itself may not use it: source ranges that leave the node out.
+    pub drop_from_node: bool,
+    /// Set members by which the firewall knows it.
+    pub members: Vec<(SetId, Member)>,
+}
+
+/// A frontend that was asked for but cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The address that was asked for.
+    pub address: IpAddr,
+    /// What it was to be.
+    pub kind: FrontendKind,
+    /// Why not.
+    pub reason: &'static str,
+}
+
+/// A health check node port and what it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// `spec.healthCheckNodePort`
+    pub port: u16,
+    /// Number of local ready endpoints (distinct addresses), for each family of the service.
+    pub local_endpoints: Vec<(Family, usize)>,
+}
+
+/// What one Service asks of the dataplane. Two equal ones need no work.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contribution {
+    /// Virtual servers, each key once.
+    pub frontends: Vec<Frontend>,
+    /// Set members that belong to the service as a whole.
+    pub members: Vec<(SetId, Member)>,
+    /// What could not be had.
+    pub skipped: Vec<Skipped>,
+    /// Health check node port.
+    pub health: Option<Health>,
+    /// Families in which a frontend with internalTrafficPolicy Local has endpoints, but none here.
+    pub no_local_internal: Vec<Family>,
+    /// The same for externalTrafficPolicy Local.
+    pub no_local_external: Vec<Family>,
+}
+
+/// Computes what a service asks for on this node.
+pub fn contribution<'a, S>(service: &Service, slices: &S, settings: &Settings) -> Contribution
+where
+    S: IntoIterator<Item = &'a EndpointSlice> + Clone,
+{
+    let mut out = Contribution::default();
+    for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
+        let mut local_ready = Vec::new();
+        for port in &service.ports {
+            let endpoints = merge(slices.clone(), port, family);
+            Builder { service, port, family, settings, out: &mut out }.port(&endpoints);
+            local_ready.extend(
+                endpoints
+                    .values()
+                    .filter(|e| e.conditions.ready && settings.place.is_local(e))
+                    .map(|e| e.address),
+            );
+        }
+        if service.health_check_node_port != 0 && !service.ports.is_empty() {
+            local_ready.sort_unstable();
+            local_ready.dedup();
+            let port = service.health_check_node_port;
+            let health = out.health.get_or_insert(Health { port, local_endpoints: Vec::new() });
+            health.local_endpoints.push((family, local_ready.len()));
+            out.members.push((SetRole::HealthCheckNodePort.of(family), Member::Port(port)));
+        }
+    }
+    out
+}
+
+/// Builds the part of one service port in one family.
+struct Builder<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
+    family: Family,
+    settings: &'a Settings,
+    out: &'a mut Contribution,
+}
+
+/// Real servers of the two kinds of frontends.
+struct Backends {
+    internal: RealServers,
+    external: RealServers,
+}
+
+impl Builder<'_> {
+    fn port(&mut self, endpoints: &Endpoints<'_>) {
+        let backends = self.backends(endpoints);
+        self.loop_back(endpoints);
+        if let Some(address) = self.service.cluster_ip(self.family) {
+            self.cluster_ip(address, &backends.internal);
+        }
+        for address in self.of_family(&self.service.external_ips) {
+            if self.settings.external_ips {
+                self.external_ip(address, &backends.external);
+            } else {
+                let reason = "the feature gate AllowServiceExternalIPs is off";
+                self.skip(address, FrontendKind::ExternalIp, reason);
+            }
+        }
+        for address in self.of_family(&self.service.load_balancer_ips) {
+            self.load_balancer(address, &backends.external);
+        }
+        if self.port.node_port != 0 {
+            self.node_ports(&backends.external);
+        }
+    }
+
+    fn of_family(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        addresses.iter().copied().filter(|ip| Family::of(*ip) == self.family).collect()
+    }
+
+    fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
+        let service = self.service;
+        let has = |list: &[IpAddr]| list.iter().any(|ip| Family::of(*ip) == self.family);
+        let external = self.port.node_port != 0
+            || has(&service.load_balancer_ips)
+            || has(&service.external_ips);
+        let needs = Needs {
+            cluster: !service.internal_local || external,
+            local: service.internal_local || (service.external_local && external),
+        };
+        let selection = select(endpoints, needs, &self.settings.place);
+        let cluster = real_servers(selection.cluster.as_deref().unwrap_or_default());
+        let local = match &selection.local {
+            Some(keys) if selection.cluster.as_ref() != Some(keys) => real_servers(keys),
+            Some(_) => cluster.clone(),
+            None => real_servers(&[]),
+        };
+        if local.is_empty() && selection.any && selection.local.is_some() {
+            let note = |families: &mut Vec<Family>| {
+                if !families.contains(&self.family) {
+                    families.push(self.family);
+                }
+            };
+            if service.internal_local {
+                note(&mut self.out.no_local_internal);
+            }
+            if service.external_local && external {
+                note(&mut self.out.no_local_external);
+            }
+        }
+        Backends {
+            // Local means local: without a local endpoint there is no real server.
+            internal: if service.internal_local { local.clone() } else { cluster.clone() },
+            // kube-proxy's choice (kubernetes PR 97081): better a remote endpoint, so that pods and
+            // the node itself reach the service through its external address.
+            external: if service.external_local && !local.is_empty() { local } else { cluster },
+        }
+    }
+
+    /// A pod that reaches itself through a service must not see its own address as the source.
+    fn loop_back(&mut self, endpoints: &Endpoints<'_>) {
+        let set = SetRole::LoopBack.of(self.family);
+        for (key, endpoint) in endpoints {
+            if self.settings.place.is_local(endpoint) {
+                let member =
+                    Member::IpPortIp(key.address, self.port.protocol, key.port, key.address);
+                self.out.members.push((set, member));
+            }
+        }
+    }
+
+    fn cluster_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
+        let kind = FrontendKind::ClusterIp;
+        if let Some(reason) = unusable(address) {
+            return self.skip(address, kind, reason);
+        }
+        let members = vec![self.by_port(SetRole::ClusterIp, address, self.port.port)];
+        self.push(kind, address, self.port.port, real_servers, true, false, members);
+    }
+
+    fn external_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
+        let kind = FrontendKind::ExternalIp;
+        if let Some(reason) = unusable(address) {
+            return self.skip(address, kind, reason);
+        }
+        let role = if self.service.external_local {
+            SetRole::ExternalIpLocal
+        } else {
+            SetRole::ExternalIp
+        };
+        let members = vec![self.by_port(role, address, self.port.port)];
+        let bind = !self.settings.host_addresses.contains(&address);
+        self.push(kind, address, self.port.port, real_servers, bind, false, members);
+    }
+
+    fn load_balancer(&mut self, address: IpAddr, real_servers: &RealServers) {
+        let kind = FrontendKind::LoadBalancer;
+        if let Some(reason) = unusable(address) {
+            return self.skip(address, kind, reason);
+        }
+        let (port, protocol) = (self.port.port, self.port.protocol);
+        let mut members = vec![self.by_port(SetRole::LoadBalancer, address, port)];
+        if self.service.external_local {
+            members.push(self.by_port(SetRole::LoadBalancerLocal, address, port));
+        }
+        let mut drop_from_node = false;
+        let mut ranges = self.service.source_ranges.of(self.family).peekable();
+        if ranges.peek().is_some() {
+            members.push(self.by_port(SetRole::LoadBalancerFw, address, port));
+            let node = self.settings.node_ip(self.family);
+            let mut allows_node = false;
+            for range in ranges {
+                allows_node |= node.is_some_and(|ip| range.contains(&ip));
+                members.push((
+                    SetRole::LoadBalancerSourceCidr.of(self.family),
+                    Member::IpPortNet(address, protocol, port, range),
+                ));
+            }
+            if allows_node {
+                // A process on the node that connects to the VIP has the VIP as its source address.
+                members.push((
+                    SetRole::LoadBalancerSourceIp.of(self.family),
+                    Member::IpPortIp(address, protocol, port, address),
+                ));
+            }
+            drop_from_node = !allows_node;
+        }
+        let bind = !self.settings.host_addresses.contains(&address);
+        self.push(kind, address, port, real_servers, bind, drop_from_node, members);
+    }
+
+    fn node_ports(&mut self, real_servers: &RealServers) {
+        let port = self.port.node_port;
+        let (all, local) = match self.port.protocol {
+            Protocol::Tcp => (SetRole::NodePortTcp, SetRole::NodePortLocalTcp),
+            Protocol::Udp => (SetRole::NodePortUdp, SetRole::NodePortLocalUdp),
+            Protocol::Sctp => (SetRole::NodePortSctp, SetRole::NodePortLocalSctp),
+        };
+        let (settings, family) = (self.settings, self.family);
+        let addresses = settings.node_port_addresses.iter().copied();
+        for address in addresses.filter(|ip| Family::of(*ip) == family) {
+            let member = |role: SetRole| match self.port.protocol {
+                Protocol::Sctp => self.by_port(role, address, port),
+                Protocol::Tcp | Protocol::Udp => (role.of(family), Member::Port(port)),
+            };
+            let mut members = vec![member(all)];
+            if self.service.external_local {
+                members.push(member(local));
+            }
+            self.push(FrontendKind::NodePort, address, port, real_servers, false, false, members);
+        }
+    }
+
+    fn by_port(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {
+        (role.of(self.family), Member::IpPort(address, self.port.protocol, port))
+    }
+
+    fn skip(&mut self, address: IpAddr, kind: FrontendKind, reason: &'static str) {
+        let skipped = Skipped { address, kind, reason };
+        if !self.out.skipped.contains(&skipped) {
+            self.out.skipped.push(skipped);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call site for each kind of frontend")]
+    fn push(
+        &mut self,
+        kind: FrontendKind,
+        address: IpAddr,
+        port: u16,
+        real_servers: &RealServers,
+        bind: bool,
+        drop_from_node: bool,
+        members: Vec<(SetId, Member)>,
+    ) {
+        let key = VirtualServerKey::new(address, port, self.port.protocol);
+        // The same address may be an external IP and a VIP, or the cluster IP: one virtual server
+        // that the firewall knows in both roles.
+        if let Some(known) = self.out.frontends.iter_mut().find(|known| known.key == key) {
+            known.bind |= bind;
+            known.drop_from_node |= drop_from_node;
+            for member in members {
+                if !known.members.contains(&member) {
+                    known.members.push(member);
+                }
+            }
+            return;
+        }
+        let mut config = VirtualServerConfig::new(self.settings.scheduler, self.family);
+        if let Some(timeout) = self.service.affinity {
+            config.flags = config.flags | Flags::PERSISTENT;
+            config.timeout = timeout;
+        }
+        if self.settings.scheduler == Scheduler::MH {
+            config.flags = config.flags | Flags::SCHED2;
+        }
+        let server = VirtualServerState { config, real_servers: real_servers.clone() };
+        let port = self.port.name.clone();
+        self.out.frontends.push(Frontend {
+            key,
+            kind,
+            port,
+            server,
+            bind,
+            drop_from_node,
+            members,
+        });
+    }
+}
+
+/// Addresses that no service can have: taking them would take something from the node itself.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    if address.is_loopback() {
+        Some("it is a loopback address")
+    } else if address.is_unspecified() {
+        Some("it is the unspecified address")
+    } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
+        Some("it is a multicast or broadcast address")
+    } else {
+        None
+    }
+}
+
+fn real_servers(keys: &[RealServerKey]) -> RealServers {
+    let config = RealServerConfig::masquerade(1);
+    keys.iter().map(|key| RealServer { key: *key, config }).collect()
+}
+
+#[cfg(test)]
+mod tests;

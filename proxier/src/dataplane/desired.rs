@@ -1,0 +1,323 @@
+//! What all services together ask for: claims by owner, and who wins where two want the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netlink_ipvs::{Family, VirtualServerKey};
+
+use super::sets::{Member, SetId, SetRole};
+use super::{Contribution, Frontend, SetState, State, Target};
+use crate::cluster::ObjectKey;
+
+/// The service behind a claim, in the order in which claims win: the oldest, then by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// `metadata.creationTimestamp` as seconds since 1970.
+    pub created: i64,
+    /// The service.
+    pub service: ObjectKey,
+}
+
+/// A virtual server that more than one service asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// What they ask for.
+    pub key: VirtualServerKey,
+    /// Who has it.
+    pub winner: ObjectKey,
+    /// Who does not.
+    pub losers: Vec<ObjectKey>,
+}
+
+/// The desired state, kept up to date by difference.
+#[derive(Debug, Default)]
+pub struct Desired {
+    state: State,
+    contributions: HashMap<ObjectKey, (Owner, Contribution)>,
+    /// Claims beyond the first, in winning order; a key that one service claims is not here.
+    contested: HashMap<VirtualServerKey, Vec<Owner>>,
+    claims: HashMap<VirtualServerKey, Owner>,
+    drops: BTreeSet<VirtualServerKey>,
+    /// How often something is asked for beyond the first time.
+    repeated: HashMap<Target, u32>,
+}
+
+impl Desired {
+    /// A desired state in which the sets of these families exist, and nothing else.
+    pub fn new(families: &[Family]) -> Self {
+        let sets = SetId::all().filter(|set| families.contains(&set.family));
+        let state = State {
+            sets: sets.map(|set| (set, SetState::default())).collect(),
+            ..State::default()
+        };
+        Self { state, ..Self::default() }
+    }
+
+    /// Everything that should be there.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Virtual servers that the node itself may not use.
+    pub fn drops(&self) -> &BTreeSet<VirtualServerKey> {
+        &self.drops
+    }
+
+    /// What a service asks for.
+    pub fn contribution(&self, service: &ObjectKey) -> Option<&Contribution> {
+        self.contributions.get(service).map(|(_, contribution)| contribution)
+    }
+
+    /// Every service that asks for something, in no order.
+    pub fn contributions(&self) -> impl Iterator<Item = (&ObjectKey, &Contribution)> {
+        self.contributions.iter().map(|(key, (_, contribution))| (key, contribution))
+    }
+
+    /// The service that has a virtual server, and the frontend that it is.
+    pub fn owner(&self, key: &VirtualServerKey) -> Option<(&ObjectKey, &Frontend)> {
+        let service = &self.claims.get(key)?.service;
+        let (_, contribution) = self.contributions.get(service)?;
+        Some((service, contribution.frontends.iter().find(|frontend| frontend.key == *key)?))
+    }
+
+    /// Virtual servers that more than one service asks for, in order.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut conflicts: Vec<Conflict> =
+            self.contested.keys().filter_map(|key| self.conflict(key)).collect();
+        conflicts.sort_unstable_by_key(|conflict| conflict.key);
+        conflicts
+    }
+
+    /// The conflict over one virtual server, if there is one.
+    pub fn conflict(&self, key: &VirtualServerKey) -> Option<Conflict> {
+        let losers = self.contested.get(key)?;
+        Some(Conflict {
+            key: *key,
+            winner: self.claims.get(key)?.service.clone(),
+            losers: losers.iter().map(|owner| owner.service.clone()).collect(),
+        })
+    }
+
+    /// Puts the rules of a family in place of what was wanted before.
+    pub fn set_firewall(
+        &mut self,
+        family: Family,
+        rules: Arc<str>,
+        touched: &mut BTreeSet<Target>,
+    ) {
+        if self.state.firewall.get(&family) != Some(&rules) {
+            self.state.firewall.insert(family, rules);
+            touched.insert(Target::Firewall(family));
+        }
+    }
+
+    /// Replaces what a service asks for; `None` is a service that is gone. Adds what has changed
+    /// to `touched`; whether [`Self::drops`] changed is the result.
+    pub fn set(
+        &mut self,
+        service: &ObjectKey,
+        contribution: Option<(i64, Contribution)>,
+        touched: &mut BTreeSet<Target>,
+    ) -> bool {
+        let new = contribution.map(|(created, contribution)| {
+            (Owner { created, service: service.clone() }, contribution)
+        });
+        if self.contributions.get(service) == new.as_ref() {
+            return false;
+        }
+        let mut drops_changed = false;
+        let old = match &new {
+            Some(new) => self.contributions.insert(service.clone(), new.clone()),
+            None => self.contributions.remove(service),
+        };
+        let frontends =
+            |of: &Option<(Owner, Contribution)>| -> BTreeMap<VirtualServerKey, Frontend> {
+                let frontends = of.iter().flat_map(|(_, contribution)| &contribution.frontends);
+                frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
+            };
+        let (before, after) = (frontends(&old), frontends(&new));
+        let old_owner = old.as_ref().map(|(owner, _)| owner);
+        let new_owner = new.as_ref().map(|(owner, _)| owner);
+
+        // First all that is new, then all that is gone: what both ask for is never let go.
+        for frontend in after.values() {
+            let had = self.winner(&frontend.key, service, before.get(&frontend.key));
+            self.unclaim(&frontend.key, old_owner.filter(|_| before.contains_key(&frontend.key)));
+            self.claim(&frontend.key, new_owner);
+            let has = self.winner(&frontend.key, service, Some(frontend));
+            drops_changed |= self.replace(had.as_ref(), has.as_ref(), touched);
+        }
+        for (key, frontend) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
+            let had = self.winner(key, service, Some(frontend));
+            self.unclaim(key, old_owner);
+            let has = self.winner(key, service, None);
+            drops_changed |= self.replace(had.as_ref(), has.as_ref(), touched);
+        }
+        let members = |of: &Option<(Owner, Contribution)>| -> Vec<(SetId, Member)> {
+            of.iter().flat_map(|(_, contribution)| contribution.members.iter().copied()).collect()
+        };
+        for (set, member) in members(&new) {
+            self.add(Target::Member(set, member), touched);
+        }
+        for (set, member) in members(&old) {
+            self.remove(Target::Member(set, member), touched);
+        }
+        drops_changed
+    }
+
+    /// The frontend that has `key` now. `own` stands for the frontend of `service`, whose
+    /// contribution has already been replaced.
+    fn winner(
+        &self,
+        key: &VirtualServerKey,
+        service: &ObjectKey,
+        own: Option<&Frontend>,
+    ) -> Option<Frontend> {
+        let owner = self.claims.get(key)?;
+        if owner.service == *service {
+            return own.cloned();
+        }
+        let (_, contribution) = self.contributions.get(&owner.service)?;
+        contribution.frontends.iter().find(|frontend| frontend.key == *key).cloned()
+    }
+
+    fn claim(&mut self, key: &VirtualServerKey, owner: Option<&Owner>) {
+        let Some(owner) = owner else { return };
+        let Some(winner) = self.claims.get_mut(key) else {
+            self.claims.insert(*key, owner.clone());
+            return;
+        };
+        let mut loser = owner.clone();
+        if loser < *winner {
+            std::mem::swap(&mut loser, winner);
+        }
+        let losers = self.contested.entry(*key).or_default();
+        let at = losers.partition_point(|known| *known < loser);
+        losers.insert(at, loser);
+    }
+
+    fn unclaim(&mut self, key: &VirtualServerKey, owner: Option<&Owner>) {
+        let Some(owner) = owner else { return };
+        let losers = self.contested.get_mut(key);
+        if self.claims.get(key) == Some(owner) {
+            match losers {
+                Some(losers) => {
+                    self.claims.insert(*key, losers.remove(0));
+                }
+                None => {
+                    self.claims.remove(key);
+                }
+            }
+        } else if let Some(losers) = losers {
+            losers.retain(|known| known != owner);
+        }
+        if self.contested.get(key).is_some_and(Vec::is_empty) {
+            self.contested.remove(key);
+        }
+    }
+
+    /// Puts one frontend in the place of another.
+    fn replace(
+        &mut self,
+        had: Option<&Frontend>,
+        has: Option<&Frontend>,
+        touched: &mut BTreeSet<Target>,
+    ) -> bool {
+        if had == has {
+            return false;
+        }
+        let mut drops_changed = false;
+        if let Some(frontend) = has {
+            let server = self.state.virtual_servers.get(&frontend.key);
+            if server != Some(&frontend.server) {
+                touched.insert(Target::VirtualServer(frontend.key));
+                self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
+            }
+            for target in targets(frontend) {
+                self.add(target, touched);
+            }
+            if frontend.drop_from_node {
+                drops_changed |= self.drops.insert(frontend.key);
+            }
+        }
+        if let Some(frontend) = had {
+            for target in targets(frontend) {
+                self.remove(target, touched);
+            }
+            if has.is_none() {
+                self.state.virtual_servers.remove(&frontend.key);
+                touched.insert(Target::VirtualServer(frontend.key));
+            }
+            if frontend.drop_from_node && !has.is_some_and(|has| has.drop_from_node) {
+                drops_changed |= self.drops.remove(&frontend.key);
+            }
+        }
+        drops_changed
+    }
+
+    fn add(&mut self, target: Target, touched: &mut BTreeSet<Target>) {
+        let new = match target {
+            Target::Member(set, member) => {
+                let state = self.state.sets.entry(set).or_default();
+                let new = state.members.insert(member);
+                if new && state.members.len() > state.capacity as usize {
+                    state.capacity = state.capacity.saturating_mul(2);
+                    touched.insert(Target::Set(set));
+                }
+                new
+            }
+            Target::Address(address) => self.state.addresses.insert(address),
+            Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => return,
+        };
+        if !new {
+            *self.repeated.entry(target).or_default() += 1;
+            return;
+        }
+        touched.insert(target);
+        if let Target::Address(address) = target {
+            self.add(ipvs_ip(address), touched);
+        }
+    }
+
+    fn remove(&mut self, target: Target, touched: &mut BTreeSet<Target>) {
+        if let Some(count) = self.repeated.get_mut(&target) {
+            *count -= 1;
+            if *count == 0 {
+                self.repeated.remove(&target);
+            }
+            return;
+        }
+        match target {
+            Target::Member(set, member) => {
+                if let Some(state) = self.state.sets.get_mut(&set) {
+                    state.members.remove(&member);
+                }
+            }
+            Target::Address(address) => {
+                self.state.addresses.remove(&address);
+                self.remove(ipvs_ip(address), touched);
+            }
+            Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => return,
+        }
+        touched.insert(target);
+    }
+}
+
+/// What goes with a frontend besides its virtual server.
+fn targets(frontend: &Frontend) -> impl Iterator<Item = Target> + '_ {
+    let address = match frontend.key {
+        VirtualServerKey::Address { address, .. } if frontend.bind => Some(address),
+        _ => None,
+    };
+    let members = frontend.members.iter().map(|(set, member)| Target::Member(*set, *member));
+    members.chain(address.map(Target::Address))
+}
+
+/// The member by which the firewall knows an address on `kube-ipvs0`.
+fn ipvs_ip(address: IpAddr) -> Target {
+    Target::Member(SetRole::IpvsIps.of(Family::of(address)), Member::Ip(address))
+}
+
+#[cfg(test)]
+mod tests;

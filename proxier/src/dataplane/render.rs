@@ -1,0 +1,166 @@
+//! A [`State`] as the text of the tool that shows the same thing in the kernel.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use netlink_ipvs::{
+    Family, Flags, Forwarding, Protocol, RealServer, Scheduler, Tunnel, VirtualServerConfig,
+    VirtualServerKey,
+};
+
+use super::State;
+use super::sets::{SetId, SetType};
+
+/// What `ipvsadm-save -n` prints, sorted by line, real servers below their virtual server.
+pub fn ipvsadm(state: &State) -> String {
+    let mut blocks: Vec<(String, Vec<String>)> = state
+        .virtual_servers
+        .iter()
+        .map(|(key, server)| {
+            let service = service_argument(key);
+            let mut lines: Vec<String> = server
+                .real_servers
+                .iter()
+                .map(|real| format!("-a {service} -r {} {}", real.key, real_server_arguments(real)))
+                .collect();
+            lines.sort_unstable();
+            (format!("-A {service} {}", virtual_server_arguments(key, &server.config)), lines)
+        })
+        .collect();
+    blocks.sort_unstable();
+    blocks.into_iter().fold(String::new(), |mut out, (head, lines)| {
+        out.push_str(&head);
+        out.push('\n');
+        for line in lines {
+            out.push_str(&line);
+            out.push('\n');
+        }
+        out
+    })
+}
+
+/// `-t 10.96.0.1:443`, as `ipvsadm` takes it.
+fn service_argument(key: &VirtualServerKey) -> String {
+    match *key {
+        VirtualServerKey::Address { address, port, protocol } => {
+            let flag = match protocol {
+                Protocol::Tcp => "-t",
+                Protocol::Udp => "-u",
+                Protocol::Sctp => "--sctp-service",
+            };
+            format!("{flag} {}", std::net::SocketAddr::new(address, port))
+        }
+        VirtualServerKey::FirewallMark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
+        VirtualServerKey::FirewallMark { mark, family: Family::Ipv6 } => format!("-f {mark} -6"),
+    }
+}
+
+fn virtual_server_arguments(key: &VirtualServerKey, config: &VirtualServerConfig) -> String {
+    let mut out = format!("-s {}", config.scheduler);
+    if config.flags.contains(Flags::PERSISTENT) {
+        let _ = write!(out, " -p {}", config.timeout);
+        let whole = VirtualServerConfig::new(config.scheduler, key.family()).prefix_len;
+        if config.prefix_len != whole {
+            match key.family() {
+                Family::Ipv4 => {
+                    let mask = u32::MAX.checked_shl(32 - u32::from(config.prefix_len));
+                    let _ = write!(out, " -M {}", std::net::Ipv4Addr::from(mask.unwrap_or(0)));
+                }
+                Family::Ipv6 => {
+                    let _ = write!(out, " -M {}", config.prefix_len);
+                }
+            }
+        }
+        if let Some(engine) = config.persistence_engine {
+            let _ = write!(out, " --pe {engine}");
+        }
+    }
+    let flags = scheduler_flags(config);
+    if !flags.is_empty() {
+        let _ = write!(out, " -b {}", flags.join(","));
+    }
+    if config.flags.contains(Flags::ONE_PACKET) {
+        out.push_str(" -o");
+    }
+    out
+}
+
+/// Scheduler flags by the names that `ipvsadm -b` has for them.
+pub fn scheduler_flags(config: &VirtualServerConfig) -> Vec<&'static str> {
+    let names = match config.scheduler {
+        Scheduler::SH => ["sh-fallback", "sh-port", "flag-3"],
+        Scheduler::MH => ["mh-fallback", "mh-port", "flag-3"],
+        _ => ["flag-1", "flag-2", "flag-3"],
+    };
+    [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3]
+        .into_iter()
+        .zip(names)
+        .filter(|(flag, _)| config.flags.contains(*flag))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+fn real_server_arguments(real: &RealServer) -> String {
+    let forwarding = match real.config.forwarding {
+        Forwarding::Masquerade => "-m",
+        Forwarding::Tunnel(Tunnel::Ipip) => "-i",
+        Forwarding::Tunnel(Tunnel::Gue { .. }) => "-i --tun-type gue",
+        Forwarding::Tunnel(Tunnel::Gre { .. }) => "-i --tun-type gre",
+        Forwarding::Direct | Forwarding::LocalNode | Forwarding::Bypass => "-g",
+    };
+    let mut out = format!("{forwarding} -w {}", real.config.weight);
+    if real.config.upper_threshold != 0 {
+        let _ = write!(out, " -x {}", real.config.upper_threshold);
+    }
+    if real.config.lower_threshold != 0 {
+        let _ = write!(out, " -y {}", real.config.lower_threshold);
+    }
+    out
+}
+
+/// The addresses on `kube-ipvs0`, one a line: `inet 10.96.0.1/32 scope global`.
+pub fn addresses(state: &State) -> String {
+    state.addresses.iter().fold(String::new(), |mut out, address| {
+        let _ = match address {
+            IpAddr::V4(ip) => writeln!(out, "inet {ip}/32 scope global"),
+            IpAddr::V6(ip) => writeln!(out, "inet6 {ip}/128 scope global"),
+        };
+        out
+    })
+}
+
+/// What `ipset save` prints, sets and members in order, without the random hash parameters.
+pub fn ipset(state: &State) -> String {
+    let mut sets: Vec<(&SetId, _)> = state.sets.iter().collect();
+    sets.sort_unstable_by_key(|(set, _)| set.name());
+    sets.into_iter().fold(String::new(), |mut out, (set, content)| {
+        let kind = set.set_type();
+        let _ = match kind {
+            SetType::BitmapPort => writeln!(out, "create {set} {} range 0-65535", kind.name()),
+            _ => {
+                let family = match set.family {
+                    Family::Ipv4 => "inet",
+                    Family::Ipv6 => "inet6",
+                };
+                let capacity = content.capacity;
+                let kind = kind.name();
+                writeln!(
+                    out,
+                    "create {set} {kind} family {family} hashsize 1024 maxelem {capacity}"
+                )
+            }
+        };
+        for member in &content.members {
+            let _ = writeln!(out, "add {set} {member}");
+        }
+        out
+    })
+}
+
+/// The firewall rules of a family, as `iptables-save` prints our part of them.
+pub fn firewall(state: &State, family: Family) -> &str {
+    state.firewall.get(&family).map_or("", |rules| rules)
+}
+
+#[cfg(test)]
+mod tests;

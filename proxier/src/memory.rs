@@ -1,0 +1,197 @@
+//! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
+
+use std::collections::{BTreeMap, HashMap};
+
+use netlink_ipvs::{RealServer, RealServerKey, VirtualServerKey};
+
+use crate::dataplane::{
+    Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, RealServers, SetState, State,
+    VirtualServerState,
+};
+
+/// Decides whether an operation fails, and how.
+pub type Fault = Box<dyn FnMut(&Op) -> Option<OpErrorKind> + Send>;
+
+/// The content of a kernel, in memory. What the kernel refuses, it refuses: adding what exists,
+/// changing or removing what does not.
+#[derive(Default)]
+pub struct Memory {
+    /// What it holds.
+    pub state: State,
+    /// Connections of real servers; none unless said here.
+    pub connections: HashMap<(VirtualServerKey, RealServerKey), Connections>,
+    /// Every operation that took place, in order.
+    pub done: Vec<Op>,
+    /// How often everything was observed.
+    pub observed: usize,
+    /// Faults to inject.
+    pub fault: Option<Fault>,
+    /// Whether observing fails.
+    pub blind: bool,
+}
+
+impl Memory {
+    /// An empty kernel.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Carries out one operation.
+    pub fn run(&mut self, op: &Op) -> Result<(), OpError> {
+        if let Some(kind) = self.fault.as_mut().and_then(|fault| fault(op)) {
+            return Err(OpError { kind, text: "injected fault".to_owned() });
+        }
+        let surprise =
+            |text: &str| OpError { kind: OpErrorKind::Surprise, text: format!("{op}: {text}") };
+        let state = &mut self.state;
+        match op {
+            Op::CreateSet(set, capacity) => {
+                if state.sets.contains_key(set) {
+                    return Err(surprise("exists"));
+                }
+                state.sets.insert(*set, SetState { capacity: *capacity, ..SetState::default() });
+            }
+            Op::GrowSet(set, capacity) => {
+                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
+                known.capacity = *capacity;
+            }
+            Op::InstallFirewall(family, rules) => {
+                let missing = crate::dataplane::sets::SetId::all()
+                    .filter(|set| set.family == *family)
+                    .find(|set| !state.sets.contains_key(set));
+                if let Some(set) = missing {
+                    return Err(surprise(&format!("set {set} does not exist")));
+                }
+                state.firewall.insert(*family, rules.clone());
+            }
+            Op::AddMember(set, member) => {
+                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
+                if known.members.len() >= known.capacity as usize {
+                    return Err(surprise("the set is full"));
+                }
+                if !known.members.insert(*member) {
+                    return Err(surprise("exists"));
+                }
+            }
+            Op::RemoveMember(set, member) => {
+                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
+                if !known.members.remove(member) {
+                    return Err(surprise("not found"));
+                }
+            }
+            Op::AddVirtualServer(key, config) => {
+                if state.virtual_servers.contains_key(key) {
+                    return Err(surprise("exists"));
+                }
+                let real_servers = RealServers::from([]);
+                let server = VirtualServerState { config: *config, real_servers };
+                state.virtual_servers.insert(*key, server);
+            }
+            Op::SetVirtualServer(key, config) => {
+                let known = state.virtual_servers.get_mut(key);
+                known.ok_or_else(|| surprise("not found"))?.config = *config;
+            }
+            Op::RemoveVirtualServer(key) => {
+                state.virtual_servers.remove(key).ok_or_else(|| surprise("not found"))?;
+            }
+            Op::AddRealServer(key, server) => {
+                let add = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                    at.err().map(|at| servers.insert(at, *server))
+                };
+                edit(state, key, &server.key, add).ok_or_else(|| surprise("exists"))?;
+            }
+            Op::SetRealServer(key, server) => {
+                let set = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                    at.ok().map(|at| servers[at] = *server)
+                };
+                edit(state, key, &server.key, set).ok_or_else(|| surprise("not found"))?;
+            }
+            Op::RemoveRealServer(key, server) => {
+                let remove = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                    at.ok().map(|at| {
+                        servers.remove(at);
+                    })
+                };
+                edit(state, key, server, remove).ok_or_else(|| surprise("not found"))?;
+            }
+            Op::Bind(address) => {
+                if !state.addresses.insert(*address) {
+                    return Err(surprise("exists"));
+                }
+            }
+            Op::Unbind(address) => {
+                if !state.addresses.remove(address) {
+                    return Err(surprise("not found"));
+                }
+            }
+            Op::ForgetFlows(..) => {}
+        }
+        self.done.push(op.clone());
+        Ok(())
+    }
+}
+
+/// Edits the real servers of a virtual server at the place of one of them; `None` when there is no
+/// such virtual server or the edit does not fit.
+fn edit(
+    state: &mut State,
+    key: &VirtualServerKey,
+    server: &RealServerKey,
+    change: impl FnOnce(&mut Vec<RealServer>, Result<usize, usize>) -> Option<()>,
+) -> Option<()> {
+    let known = state.virtual_servers.get_mut(key)?;
+    let mut servers = known.real_servers.to_vec();
+    let at = servers.binary_search_by_key(server, |known| known.key);
+    change(&mut servers, at)?;
+    known.real_servers = servers.into();
+    Some(())
+}
+
+impl Dataplane for Memory {
+    async fn observe(&mut self) -> Result<State, OpError> {
+        self.observed += 1;
+        if self.blind {
+            let text = "injected fault".to_owned();
+            return Err(OpError { kind: OpErrorKind::Retry, text });
+        }
+        Ok(self.state.clone())
+    }
+
+    async fn observe_virtual_servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        let known =
+            |key: &VirtualServerKey| Some((*key, self.state.virtual_servers.get(key)?.clone()));
+        Ok(keys.iter().filter_map(known).collect())
+    }
+
+    async fn connections(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
+        let servers = |key: &VirtualServerKey| {
+            let state = self.state.virtual_servers.get(key)?;
+            Some(state.real_servers.iter().map(|server| (*key, server.key)).collect::<Vec<_>>())
+        };
+        Ok(keys
+            .iter()
+            .filter_map(servers)
+            .flatten()
+            .map(|(key, server)| {
+                let connections = self.connections.get(&(key, server)).copied().unwrap_or_default();
+                (key, server, connections)
+            })
+            .collect())
+    }
+
+    async fn apply(&mut self, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (index, op) in plan.ops.iter().enumerate() {
+            if let Err(error) = self.run(op) {
+                outcome.failed.push((index, error));
+            }
+        }
+        outcome
+    }
+}
