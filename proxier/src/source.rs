@@ -1,6 +1,9 @@
 //! Where the state of the cluster comes from: kube watches or manifests. Both send the same
 //! [`Change`] values (defined in [`crate::cluster`]) into one bounded channel.
 
+pub mod files;
+mod objects;
+
 pub use crate::cluster::Change;
 
 /// An object, or a part of one, that cannot be used as it is.

@@ -1,0 +1,151 @@
+//! Documents as objects of the cluster.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::document::{Document, documents};
+use crate::cluster::Change;
+use crate::source::Warning;
+use crate::source::objects::{Converted, Converter, quote};
+
+/// Lists inside lists deeper than this are refused.
+const DEPTH: usize = 4;
+
+/// What a file contains.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// Objects with the line of the document that they are in.
+    pub(super) objects: Vec<(usize, Object)>,
+    pub(super) warnings: Vec<Warning>,
+    /// Some document could not be read: objects may be missing.
+    pub(super) incomplete: bool,
+}
+
+/// One object.
+#[derive(Debug)]
+pub(super) enum Object {
+    /// `Change::Service`, `ServiceIgnored`, `Slice` or `SliceGone`.
+    Fact(Change),
+    /// The slices made of one Endpoints object; in force where its Service has no slices.
+    Endpoints(Vec<Change>),
+    /// Any node.
+    Node(Change),
+}
+
+/// Reads a file's text. `file` is its name for people.
+pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
+    let mut content = Content::default();
+    for document in documents(text) {
+        let place = format!("{file}, document {}, line {}", document.number, document.line);
+        let Document { line, content: value, .. } = document;
+        match value {
+            Ok(value) => object(value, None, &place, line, DEPTH, converter, &mut content),
+            Err(error) => {
+                content.incomplete = true;
+                let name = hint(text, line).map(|name| format!(" ({name})")).unwrap_or_default();
+                content.warnings.push(Warning {
+                    object: format!("{place}{name}"),
+                    text: format!("this document is ignored, it is not valid: {error}"),
+                });
+            }
+        }
+    }
+    content
+}
+
+/// Adds the object of a document, or those of a list. `kind` is what an item of a typed list is
+/// when it does not say so itself.
+fn object(
+    mut value: Value,
+    kind: Option<&str>,
+    place: &str,
+    line: usize,
+    depth: usize,
+    converter: &Converter,
+    content: &mut Content,
+) {
+    let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+    let api = text("apiVersion");
+    let Some(kind) = text("kind").or_else(|| kind.map(str::to_owned)) else {
+        content.warnings.push(Warning {
+            object: place.to_owned(),
+            text: "ignored: it has no kind; a manifest needs apiVersion, kind and metadata".into(),
+        });
+        return;
+    };
+    if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
+        && let Some(item) = kind.strip_suffix("List")
+        && depth > 0
+    {
+        let items = std::mem::take(items);
+        let item = Some(item).filter(|item| !item.is_empty());
+        for value in items {
+            object(value, item, place, line, depth - 1, converter, content);
+        }
+        return;
+    }
+    let result = match (api.as_deref().unwrap_or_default(), kind.as_str()) {
+        ("v1" | "", "Service") => typed(value, |raw| converter.service(raw)),
+        ("discovery.k8s.io/v1" | "", "EndpointSlice") => typed(value, |raw| converter.slice(raw)),
+        ("v1" | "", "Endpoints") => typed(value, |raw| converter.legacy_endpoints(raw)),
+        ("v1" | "", "Node") => typed(value, |raw| converter.node(raw)),
+        (api, "EndpointSlice") if api.starts_with("discovery.k8s.io/") => {
+            Err(format!("ignored: apiVersion {} is not discovery.k8s.io/v1; change it", quote(api)))
+        }
+        // Namespaces, Deployments and the like are in the same files and none of our business.
+        _ => return,
+    };
+    match result {
+        Ok(Converted { changes, warnings }) => {
+            content.warnings.extend(warnings.into_iter().map(|warning| Warning {
+                object: format!("{} ({place})", warning.object),
+                ..warning
+            }));
+            if kind == "Endpoints" {
+                content.objects.push((line, Object::Endpoints(changes)));
+            } else {
+                content.objects.extend(changes.into_iter().map(|change| match change {
+                    Change::Node(_) => (line, Object::Node(change)),
+                    change => (line, Object::Fact(change)),
+                }));
+            }
+        }
+        Err(text) => {
+            content.warnings.push(Warning { object: format!("{kind} ({place})"), text });
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(
+    value: Value,
+    convert: impl FnOnce(T) -> Converted,
+) -> Result<Converted, String> {
+    match serde_json::from_value(value) {
+        Ok(raw) => Ok(convert(raw)),
+        Err(error) => Err(format!("ignored: {error}")),
+    }
+}
+
+/// A guess at which object a broken document is: what its lines say about kind and name.
+fn hint(text: &str, line: usize) -> Option<String> {
+    let mut kind = None;
+    for line in text.lines().skip(line - 1).take(50).skip_while(|line| line.starts_with("---")) {
+        if line.starts_with("---") {
+            return None;
+        }
+        let line = line.trim().trim_end_matches(',');
+        let value = |field: &str| {
+            let rest = line
+                .strip_prefix(field)
+                .or_else(|| line.strip_prefix('"')?.strip_prefix(field)?.strip_prefix('"'))?;
+            Some(rest.strip_prefix(':')?.trim().trim_matches(['"', '\'']).to_owned())
+        };
+        if let Some(found) = value("kind") {
+            kind.get_or_insert(found);
+        } else if let Some(name) = value("name") {
+            let kind = kind.as_deref().unwrap_or("object");
+            return Some(format!("{} {}", kind.chars().take(40).collect::<String>(), quote(&name)));
+        }
+    }
+    None
+}

@@ -1,0 +1,168 @@
+use std::fs;
+
+use super::*;
+use crate::cluster::ObjectKey;
+
+/// A folder that is removed with the value.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    pub(super) fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("proxier-files-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn service(name: &str, ip: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIP: {ip}\n  \
+         ports:\n  - port: 80\n"
+    )
+}
+
+pub(super) fn summary(changes: &[Change]) -> Vec<String> {
+    let names =
+        |keys: &[ObjectKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    changes
+        .iter()
+        .map(|change| match change {
+            Change::Service(s) => format!("service {} {:?}", s.key, s.cluster_ips),
+            Change::ServiceIgnored(key, reason) => format!("ignored {key} {reason:?}"),
+            Change::ServiceGone(key) => format!("gone {key}"),
+            Change::Slice(slice) => format!("slice {} of {}", slice.key, slice.service),
+            Change::SliceGone(key) => format!("slice gone {key}"),
+            Change::Node(node) => format!("node {}", node.name),
+            Change::ServicesListed(keys) => format!("services: {}", names(keys)),
+            Change::SlicesListed(keys) => format!("slices: {}", names(keys)),
+            Change::NodeListed => "node listed".to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn one_broken_object_among_a_hundred_costs_one() {
+    let folder = Folder::new("hundred");
+    let documents: Vec<_> = (1..=100)
+        .map(|n| match n {
+            42 => "apiVersion: v1\nkind: Service\nmetadata:\n  name: broken\nspec: [\n".to_owned(),
+            n => service(&format!("web-{n}"), &format!("10.0.0.{n}")),
+        })
+        .collect();
+    let file = folder.write("all.yaml", &documents.join("---\n"));
+    let loaded = load(&[file], "node-a").unwrap();
+    let services = loaded.changes.iter().filter(|c| matches!(c, Change::Service(_))).count();
+    assert_eq!(services, 99);
+    assert_eq!(loaded.warnings.len(), 1);
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.contains("all.yaml, document 42, line "), "{warning}");
+    assert!(warning.contains("Service \"broken\""), "{warning}");
+}
+
+#[test]
+fn kinds_lists_and_formats() {
+    let folder = Folder::new("kinds");
+    folder.write("a.json", r#"{"kind": "ServiceList", "apiVersion": "v1", "items": [
+        {"metadata": {"name": "typed"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 1}]}}]}"#);
+    folder.write(
+        "b.yml",
+        "kind: List\napiVersion: v1\nitems:\n- kind: Service\n  apiVersion: v1\n  metadata: {name: \
+         headless}\n  spec: {clusterIP: None}\n- kind: Service\n  apiVersion: serving.knative.dev/v1\n  \
+         metadata: {name: knative}\n---\nkind: Deployment\napiVersion: apps/v1\n---\nkind: Node\n\
+         apiVersion: v1\nmetadata: {name: node-a}\n---\nkind: Node\napiVersion: v1\nmetadata: {name: node-b}\n",
+    );
+    folder.write("ignored.txt", "kind: [");
+    folder.write(".hidden.yaml", "kind: [");
+    fs::create_dir(folder.0.join("below.yaml")).unwrap();
+    let loaded = load(std::slice::from_ref(&folder.0), "node-a").unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(
+        summary(&loaded.changes),
+        [
+            "node node-a",
+            "ignored default/headless Headless",
+            "service default/typed [10.0.0.1]",
+            "services: default/headless default/typed",
+            "slices: ",
+            "node listed",
+        ]
+    );
+}
+
+#[test]
+fn of_an_object_that_is_there_twice_the_last_counts() {
+    let folder = Folder::new("twice");
+    folder.write("1.yaml", &service("web", "10.0.0.1"));
+    folder.write(
+        "2.yaml",
+        &format!("{}---\n{}", service("web", "10.0.0.2"), service("other", "10.0.0.9")),
+    );
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(
+        summary(&loaded.changes)[..2],
+        ["service default/other [10.0.0.9]", "service default/web [10.0.0.2]"]
+    );
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].text.contains("1.yaml, line 1"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn endpoints_give_way_to_slices_of_the_same_service() {
+    let endpoints = |name: &str| {
+        format!(
+            "kind: Endpoints\napiVersion: v1\nmetadata: {{name: {name}}}\nsubsets:\n- addresses: \
+             [{{ip: 10.1.0.1}}]\n  ports: [{{port: 80}}]\n---\n"
+        )
+    };
+    let slice = "kind: EndpointSlice\napiVersion: discovery.k8s.io/v1\nmetadata:\n  name: web-1\n  \
+                 labels: {kubernetes.io/service-name: web}\naddressType: IPv4\nports: [{port: 80}]\n\
+                 endpoints: [{addresses: [10.1.0.2]}]\n";
+    let folder = Folder::new("endpoints");
+    folder.write("a.yaml", &(endpoints("web") + &endpoints("db") + slice));
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    let slices: Vec<_> =
+        summary(&loaded.changes).into_iter().filter(|s| s.starts_with("slice ")).collect();
+    assert_eq!(
+        slices,
+        ["slice default/db (Endpoints, subset 0, IPv4) of db", "slice default/web-1 of web"]
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_what_is_not_text_a_warning() {
+    let folder = Folder::new("unreadable");
+    let missing = folder.0.join("missing.yaml");
+    let error = load(&[missing], "").unwrap_err();
+    assert!(error.to_string().ends_with("missing.yaml"), "{error}");
+    fs::write(folder.0.join("binary.yaml"), b"a: b\n\xff\xfe").unwrap();
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].text.contains("line 2"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn bad_fields_name_file_and_object() {
+    let folder = Folder::new("fields");
+    folder.write("a.yaml", &service("web", "10.0.0.300"));
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.starts_with("Service default/web ("), "{warning}");
+    assert!(
+        warning.contains("a.yaml, document 1, line 1): spec.clusterIPs[0]: \"10.0.0.300\""),
+        "{warning}"
+    );
+}
