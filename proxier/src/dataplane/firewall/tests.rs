@@ -1,0 +1,209 @@
+//! The rules, the texts for iptables-restore, and what is found in the output of iptables-save.
+
+use netlink_ipvs::Protocol;
+
+use super::*;
+
+
+#[test]
+fn restore_declares_the_chains_in_kube_proxys_order() {
+    let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
+    let input = rules.restore_input(&Installed::default());
+    let declared: Vec<&str> =
+        input.lines().filter_map(|line| line.strip_prefix(':')?.strip_suffix(" - [0:0]")).collect();
+    assert_eq!(
+        declared,
+        [
+            "KUBE-SERVICES",
+            "KUBE-POSTROUTING",
+            "KUBE-NODE-PORT",
+            "KUBE-LOAD-BALANCER",
+            "KUBE-MARK-MASQ",
+            "KUBE-FORWARD",
+            "KUBE-NODE-PORT",
+            "KUBE-PROXY-FIREWALL",
+            "KUBE-SOURCE-RANGES-FIREWALL",
+            "KUBE-IPVS-FILTER",
+            "KUBE-IPVS-OUT-FILTER",
+        ]
+    );
+    let inserted: Vec<(&str, &str)> = input
+        .lines()
+        .filter_map(|line| line.strip_prefix("-I "))
+        .map(|line| (line.split(' ').next().unwrap(), line.rsplit(' ').next().unwrap()))
+        .collect();
+    assert_eq!(
+        inserted,
+        [
+            ("OUTPUT", "KUBE-SERVICES"),
+            ("PREROUTING", "KUBE-SERVICES"),
+            ("POSTROUTING", "KUBE-POSTROUTING"),
+            ("FORWARD", "KUBE-FORWARD"),
+            ("INPUT", "KUBE-NODE-PORT"),
+            ("INPUT", "KUBE-PROXY-FIREWALL"),
+            ("FORWARD", "KUBE-PROXY-FIREWALL"),
+            ("INPUT", "KUBE-IPVS-FILTER"),
+            ("OUTPUT", "KUBE-IPVS-OUT-FILTER"),
+        ]
+    );
+}
+
+#[test]
+fn masquerading_is_random_where_iptables_can() {
+    for random_fully in [true, false] {
+        let options = FirewallOptions { random_fully, ..FirewallOptions::default() };
+        let text = ruleset(Family::Ipv4, &options, &BTreeSet::new()).save_text();
+        assert_eq!(text.matches("--random-fully").count(), usize::from(random_fully));
+        assert_eq!(text.matches("-j MASQUERADE").count(), 2);
+    }
+}
+
+#[test]
+fn loopback_sources_leave_first() {
+    for (family, first) in
+        [(Family::Ipv4, "-s 127.0.0.0/8 -j RETURN"), (Family::Ipv6, "-s ::1/128 -j RETURN")]
+    {
+        let rules = ruleset(family, &FirewallOptions::default(), &BTreeSet::new());
+        assert_eq!(rules.specs(Table::Nat, "KUBE-SERVICES").next(), Some(first));
+    }
+}
+
+#[test]
+fn external_ips_do_without_physdev_where_the_kernel_has_none() {
+    let options = FirewallOptions { physdev: false, ..FirewallOptions::default() };
+    let text = ruleset(Family::Ipv4, &options, &BTreeSet::new()).save_text();
+    assert!(!text.contains("physdev"));
+    let with = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
+    assert_eq!(with.without_physdev().unwrap().save_text(), text);
+    assert_eq!(with.without_physdev().unwrap().without_physdev(), None);
+    assert_eq!(text.matches("--match-set KUBE-EXTERNAL-IP dst,dst").count(), 4);
+}
+
+#[test]
+fn drops_are_of_the_family_and_sorted() {
+    let key = |address: &str, port, protocol| {
+        VirtualServerKey::new(address.parse().unwrap(), port, protocol)
+    };
+    let drops = BTreeSet::from([
+        key("1.2.3.4", 443, Protocol::Sctp),
+        key("1.2.3.4", 80, Protocol::Udp),
+        key("fd00::4", 80, Protocol::Tcp),
+        VirtualServerKey::FirewallMark { mark: 7, family: Family::Ipv4 },
+    ]);
+    let of = |family| {
+        let rules = ruleset(family, &FirewallOptions::default(), &drops);
+        rules.specs(Table::Filter, OUT_FILTER).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(Family::Ipv4),
+        [
+            "-s 1.2.3.4/32 -m ipvs --vproto 132 --vaddr 1.2.3.4 --vport 443 -j DROP",
+            "-s 1.2.3.4/32 -m ipvs --vproto 17 --vaddr 1.2.3.4 --vport 80 -j DROP",
+        ]
+    );
+    assert_eq!(
+        of(Family::Ipv6),
+        ["-s fd00::4/128 -m ipvs --vproto 6 --vaddr fd00::4 --vport 80 -j DROP"]
+    );
+}
+
+/// What iptables-save prints when the rules were put into tables that others use as well.
+fn among_others(rules: &Ruleset) -> String {
+    rules
+        .save_text()
+        .replace("*filter\n", "*filter\n:CNI-FORWARD - [0:0]\n-A FORWARD -j CNI-FORWARD\n")
+        .replace("*nat\n", "*nat\n:KUBE-SVC-A - [0:0]\n-A PREROUTING -i lo -j ACCEPT\n")
+}
+
+#[test]
+fn what_is_installed_needs_nothing() {
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let rules = ruleset(family, &FirewallOptions::default(), &BTreeSet::new());
+        let installed = Installed::parse(&among_others(&rules));
+        assert_eq!(rules.differences(&installed), Vec::<String>::new());
+        assert_eq!(installed.save_text(), rules.save_text());
+        assert!(!rules.restore_input(&installed).contains("-I "));
+        assert_eq!(Ruleset::parse(family, &rules.save_text()).save_text(), rules.save_text());
+        assert_eq!(installed.foreign_references().count(), 0);
+    }
+}
+
+#[test]
+fn another_order_of_drops_or_other_quotes_are_no_difference() {
+    let drops = ["1.2.3.4", "1.2.3.5"]
+        .map(|address| VirtualServerKey::new(address.parse().unwrap(), 80, Protocol::Tcp));
+    let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &drops.into());
+    let text = rules.save_text();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let first = lines.iter().position(|line| line.contains("--vport")).unwrap();
+    lines.swap(first, first + 1);
+    let other = lines.join("\n").replace("\\'", "'");
+    assert_ne!(other, text);
+    assert_eq!(rules.differences(&Installed::parse(&other)), Vec::<String>::new());
+    assert_eq!(Installed::parse(&other).save_text(), text);
+}
+
+#[test]
+fn every_missing_or_changed_line_is_found() {
+    let drops =
+        BTreeSet::from([VirtualServerKey::new("1.2.3.4".parse().unwrap(), 80, Protocol::Tcp)]);
+    let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &drops);
+    let text = rules.save_text();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut tried = 0;
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("-A ")) {
+        let mut without = lines.clone();
+        without.remove(index);
+        let installed = Installed::parse(&without.join("\n"));
+        assert_ne!(installed.save_text(), text);
+        let missing = rules.differences(&installed);
+        assert_eq!(missing.len(), 1, "without {line}: {missing:?}");
+        if line.starts_with("-A KUBE-") {
+            let mut twice = lines.clone();
+            twice.insert(index, line);
+            let doubled = rules.differences(&Installed::parse(&twice.join("\n")));
+            assert_eq!(doubled.len(), 1, "twice {line}: {doubled:?}");
+        }
+        tried += 1;
+    }
+    assert_eq!(tried, rules.rules.len() + JUMPS.len());
+    assert_eq!(rules.differences(&Installed::default()).len(), 11 + 9);
+}
+
+#[test]
+fn a_jump_that_is_there_is_neither_moved_nor_doubled() {
+    let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
+    let installed = Installed::parse(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -i lo -j ACCEPT\n\
+         -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+         -A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVC-ABCDEF\nCOMMIT\n",
+    );
+    let input = rules.restore_input(&installed);
+    assert!(!input.contains("-I PREROUTING"));
+    assert_eq!(input.matches("-I ").count(), 8);
+    assert!(rules.differences(&installed).iter().any(|line| line.contains("KUBE-SVC-ABCDEF")));
+}
+
+#[test]
+fn removal_takes_what_is_there_and_nothing_else() {
+    assert_eq!(Installed::default().removal_input(), "");
+    let text = "*nat\n:OUTPUT ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n\
+        :KUBE-SVC-A - [0:0]\n\
+        -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+        -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+        -A KUBE-SVC-A -j KUBE-MARK-MASQ\nCOMMIT\n\
+        *mangle\n:KUBE-SERVICES - [0:0]\nCOMMIT\n";
+    let installed = Installed::parse(text);
+    assert_eq!(
+        installed.foreign_references().collect::<Vec<_>>(),
+        ["nat: -A KUBE-SVC-A -j KUBE-MARK-MASQ"]
+    );
+    let jump = "-D OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n";
+    assert_eq!(
+        installed.removal_input(),
+        format!(
+            "*nat\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-SERVICES - [0:0]\n{jump}{jump}\
+             -X KUBE-SERVICES\nCOMMIT\n"
+        )
+    );
+}
