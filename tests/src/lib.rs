@@ -1,1 +1,9 @@
-//! Shared parts of the tests that cross crates.
+//! Shared parts of the tests that cross crates: the golden scenarios, nodes and pods made of network
+//! namespaces, the daemon under test and the two ends of test traffic.
+
+pub mod command;
+pub mod daemon;
+pub mod golden;
+pub mod netns;
+pub mod topology;
+pub mod traffic;

@@ -1,0 +1,166 @@
+//! The daemon under test, as a process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::program;
+use crate::netns::Namespace;
+
+/// A folder of its own for one test, removed with it.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+/// A running `proxier` that programs the kernel from a folder of manifests. Killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+// === impl Scratch ===
+
+impl Scratch {
+    /// Creates an empty folder.
+    pub fn create() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            // Process numbers repeat: each test kernel has its own, over the same files.
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path =
+                std::env::temp_dir().join(format!("proxier-test-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("create {}", path.display()));
+                }
+            }
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces a file in one step, so that a reader never sees half of it.
+    pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let (path, new) =
+            (self.path.join(name), self.path.join(format!(".new-{}", name.replace('/', "-"))));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        fs::write(&new, content).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("rename to {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// Starts the daemon in a namespace, or in the caller's own. What it logs goes to `log`, after
+    /// what is there.
+    pub fn start(
+        namespace: Option<&Namespace>,
+        config: &Path,
+        manifests: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        let proxier = program("proxier")?;
+        let mut command =
+            namespace.map_or_else(|| Command::new(&proxier), |inside| inside.command(&proxier));
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("open {}", log.display()))?;
+        let child = command
+            .arg("--config")
+            .arg(config)
+            .arg("--manifests")
+            .arg(manifests)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().context("share the log")?)
+            .stderr(file)
+            .spawn()
+            .context("start proxier")?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Asks until `question` answers with something other than none, and returns that.
+    ///
+    /// When the time is up, or the daemon has ended, the error has what `explain` says and the end of
+    /// the daemon's log.
+    pub fn wait<T>(
+        &mut self,
+        limit: Duration,
+        mut question: impl FnMut() -> Result<Option<T>>,
+        explain: impl FnOnce() -> String,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(answer) = question()? {
+                return Ok(answer);
+            }
+            if let Some(status) = self.child.try_wait().context("look after proxier")? {
+                bail!("proxier ended with {status}; its log ends with:\n{}", self.log_end());
+            }
+            if Instant::now() > deadline {
+                let limit = limit.as_secs();
+                bail!(
+                    "not within {limit} s: {}\nproxier's log ends with:\n{}",
+                    explain(),
+                    self.log_end()
+                );
+            }
+            // Between two looks, so that the daemon gets the processor; nothing depends on how long.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and waits until it has ended; fails if it does not end well.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).context("send SIGTERM to proxier")?;
+        let status = self.child.wait().context("wait for proxier")?;
+        if !status.success() {
+            bail!(
+                "proxier ended with {status} after SIGTERM; its log ends with:\n{}",
+                self.log_end()
+            );
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Already ended is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

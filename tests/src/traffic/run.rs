@@ -1,0 +1,162 @@
+//! Starting the program `traffic` in a network namespace.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::server::READY;
+use super::{Load, Place, Report};
+use crate::command::{output, program};
+use crate::netns::Namespace;
+
+/// A server that runs in a namespace until this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+}
+
+/// A client in a namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    namespace: &'a Namespace,
+}
+
+/// Connections that a client holds open; closed when dropped.
+#[derive(Debug)]
+pub struct Held {
+    child: Child,
+    questions: Option<ChildStdin>,
+    reports: BufReader<ChildStdout>,
+    /// What the first answers were.
+    pub opened: Report,
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts a server and waits until it listens.
+    pub fn start(namespace: &Namespace, name: &str, places: &[Place]) -> Result<Self> {
+        let mut command = namespace.command(program("traffic")?);
+        command.args(["serve", name]).args(places.iter().map(Place::to_string));
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start server {name}"))?;
+        let stdout = child.stdout.take().context("output of the server")?;
+        // Killed on every way out.
+        let server = Self { child };
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .with_context(|| format!("wait for server {name}"))?;
+        ensure!(line.trim() == READY, "server {name} in {} did not start", namespace.name());
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+// === impl Client ===
+
+impl<'a> Client<'a> {
+    /// A client in this namespace.
+    pub fn new(namespace: &'a Namespace) -> Self {
+        Self { namespace }
+    }
+
+    /// Connects (or sends) one after the other.
+    pub fn connect(self, load: &Load) -> Result<Report> {
+        report(&output(&mut self.command("connect", load, &[])?)?)
+    }
+
+    /// New connections at an even pace of so many a second.
+    pub fn rate(self, load: &Load, per_second: u32) -> Result<Report> {
+        report(&output(&mut self.command(
+            "rate",
+            load,
+            &["--per-second", &per_second.to_string()],
+        )?)?)
+    }
+
+    /// Starts [`Client::rate`] and returns at once; the report is what the child prints.
+    pub fn start_rate(self, load: &Load, per_second: u32) -> Result<Child> {
+        let mut command = self.command("rate", load, &["--per-second", &per_second.to_string()])?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the client")
+    }
+
+    /// Opens connections and keeps them.
+    pub fn hold(self, load: &Load) -> Result<Held> {
+        let mut command = self.command("hold", load, &[])?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the client")?;
+        let (questions, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut held = match stdout {
+            Some(stdout) => Held {
+                child,
+                questions,
+                reports: BufReader::new(stdout),
+                opened: Report::default(),
+            },
+            None => unreachable!("the output was asked for"),
+        };
+        held.opened = held.next()?;
+        Ok(held)
+    }
+
+    fn command(self, mode: &str, load: &Load, options: &[&str]) -> Result<Command> {
+        let mut command = self.namespace.command(program("traffic")?);
+        command.arg(mode).arg(load.to.to_string()).args(["--times", &load.times.to_string()]);
+        command.args(["--timeout", &load.timeout.to_string()]).args(options);
+        if let Some(source) = load.source {
+            command.args(["--source", &source.to_string()]);
+        }
+        if load.one_socket {
+            command.arg("--one-socket");
+        }
+        Ok(command)
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Asks every open connection once more.
+    pub fn ask(&mut self) -> Result<Report> {
+        let pipe = self.questions.as_mut().context("the client's input")?;
+        pipe.write_all(b"\n").context("ask the client")?;
+        self.next()
+    }
+
+    fn next(&mut self) -> Result<Report> {
+        let mut line = String::new();
+        self.reports.read_line(&mut line).context("read the client's report")?;
+        report(&line)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The end of its input lets it close its connections in order.
+        self.questions = None;
+        let _ = self.child.wait();
+    }
+}
+
+fn report(text: &str) -> Result<Report> {
+    serde_json::from_str(text).with_context(|| format!("parse the client's report {text:?}"))
+}
+
+fn end(child: &mut Child) {
+    // Already ended is fine.
+    let _ = child.kill();
+    let _ = child.wait();
+}
