@@ -7,6 +7,7 @@
 mod contribution;
 mod desired;
 mod drain;
+pub mod firewall;
 mod plan;
 pub mod render;
 pub mod sets;
@@ -110,9 +111,87 @@ impl State {
         sets.chain(firewall).chain(members).chain(servers).chain(addresses)
     }
 
+    /// The keys of everything that differs between two states.
+    pub fn differences(&self, other: &Self) -> BTreeSet<Target> {
+        let mut out = BTreeSet::new();
+        differing(&self.virtual_servers, &other.virtual_servers, |key, _, _| {
+            out.insert(Target::VirtualServer(*key));
+        });
+        differing(&self.firewall, &other.firewall, |family, _, _| {
+            out.insert(Target::Firewall(*family));
+        });
+        out.extend(
+            self.addresses.symmetric_difference(&other.addresses).copied().map(Target::Address),
+        );
+        let none = BTreeSet::new();
+        differing(&self.sets, &other.sets, |set, ours, theirs| {
+            if ours.map(|set| set.capacity) != theirs.map(|set| set.capacity) {
+                out.insert(Target::Set(*set));
+            }
+            let ours = ours.map_or(&none, |set| &set.members);
+            let theirs = theirs.map_or(&none, |set| &set.members);
+            out.extend(
+                ours.symmetric_difference(theirs).map(|member| Target::Member(*set, *member)),
+            );
+        });
+        out
+    }
+
+    /// Takes in an operation that took place, but for those on virtual servers: what they add up
+    /// to is known from the plan.
+    pub(crate) fn absorb(&mut self, op: &Op) {
+        match op {
+            Op::CreateSet(set, capacity) => {
+                self.sets.insert(*set, SetState { capacity: *capacity, members: BTreeSet::new() });
+            }
+            Op::GrowSet(set, capacity) => {
+                self.sets.entry(*set).or_default().capacity = *capacity;
+            }
+            Op::InstallFirewall(family, rules) => {
+                self.firewall.insert(*family, rules.clone());
+            }
+            Op::AddMember(set, member) => {
+                self.sets.entry(*set).or_default().members.insert(*member);
+            }
+            Op::RemoveMember(set, member) => {
+                self.sets.entry(*set).or_default().members.remove(member);
+            }
+            Op::Bind(address) => {
+                self.addresses.insert(*address);
+            }
+            Op::Unbind(address) => {
+                self.addresses.remove(address);
+            }
+            Op::AddVirtualServer(..)
+            | Op::SetVirtualServer(..)
+            | Op::AddRealServer(..)
+            | Op::SetRealServer(..)
+            | Op::RemoveRealServer(..)
+            | Op::RemoveVirtualServer(..)
+            | Op::ForgetFlows(..) => {}
+        }
+    }
+
     /// Whether a set has a member.
     pub fn has_member(&self, set: SetId, member: &Member) -> bool {
         self.sets.get(&set).is_some_and(|state| state.members.contains(member))
+    }
+}
+
+/// Calls `differ` for every key whose values are not equal.
+fn differing<K: Ord, V: PartialEq>(
+    ours: &BTreeMap<K, V>,
+    theirs: &BTreeMap<K, V>,
+    mut differ: impl FnMut(&K, Option<&V>, Option<&V>),
+) {
+    for (key, value) in ours {
+        let other = theirs.get(key);
+        if other != Some(value) {
+            differ(key, Some(value), other);
+        }
+    }
+    for (key, value) in theirs.iter().filter(|(key, _)| !ours.contains_key(key)) {
+        differ(key, None, Some(value));
     }
 }
 
@@ -136,6 +215,8 @@ pub struct Settings {
     /// The node's own address of each family, by which source ranges decide whether the node
     /// itself may use a VIP.
     pub node_ips: Vec<IpAddr>,
+    /// What the firewall rules depend on, for each family.
+    pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
 }
 
 impl Settings {

@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod dataplane;
 pub mod memory;
+pub mod reconcile;
 pub mod source;

@@ -1,5 +1,8 @@
 //! A [`State`] as the text of the tool that shows the same thing in the kernel.
 
+pub mod json;
+mod table;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -9,7 +12,9 @@ use netlink_ipvs::{
 };
 
 use super::State;
+
 use super::sets::{SetId, SetType};
+pub use table::{Style, table};
 
 /// What `ipvsadm-save -n` prints, sorted by line, real servers below their virtual server.
 pub fn ipvsadm(state: &State) -> String {

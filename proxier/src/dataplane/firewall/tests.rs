@@ -4,7 +4,6 @@ use netlink_ipvs::Protocol;
 
 use super::*;
 
-
 #[test]
 fn restore_declares_the_chains_in_kube_proxys_order() {
     let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());

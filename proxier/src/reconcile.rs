@@ -1,0 +1,613 @@
+//! The loop that keeps the kernel as the cluster says. It owns the index, the desired state and
+//! what is believed of the kernel, and nothing else does.
+//!
+//! It guarantees that
+//! 1. nothing is written before every kind of object has been read completely once;
+//! 2. changes that arrive during one step are taken together in the next, at the earliest
+//!    `min_sync_period` after it;
+//! 3. work is in proportion to what changed: only dirty services are computed, only touched
+//!    targets are compared;
+//! 4. what fails is retried with back-off, alone, and never stops anything else;
+//! 5. once in a `sync_period` everything is observed and what differs is repaired, by the very
+//!    same steps.
+
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netlink_ipvs::VirtualServerKey;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::cluster::{Change, Cluster, Dirty, Node, ObjectKey};
+use crate::dataplane::firewall::ruleset;
+use crate::dataplane::{
+    Conflict, Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target, contribution,
+    plan,
+};
+
+pub use status::{Counters, Draining, Status};
+
+/// What the loop reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// The cluster has changed.
+    Change(Change),
+    /// The addresses of the node's other interfaces are now these.
+    HostAddresses(Vec<IpAddr>),
+    /// The kernel says that an address is now on `kube-ipvs0`, or no longer.
+    Bound(IpAddr, bool),
+    /// Something else may have touched the kernel: look at everything again.
+    Disturbed,
+    /// The configuration has changed.
+    Configured(Resolver),
+}
+
+/// How the settings follow from the node object and the addresses of the host, by the present
+/// configuration.
+#[derive(Clone)]
+pub struct Resolver(Arc<Resolve>);
+
+type Resolve = dyn Fn(Option<&Node>, &[IpAddr]) -> Settings + Send + Sync;
+
+impl Resolver {
+    /// From the function that gives the settings.
+    pub fn new(
+        resolve: impl Fn(Option<&Node>, &[IpAddr]) -> Settings + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(resolve))
+    }
+
+    /// The settings for this node object and these addresses.
+    pub fn resolve(&self, node: Option<&Node>, host_addresses: &[IpAddr]) -> Settings {
+        (self.0)(node, host_addresses)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+/// When things are due.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Everything is observed at least this often.
+    pub sync_period: Duration,
+    /// At least this long between the end of one step and the start of the next.
+    pub min_sync_period: Duration,
+    /// How long a removed real server may keep its connections.
+    pub drain_timeout: Duration,
+    /// How often the connections of draining real servers are counted.
+    pub drain_check: Duration,
+}
+
+/// The loop's state.
+pub struct Reconciler<D> {
+    dataplane: D,
+    resolver: Resolver,
+    timing: Timing,
+    cluster: Cluster,
+    dirty: Dirty,
+    host_addresses: Option<Vec<IpAddr>>,
+    settings: Option<Settings>,
+    desired: Desired,
+    believed: Option<State>,
+    touched: BTreeSet<Target>,
+    /// Virtual servers of which nobody knows what the kernel holds.
+    unknown: BTreeSet<VirtualServerKey>,
+    failed: BTreeMap<Target, String>,
+    drains: Drains,
+    due: Due,
+    conflicts: BTreeMap<VirtualServerKey, Conflict>,
+    status: Status,
+    publish: watch::Sender<Arc<Status>>,
+}
+
+/// What has to be done even if nothing happens.
+#[derive(Debug)]
+struct Due {
+    audit: Instant,
+    drain_check: Option<Instant>,
+    retry: Option<Instant>,
+    retry_delay: Duration,
+}
+
+impl Due {
+    const FIRST_RETRY: Duration = Duration::from_millis(500);
+
+    fn next(&self) -> Instant {
+        [self.drain_check, self.retry].into_iter().flatten().fold(self.audit, Instant::min)
+    }
+
+    fn fail(&mut self, now: Instant, limit: Duration) {
+        self.retry = Some(now + self.retry_delay);
+        self.retry_delay = (self.retry_delay * 2).min(limit.max(Self::FIRST_RETRY));
+    }
+
+    fn succeed(&mut self) {
+        self.retry = None;
+        self.retry_delay = Self::FIRST_RETRY;
+    }
+}
+
+impl<D: Dataplane> Reconciler<D> {
+    /// A loop over a dataplane that it knows nothing about yet. The receiver shows the status after
+    /// each step.
+    pub fn new(
+        dataplane: D,
+        resolver: Resolver,
+        timing: Timing,
+    ) -> (Self, watch::Receiver<Arc<Status>>) {
+        let (publish, receiver) = watch::channel(Arc::new(Status::default()));
+        let due = Due {
+            audit: Instant::now(),
+            drain_check: None,
+            retry: None,
+            retry_delay: Due::FIRST_RETRY,
+        };
+        let reconciler = Self {
+            dataplane,
+            resolver,
+            timing,
+            cluster: Cluster::new(),
+            dirty: Dirty::default(),
+            host_addresses: None,
+            settings: None,
+            desired: Desired::default(),
+            believed: None,
+            touched: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            drains: Drains::new(timing.drain_timeout),
+            due,
+            conflicts: BTreeMap::new(),
+            status: Status::default(),
+            publish,
+        };
+        (reconciler, receiver)
+    }
+
+    /// Runs until the senders of events are gone; then returns the dataplane as it is.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) -> D {
+        const MOST_AT_ONCE: usize = 4096;
+        let mut batch = Vec::new();
+        let mut not_before = Instant::now();
+        loop {
+            let wake = if self.has_work() { not_before } else { self.due.next().max(not_before) };
+            tokio::select! {
+                biased;
+                received = events.recv_many(&mut batch, MOST_AT_ONCE) => {
+                    if received == 0 {
+                        return self.dataplane;
+                    }
+                    for event in batch.drain(..) {
+                        self.take(event);
+                    }
+                    // What else is already there belongs to the same step, up to a bound.
+                    let full = received == MOST_AT_ONCE;
+                    if Instant::now() < not_before || (full && !self.is_ready()) {
+                        continue;
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            if self.has_work() || self.due.next() <= Instant::now() {
+                self.step().await;
+                not_before = Instant::now() + self.timing.min_sync_period;
+            }
+        }
+    }
+
+    /// What is wanted, for those who explain it.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The objects it knows.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The present settings, once everything was read.
+    pub fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    /// The dataplane.
+    pub fn dataplane(&mut self) -> &mut D {
+        &mut self.dataplane
+    }
+
+    /// Takes in an event; the next [`Self::step`] acts on it.
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Change(change) => {
+                if matches!(change, Change::Node(_)) {
+                    self.settings_changed();
+                }
+                self.cluster.apply(change, &mut self.dirty);
+            }
+            Event::HostAddresses(addresses) => {
+                if self.host_addresses.as_ref() != Some(&addresses) {
+                    self.host_addresses = Some(addresses);
+                    self.settings_changed();
+                }
+            }
+            Event::Bound(address, present) => {
+                let believed = self.believed.as_ref();
+                if believed.is_some_and(|state| state.addresses.contains(&address) != present) {
+                    self.due.audit = Instant::now();
+                }
+            }
+            Event::Disturbed => self.due.audit = Instant::now(),
+            Event::Configured(resolver) => {
+                self.resolver = resolver;
+                self.settings_changed();
+            }
+        }
+    }
+
+    fn settings_changed(&mut self) {
+        let (Some(settings), Some(addresses)) = (&self.settings, &self.host_addresses) else {
+            return;
+        };
+        let new = self.resolver.resolve(self.cluster.node(), addresses);
+        if *settings != new {
+            self.dirty.all = true;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.cluster.is_complete() && self.host_addresses.is_some()
+    }
+
+    fn has_work(&self) -> bool {
+        self.is_ready() && (!self.dirty.is_empty() || !self.touched.is_empty())
+    }
+
+    /// One step: compute what is dirty, compare, write, look after what drains.
+    pub async fn step(&mut self) {
+        if !self.is_ready() {
+            return;
+        }
+        let started = Instant::now();
+        self.resolve();
+        let adopting = self.believed.is_none();
+        if adopting || self.due.audit <= started {
+            self.observe().await;
+        }
+        if self.believed.is_none() {
+            // A kernel that was never read is not written to.
+            self.show(started);
+            return;
+        }
+        if adopting {
+            self.compute_first();
+            self.converge().await;
+        }
+        self.compute();
+        if adopting {
+            self.touched.extend(self.believed.iter().flat_map(State::targets));
+        }
+        if self.due.retry.is_some_and(|at| at <= started) {
+            self.touched.extend(self.failed.keys());
+        }
+        // A second round does what the first one brought to light: an idle real server that need
+        // not drain, a virtual server that was not as believed.
+        for _ in 0..3 {
+            self.converge().await;
+            self.check_drains().await;
+            if self.touched.is_empty() && self.unknown.is_empty() {
+                break;
+            }
+        }
+        let now = Instant::now();
+        if self.failed.is_empty() && self.unknown.is_empty() && self.believed.is_some() {
+            self.due.succeed();
+            self.status.failing_since = None;
+            self.status.last_success = Some(now);
+        } else {
+            self.due.fail(now, self.timing.sync_period);
+            self.status.failing_since.get_or_insert(started);
+        }
+        self.status.counters.steps += 1;
+        self.show(started);
+    }
+
+    /// Settles what every service depends on.
+    fn resolve(&mut self) {
+        let addresses = self.host_addresses.as_deref().unwrap_or_default();
+        let settings = self.resolver.resolve(self.cluster.node(), addresses);
+        if self.settings.as_ref() == Some(&settings) {
+            return;
+        }
+        if self.settings.is_none() {
+            self.desired = Desired::new(&settings.families);
+            self.touched.extend(self.desired.state().targets());
+        }
+        self.settings = Some(settings);
+        self.dirty.all = true;
+        self.render_firewall();
+    }
+
+    fn render_firewall(&mut self) {
+        let Some(settings) = &self.settings else { return };
+        for family in &settings.families {
+            let Some(options) = settings.firewall.get(family) else { continue };
+            let rules = ruleset(*family, options, self.desired.drops());
+            let text = Arc::from(rules.save_text());
+            self.desired.set_firewall(*family, text, &mut self.touched);
+        }
+    }
+
+    async fn observe(&mut self) {
+        self.due.audit = Instant::now() + self.timing.sync_period;
+        match self.dataplane.observe().await {
+            Ok(observed) => {
+                if let Some(believed) = &self.believed {
+                    let mut drift = believed.differences(&observed);
+                    drift.retain(|target| self.is_ours(target));
+                    for target in &drift {
+                        info!(%target, "the kernel is not as it was left, repairing");
+                    }
+                    self.status.counters.drift += drift.len() as u64;
+                    self.touched.extend(drift);
+                }
+                self.status.observed(&observed);
+                self.believed = Some(observed);
+                self.unknown.clear();
+                self.status.observe_error = None;
+            }
+            Err(error) => {
+                warn!(error = error.text, "cannot read the kernel, keeping what is there");
+                self.status.observe_error = Some(error.text);
+                self.status.failing_since.get_or_insert_with(Instant::now);
+                self.due.fail(Instant::now(), self.timing.sync_period);
+                self.due.audit = self.due.retry.unwrap_or(self.due.audit);
+            }
+        }
+    }
+
+    fn is_ours(&self, target: &Target) -> bool {
+        match target {
+            Target::VirtualServer(key) => {
+                self.settings.as_ref().is_some_and(|settings| settings.owns(key))
+                    || self.desired.state().virtual_servers.contains_key(key)
+            }
+            _ => true,
+        }
+    }
+
+    /// The API server and the cluster DNS come before everything else, so that a new node can reach
+    /// the one and resolve names while the rest is being programmed.
+    fn compute_first(&mut self) {
+        let first: Vec<ObjectKey> = self
+            .cluster
+            .services()
+            .filter(|service| {
+                let key = (&*service.key.namespace, &*service.key.name);
+                let dns = service.ports.iter().any(|port| port.port == 53);
+                key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
+            })
+            .map(|service| service.key.clone())
+            .collect();
+        for key in first {
+            self.compute_service(&key);
+        }
+    }
+
+    fn compute(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut drops_changed = false;
+        if dirty.all {
+            let known = self.desired.contributions().map(|(key, _)| key.clone());
+            let services = self.cluster.services().map(|service| service.key.clone());
+            for key in known.chain(services).collect::<BTreeSet<_>>() {
+                drops_changed |= self.compute_service(&key);
+            }
+        } else {
+            for key in &dirty.services {
+                drops_changed |= self.compute_service(key);
+            }
+        }
+        if drops_changed {
+            self.render_firewall();
+        }
+        self.status.services = self.cluster.services().len();
+    }
+
+    /// Whether the virtual servers that the node may not use have changed.
+    fn compute_service(&mut self, key: &ObjectKey) -> bool {
+        let Some(settings) = &self.settings else { return false };
+        self.status.counters.contributions += 1;
+        let wanted = self.cluster.service(key).map(|service| {
+            (service.created, contribution(service, &self.cluster.slices(key), settings))
+        });
+        for skipped in wanted.iter().flat_map(|(_, contribution)| &contribution.skipped) {
+            warn!(service = %key, address = %skipped.address, reason = skipped.reason, "not programmed");
+        }
+        self.status.service(key, wanted.as_ref().map(|(_, contribution)| contribution));
+        let before: Vec<VirtualServerKey> = self.frontends(key);
+        let drops_changed = self.desired.set(key, wanted, &mut self.touched);
+        for frontend in before.into_iter().chain(self.frontends(key)) {
+            self.note_conflict(frontend);
+        }
+        drops_changed
+    }
+
+    fn frontends(&self, key: &ObjectKey) -> Vec<VirtualServerKey> {
+        let contribution = self.desired.contribution(key);
+        contribution.iter().flat_map(|c| c.frontends.iter().map(|frontend| frontend.key)).collect()
+    }
+
+    fn note_conflict(&mut self, key: VirtualServerKey) {
+        match self.desired.conflict(&key) {
+            Some(conflict) if self.conflicts.get(&key) != Some(&conflict) => {
+                let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
+                warn!(
+                    address = %key, winner = %conflict.winner, losers = losers.join(", "),
+                    "several services claim the same address and port: the oldest has it"
+                );
+                self.conflicts.insert(key, conflict);
+            }
+            Some(_) => {}
+            None => {
+                self.conflicts.remove(&key);
+            }
+        }
+        self.status.conflicts = self.conflicts.len();
+    }
+
+    /// Brings what is touched to what is wanted.
+    async fn converge(&mut self) {
+        let Some(settings) = &self.settings else { return };
+        if !self.unknown.is_empty() {
+            let keys: Vec<VirtualServerKey> =
+                std::mem::take(&mut self.unknown).into_iter().collect();
+            match self.dataplane.observe_virtual_servers(&keys).await {
+                Ok(mut found) => {
+                    for key in keys {
+                        self.status.replace(self.believed.as_mut(), key, found.remove(&key));
+                        self.touched.insert(Target::VirtualServer(key));
+                    }
+                }
+                Err(error) => {
+                    warn!(error = error.text, "cannot read virtual servers");
+                    self.unknown.extend(keys);
+                    return;
+                }
+            }
+        }
+        let Some(believed) = &self.believed else { return };
+        let touched = std::mem::take(&mut self.touched);
+        let now = Instant::now();
+        for target in &touched {
+            self.failed.remove(target);
+            if let Target::VirtualServer(key) = target {
+                let desired = self.desired.state().virtual_servers.get(key);
+                let believed = believed.virtual_servers.get(key);
+                if self.drains.update(key, desired, believed, now.into_std()) {
+                    self.due.drain_check = Some(now);
+                }
+            }
+        }
+        let plan = plan(self.desired.state(), believed, &touched, &self.drains, settings);
+        if plan.is_empty() {
+            return;
+        }
+        let outcome = self.dataplane.apply(&plan).await;
+        self.absorb(&plan, outcome.failed);
+        for (key, _) in &plan.intended {
+            let desired = self.desired.state().virtual_servers.get(key);
+            let believed = self.believed.as_ref().and_then(|state| state.virtual_servers.get(key));
+            self.drains.update(key, desired, believed, now.into_std());
+        }
+    }
+
+    /// Takes in what became of a plan.
+    fn absorb(&mut self, plan: &Plan, failed: Vec<(usize, crate::dataplane::OpError)>) {
+        let failed: BTreeMap<usize, crate::dataplane::OpError> = failed.into_iter().collect();
+        let mut uncertain = BTreeSet::new();
+        for (index, op) in plan.ops.iter().enumerate() {
+            let target = op.target();
+            self.status.counters.count(op, failed.contains_key(&index));
+            let Some(error) = failed.get(&index) else {
+                debug!(%op, "done");
+                if let Some(believed) = &mut self.believed {
+                    believed.absorb(op);
+                }
+                continue;
+            };
+            warn!(%op, error = error.text, "failed");
+            self.status.error(format!("{op}: {}", error.text));
+            self.failed.insert(target, error.text.clone());
+            match (error.kind, target) {
+                (_, Target::VirtualServer(key)) => {
+                    uncertain.insert(key);
+                }
+                (OpErrorKind::Surprise, _) => {
+                    let soon = Instant::now() + self.due.retry_delay;
+                    self.due.audit = self.due.audit.min(soon);
+                }
+                (OpErrorKind::Retry | OpErrorKind::Refused, _) => {}
+            }
+        }
+        for (key, intended) in &plan.intended {
+            if !uncertain.contains(key) {
+                self.status.replace(self.believed.as_mut(), *key, intended.clone());
+            }
+        }
+        self.unknown.extend(uncertain);
+    }
+
+    /// Counts the connections of what drains, if it is time.
+    async fn check_drains(&mut self) {
+        let now = Instant::now();
+        if self.due.drain_check.is_none_or(|at| at > now) {
+            return;
+        }
+        let keys = self.drains.virtual_servers();
+        self.due.drain_check = (!keys.is_empty()).then(|| now + self.timing.drain_check);
+        if keys.is_empty() {
+            return;
+        }
+        match self.dataplane.connections(&keys).await {
+            Ok(counts) => {
+                for finished in self.drains.count(&counts, now.into_std()) {
+                    self.touched.insert(Target::VirtualServer(finished.virtual_server));
+                    if finished.cut > 0 {
+                        self.status.counters.drains_cut += 1;
+                        warn!(
+                            virtual_server = %finished.virtual_server,
+                            real_server = %finished.real_server,
+                            connections = finished.cut,
+                            "drained for too long, removed with its connections"
+                        );
+                    }
+                }
+            }
+            Err(error) => warn!(error = error.text, "cannot count connections of draining servers"),
+        }
+    }
+
+    fn show(&mut self, started: Instant) {
+        self.status.complete = true;
+        self.status.synced =
+            self.failed.is_empty() && self.unknown.is_empty() && self.believed.is_some();
+        self.status.pending = self.failed.len() + self.unknown.len();
+        self.status.draining = self
+            .drains
+            .iter()
+            .map(|(virtual_server, real_server, connections, deadline)| Draining {
+                virtual_server,
+                real_server,
+                connections,
+                deadline: Instant::from_std(deadline),
+            })
+            .collect();
+        let writes = self.status.counters.writes();
+        if writes != self.status.counters_shown {
+            info!(
+                changes = writes - self.status.counters_shown,
+                virtual_servers = self.status.virtual_servers,
+                real_servers = self.status.real_servers,
+                draining = self.status.draining.len(),
+                failed = self.failed.len(),
+                millis = started.elapsed().as_millis() as u64,
+                "programmed"
+            );
+            self.status.counters_shown = writes;
+        }
+        self.publish.send_replace(Arc::new(self.status.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

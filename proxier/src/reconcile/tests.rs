@@ -1,0 +1,374 @@
+//! The loop over the strict memory, with paused time.
+
+use std::sync::Mutex;
+
+use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler};
+
+use super::*;
+use crate::cluster::topology::Place;
+use crate::cluster::{
+    Conditions, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, SourceRanges,
+};
+use crate::dataplane::firewall::FirewallOptions;
+use crate::dataplane::{Connections, Op};
+use crate::memory::Memory;
+
+const TIMING: Timing = Timing {
+    sync_period: Duration::from_secs(30),
+    min_sync_period: Duration::ZERO,
+    drain_timeout: Duration::from_secs(900),
+    drain_check: Duration::from_secs(5),
+};
+
+fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
+    Settings {
+        place: Place { node: "node-1".into(), zone: None },
+        families: vec![Family::Ipv4],
+        scheduler: Scheduler::RR,
+        exclude_cidrs: vec![],
+        external_ips: true,
+        host_addresses: host.iter().copied().collect(),
+        node_port_addresses: host.iter().copied().collect(),
+        node_ips: host.to_vec(),
+        firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
+    }
+}
+
+fn service(number: u8) -> Service {
+    Service {
+        key: ObjectKey::new("ns", format!("web-{number}")),
+        created: 0,
+        cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: 0,
+        }],
+        external_ips: vec![],
+        load_balancer_ips: vec![],
+        source_ranges: SourceRanges::default(),
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: 0,
+    }
+}
+
+fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
+    EndpointSlice {
+        key: ObjectKey::new("ns", format!("web-{number}-1")),
+        service: format!("web-{number}").into(),
+        family: Family::Ipv4,
+        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: endpoints.iter().map(|last| endpoint([10, 244, number, *last])).collect(),
+        triggered: None,
+    }
+}
+
+fn endpoint(address: [u8; 4]) -> Endpoint {
+    let address = address.into();
+    Endpoint { address, conditions: Conditions::default(), node: None, hints: None }
+}
+
+fn vip(number: u8) -> VirtualServerKey {
+    VirtualServerKey::new(IpAddr::from([10, 96, 0, number]), 80, Protocol::Tcp)
+}
+
+fn pod(number: u8, last: u8) -> RealServerKey {
+    RealServerKey::new(IpAddr::from([10, 244, number, last]), 8080)
+}
+
+fn listed() -> [Event; 3] {
+    let keys = |suffix: &str| -> Vec<ObjectKey> {
+        (1..=20).map(|n| ObjectKey::new("ns", format!("web-{n}{suffix}"))).collect()
+    };
+    [
+        Event::Change(Change::ServicesListed(keys(""))),
+        Event::Change(Change::SlicesListed(keys("-1"))),
+        Event::Change(Change::NodeListed),
+    ]
+}
+
+fn reconciler(memory: Memory) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
+    Reconciler::new(memory, Resolver::new(settings), TIMING)
+}
+
+/// A loop that has read everything and programmed these services with two endpoints each.
+async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
+    let (mut reconciler, status) = reconciler(Memory::new());
+    reconciler.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
+    for number in 1..=services {
+        reconciler.take(Event::Change(Change::Service(service(number))));
+        reconciler.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
+    }
+    listed().into_iter().for_each(|event| reconciler.take(event));
+    reconciler.step().await;
+    assert!(status.borrow().synced);
+    (reconciler, status)
+}
+
+fn done(reconciler: &mut Reconciler<Memory>) -> Vec<String> {
+    std::mem::take(&mut reconciler.dataplane().done).iter().map(ToString::to_string).collect()
+}
+
+fn weights(reconciler: &mut Reconciler<Memory>, number: u8) -> Vec<(RealServerKey, u32)> {
+    let server = &reconciler.dataplane().state.virtual_servers[&vip(number)];
+    server.real_servers.iter().map(|real| (real.key, real.config.weight)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_before_everything_was_read() {
+    let (mut reconciler, status) = reconciler(Memory::new());
+    reconciler.take(Event::Change(Change::Service(service(1))));
+    for event in listed() {
+        reconciler.step().await;
+        assert!(reconciler.dataplane().done.is_empty());
+        assert_eq!(reconciler.dataplane().observed, 0);
+        reconciler.take(event);
+    }
+    // The addresses of the host are as necessary as the lists.
+    reconciler.step().await;
+    assert!(reconciler.dataplane().done.is_empty());
+    assert!(!status.borrow().complete);
+    reconciler.take(Event::HostAddresses(vec![]));
+    reconciler.step().await;
+    assert!(reconciler.dataplane().state.virtual_servers.contains_key(&vip(1)));
+    assert!(status.borrow().complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_changed_endpoint_costs_the_same_among_any_number_of_services() {
+    let mut costs = Vec::new();
+    for services in [2, 20] {
+        let (mut reconciler, status) = settled(services).await;
+        done(&mut reconciler);
+        let before = status.borrow().counters.clone();
+        reconciler.take(Event::Change(Change::Slice(slice(2, &[1, 2, 3]))));
+        reconciler.step().await;
+        let after = status.borrow().counters.clone();
+        costs.push((
+            done(&mut reconciler),
+            after.contributions - before.contributions,
+            reconciler.dataplane().observed,
+        ));
+    }
+    let op = "add real server 10.244.2.3:8080 to 10.96.0.2:80/tcp, weight 1".to_owned();
+    assert_eq!(costs[0], (vec![op], 1, 1));
+    assert_eq!(costs[0], costs[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_over_a_right_kernel_writes_nothing() {
+    let (mut first, _) = settled(5).await;
+    let mut memory = Memory::new();
+    memory.state = first.dataplane().state.clone();
+    let (mut second, status) = reconciler(memory);
+    second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
+    for number in 1..=5 {
+        second.take(Event::Change(Change::Service(service(number))));
+        second.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
+    }
+    listed().into_iter().for_each(|event| second.take(event));
+    second.step().await;
+    assert_eq!(done(&mut second), [""; 0]);
+    assert!(status.borrow().synced);
+    assert_eq!(status.borrow().virtual_servers, 5);
+    assert_eq!(status.borrow().real_servers, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_server_and_the_dns_come_before_everything_else() {
+    let (mut reconciler, _) = reconciler(Memory::new());
+    reconciler.take(Event::HostAddresses(vec![]));
+    let mut api = service(99);
+    api.key = ObjectKey::new("default", "kubernetes");
+    for service in [service(1), api.clone()] {
+        reconciler.take(Event::Change(Change::Service(service)));
+    }
+    for event in [
+        Event::Change(Change::ServicesListed(vec![api.key, service(1).key])),
+        Event::Change(Change::SlicesListed(vec![])),
+        Event::Change(Change::NodeListed),
+    ] {
+        reconciler.take(event);
+    }
+    reconciler.step().await;
+    let binds: Vec<String> =
+        done(&mut reconciler).into_iter().filter(|op| op.starts_with("bind")).collect();
+    assert_eq!(binds, ["bind 10.96.0.99", "bind 10.96.0.1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_real_server_goes_at_once_a_busy_one_when_its_connections_are_gone() {
+    let (mut reconciler, status) = settled(1).await;
+    let busy = Connections { active: 1, inactive: 0 };
+    reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
+    done(&mut reconciler);
+    reconciler.take(Event::Change(Change::Slice(slice(1, &[3]))));
+    reconciler.step().await;
+    assert_eq!(weights(&mut reconciler, 1), [(pod(1, 2), 0), (pod(1, 3), 1)]);
+    let ops = done(&mut reconciler);
+    assert!(ops[0].starts_with("add real server 10.244.1.3:8080"), "make before break: {ops:?}");
+    assert_eq!(status.borrow().draining.len(), 1);
+
+    // It keeps its connection while it is counted, and goes with the connection.
+    tokio::time::advance(TIMING.drain_check).await;
+    reconciler.step().await;
+    assert_eq!(done(&mut reconciler), [""; 0]);
+    reconciler.dataplane().connections.clear();
+    tokio::time::advance(TIMING.drain_check).await;
+    reconciler.step().await;
+    assert_eq!(done(&mut reconciler), ["remove real server 10.244.1.2:8080 of 10.96.0.1:80/tcp"]);
+    assert!(status.borrow().draining.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_limit() {
+    let (mut reconciler, status) = settled(1).await;
+    let busy = Connections { active: 0, inactive: 3 };
+    reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
+    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    reconciler.step().await;
+    tokio::time::advance(TIMING.drain_timeout - Duration::from_secs(1)).await;
+    reconciler.step().await;
+    assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1), (pod(1, 2), 0)]);
+    tokio::time::advance(TIMING.drain_check).await;
+    reconciler.step().await;
+    assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1)]);
+    assert_eq!(status.borrow().counters.drains_cut, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_returns_while_it_drains_gets_its_weight_back_in_place() {
+    let (mut reconciler, _) = settled(1).await;
+    let busy = Connections { active: 1, inactive: 0 };
+    reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
+    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    reconciler.step().await;
+    done(&mut reconciler);
+    reconciler.take(Event::Change(Change::Slice(slice(1, &[1, 2]))));
+    reconciler.step().await;
+    let expected = "set real server 10.244.1.2:8080 of 10.96.0.1:80/tcp to weight 1";
+    assert_eq!(done(&mut reconciler), [expected]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_survives_a_restart() {
+    let (mut first, _) = settled(1).await;
+    let busy = Connections { active: 1, inactive: 0 };
+    first.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
+    first.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    first.step().await;
+    let mut memory = Memory::new();
+    memory.state = first.dataplane().state.clone();
+    memory.connections.clone_from(&first.dataplane().connections);
+
+    let (mut second, status) = reconciler(memory);
+    second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
+    second.take(Event::Change(Change::Service(service(1))));
+    second.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    listed().into_iter().for_each(|event| second.take(event));
+    second.step().await;
+    assert_eq!(done(&mut second), [""; 0]);
+    assert_eq!(status.borrow().draining.len(), 1);
+    second.dataplane().connections.clear();
+    tokio::time::advance(TIMING.drain_check).await;
+    second.step().await;
+    assert_eq!(weights(&mut second, 1), [(pod(1, 1), 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_repaired_at_the_next_audit_and_counted() {
+    let (mut reconciler, status) = settled(3).await;
+    let foreign = VirtualServerKey::new(IpAddr::from([10, 96, 9, 9]), 80, Protocol::Tcp);
+    let state = &mut reconciler.dataplane().state;
+    let server = state.virtual_servers.remove(&vip(2)).unwrap();
+    state.virtual_servers.insert(foreign, server);
+    state.addresses.remove(&IpAddr::from([10, 96, 0, 1]));
+    reconciler.step().await;
+    assert_eq!(status.borrow().counters.drift, 0, "between audits nothing is read");
+    tokio::time::advance(TIMING.sync_period).await;
+    reconciler.step().await;
+    assert_eq!(status.borrow().counters.drift, 3);
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unbound_address_is_noticed_when_the_kernel_tells() {
+    let (mut reconciler, _) = settled(1).await;
+    let address = IpAddr::from([10, 96, 0, 1]);
+    reconciler.take(Event::Bound(address, true));
+    reconciler.step().await;
+    assert_eq!(reconciler.dataplane().observed, 1, "as believed: nothing to look at");
+    reconciler.dataplane().state.addresses.remove(&address);
+    reconciler.take(Event::Bound(address, false));
+    reconciler.step().await;
+    assert!(reconciler.dataplane().state.addresses.contains(&address));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failing_object_stops_no_other_and_is_retried() {
+    let (mut reconciler, status) = settled(1).await;
+    let broken = Arc::new(Mutex::new(true));
+    let fault = Arc::clone(&broken);
+    reconciler.dataplane().fault = Some(Box::new(move |op| {
+        let hit = matches!(op, Op::AddVirtualServer(key, _) if *key == vip(2));
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+    }));
+    for number in 2..=4 {
+        reconciler.take(Event::Change(Change::Service(service(number))));
+    }
+    reconciler.step().await;
+    let servers = reconciler.dataplane().state.virtual_servers.len();
+    assert_eq!(servers, 3, "all but the broken one");
+    assert!(!status.borrow().synced);
+    *broken.lock().unwrap() = false;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    reconciler.step().await;
+    assert!(status.borrow().synced, "{:?}", status.borrow().errors);
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kernel_that_cannot_be_read_is_not_written_to() {
+    let mut memory = Memory::new();
+    memory.blind = true;
+    let (mut reconciler, status) = reconciler(memory);
+    reconciler.take(Event::HostAddresses(vec![]));
+    reconciler.take(Event::Change(Change::Service(service(1))));
+    listed().into_iter().for_each(|event| reconciler.take(event));
+    reconciler.step().await;
+    assert!(reconciler.dataplane().done.is_empty());
+    assert!(status.borrow().failing_since.is_some());
+    reconciler.dataplane().blind = false;
+    reconciler.step().await;
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+    assert!(status.borrow().failing_since.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
+    let (mut reconciler, status) = reconciler(Memory::new());
+    reconciler.take(Event::HostAddresses(vec![]));
+    listed().into_iter().for_each(|event| reconciler.take(event));
+    reconciler.step().await;
+    let steps = status.borrow().counters.steps;
+    let (sender, receiver) = mpsc::channel(1000);
+    for round in 0..50 {
+        for number in 1..=10 {
+            let change = Change::Slice(slice(number, &[round % 7 + 1]));
+            sender.send(Event::Change(change)).await.unwrap();
+            sender.send(Event::Change(Change::Service(service(number)))).await.unwrap();
+        }
+    }
+    drop(sender);
+    let memory = reconciler.run(receiver).await;
+    assert_eq!(memory.state.virtual_servers.len(), 10);
+    let real = &memory.state.virtual_servers[&vip(3)].real_servers;
+    assert_eq!(real.iter().map(|real| real.key).collect::<Vec<_>>(), [pod(3, 1)]);
+    assert_eq!(status.borrow().counters.steps - steps, 1);
+}
