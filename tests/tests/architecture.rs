@@ -1,0 +1,303 @@
+//! ARCHITECTURE.md's rules about who may use what, read off the sources.
+//!
+//! A simple scan: comments and test modules are left out, then paths such as `crate::kernel` are looked
+//! for. It is meant to catch the honest mistake.
+
+#![allow(clippy::unwrap_used, reason = "an unreadable source is a failed test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which modules of `proxier` a module may use besides itself. `app` and the program use everything.
+/// Every module is listed: a new one finds its place here first.
+const ARROWS: [(&str, &[&str]); 13] = [
+    ("cluster", &[]),
+    ("dataplane", &["cluster"]),
+    ("source", &["cluster"]),
+    ("memory", &["dataplane"]),
+    ("kernel", &["dataplane"]),
+    ("reconcile", &["cluster", "dataplane"]),
+    ("args", &[]),
+    ("config", &["args"]),
+    ("health", &["cluster", "dataplane", "reconcile"]),
+    ("metrics", &["cluster", "dataplane", "reconcile"]),
+    ("telemetry", &[]),
+    ("app", ANY),
+    ("main", ANY),
+];
+
+/// No restriction.
+const ANY: &[&str] = &["*"];
+
+/// What must not appear in a module, because it does input or output, knows the time, or speaks a
+/// language that ends elsewhere.
+const FORBIDDEN: [(&str, &[&str]); 4] = [
+    ("cluster", PURE),
+    ("dataplane", PURE),
+    (
+        "memory",
+        &["std::fs", "std::net::TcpStream", "std::process", "tokio::net", "kube::", "k8s_openapi"],
+    ),
+    (
+        "reconcile",
+        &["std::fs", "std::process", "tokio::net", "kube::", "k8s_openapi", "netlink_sys"],
+    ),
+];
+
+/// What a pure module does not do: it returns values, and the caller reads, logs and waits.
+const PURE: &[&str] = &[
+    "tokio::",
+    "kube::",
+    "k8s_openapi",
+    "hyper",
+    "tracing::",
+    "netlink_sys",
+    "netlink_packet",
+    "rtnetlink",
+    "dummy_iface::",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "Instant::now",
+    "SystemTime",
+    "rand::",
+    "async fn",
+    ".await",
+];
+
+/// The limit for a source file, tests included.
+const MOST_LINES: usize = 600;
+
+/// A source file without its comments and tests.
+struct Source {
+    path: PathBuf,
+    /// Its module path inside the crate: `["dataplane", "plan"]`.
+    module: Vec<String>,
+    code: String,
+}
+
+#[test]
+fn modules_use_only_what_the_arrows_allow() {
+    let mut wrong = Vec::new();
+    for source in sources("proxier/src") {
+        let Some(own) = source.module.first() else { continue };
+        let allowed =
+            ARROWS.iter().find(|(name, _)| name == own).map_or(&[][..], |(_, allowed)| *allowed);
+        for used in source.modules_used() {
+            let fine = used == *own || allowed == ANY || allowed.contains(&used.as_str());
+            if !fine {
+                wrong.push(format!("{}: {own} uses {used}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_module_has_its_place_in_the_picture() {
+    for source in sources("proxier/src") {
+        let Some(own) = source.module.first() else { continue };
+        let listed = ARROWS.iter().any(|(name, _)| name == own);
+        assert!(
+            listed,
+            "{}: say in tests/tests/architecture.rs what {own} may use",
+            source.path.display()
+        );
+    }
+}
+
+#[test]
+fn pure_modules_do_no_input_or_output() {
+    let mut wrong = Vec::new();
+    for source in sources("proxier/src") {
+        let of = |(name, _): &&(&str, _)| source.module.first().is_some_and(|own| own == name);
+        for word in FORBIDDEN.iter().find(of).map_or(&[][..], |(_, words)| *words) {
+            if source.code.contains(word) {
+                wrong.push(format!("{}: {word}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn netlink_bytes_stay_in_the_kernel_module() {
+    for source in sources("proxier/src") {
+        let inside = matches!(source.module.first().map(String::as_str), Some("kernel"));
+        for word in
+            ["netlink_sys", "netlink_packet_core", "netlink_packet_generic", "netlink_packet_route"]
+        {
+            assert!(inside || !source.code.contains(word), "{}: {word}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn wire_types_of_the_api_stay_in_the_source_module() {
+    for source in sources("proxier/src") {
+        let inside = matches!(source.module.first().map(String::as_str), Some("source" | "app"));
+        for word in ["kube::", "k8s_openapi"] {
+            assert!(inside || !source.code.contains(word), "{}: {word}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_outermost_layer_knows_of_a_dry_run() {
+    for source in sources("proxier/src") {
+        let outside = ["app", "args", "config", "main"];
+        let may = source.module.first().is_none_or(|own| outside.contains(&own.as_str()));
+        assert!(
+            may || !source.code.contains("dry_run"),
+            "{} knows of a dry run",
+            source.path.display()
+        );
+    }
+}
+
+#[test]
+fn the_netlink_crates_know_nothing_of_kubernetes_or_each_other() {
+    for name in ["netlink-ipvs", "dummy-iface"] {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        for other in ["netlink-ipvs", "dummy-iface", "proxier"] {
+            let depends =
+                manifest.lines().any(|line| line.split(['.', ' ', '=']).next() == Some(other));
+            assert!(!depends, "{name} depends on {other}");
+        }
+        for source in sources(&format!("{name}/src")) {
+            let code = source.code.to_lowercase();
+            for word in ["kube", "k8s", "endpointslice"] {
+                assert!(!code.contains(word), "{}: {word}", source.path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_small_and_modules_named_after_their_files() {
+    for folder in ["proxier", "netlink-ipvs", "dummy-iface", "tests"] {
+        for path in files(&root().join(folder)) {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= MOST_LINES, "{}: {lines} lines", path.display());
+            assert!(
+                !path.ends_with("mod.rs"),
+                "{}: modules are named after their files",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_scan_sees_what_it_is_there_to_see() {
+    let code = "use crate::{args::X, kernel, source::{a, b}};\nfn f() { crate::memory::g(); super::super::app::h() }";
+    let source = Source {
+        path: PathBuf::new(),
+        module: vec!["dataplane".into(), "plan".into()],
+        code: code.into(),
+    };
+    assert_eq!(source.modules_used(), ["args", "kernel", "source", "memory", "app"]);
+    let text = "//! tokio::\nuse std::fs; // kube::\n#[cfg(test)]\nmod tests { use crate::app; }\n";
+    assert_eq!(without_comments_and_tests(text), "\nuse std::fs; \n");
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The first names of paths that start at the crate's root.
+    fn modules_used(&self) -> Vec<String> {
+        // From a module at depth n, n times `super::` is the root as well.
+        let climb = "super::".repeat(self.module.len());
+        let mut used = Vec::new();
+        for start in ["crate::", "proxier::", climb.as_str()] {
+            for (place, _) in self.code.match_indices(start) {
+                let longer_word = self.code[..place]
+                    .ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+                if !longer_word {
+                    used.extend(first_names(&self.code[place + start.len()..]));
+                }
+            }
+        }
+        used
+    }
+}
+
+/// The names that a path goes on with: one, or all of a `{...}` group's first level.
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_lowercase() || *c == '_').collect()
+    };
+    let mut names = Vec::new();
+    if let Some(group) = rest.strip_prefix('{') {
+        let mut depth = 0_u32;
+        let mut item = 0;
+        for (place, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.push(name(&group[item..place]));
+                    item = place + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    } else {
+        names.push(name(rest));
+    }
+    // Types and functions of the root are no modules; super and self are looked at by themselves.
+    names.retain(|name| !name.is_empty() && name != "super" && name != "self");
+    names
+}
+
+/// All sources under a folder, without test files.
+fn sources(folder: &str) -> Vec<Source> {
+    let folder = root().join(folder);
+    let read = |path: PathBuf| {
+        let inside = path.strip_prefix(&folder).unwrap().with_extension("");
+        let mut module: Vec<String> =
+            inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        module.retain(|part| part != "lib");
+        let code = without_comments_and_tests(&fs::read_to_string(&path).unwrap());
+        Source { path, module, code }
+    };
+    let found: Vec<_> =
+        files(&folder).into_iter().filter(|path| !path.ends_with("tests.rs")).map(read).collect();
+    assert!(!found.is_empty(), "no sources in {}", folder.display());
+    found
+}
+
+/// The code before the test module, without line comments.
+fn without_comments_and_tests(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines: Vec<_> =
+        code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    lines.join("\n") + "\n"
+}
+
+/// All Rust files under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
