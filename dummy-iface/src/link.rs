@@ -1,0 +1,257 @@
+//! The dummy interface itself.
+//!
+//! Links are made and removed with `rtnetlink`, one request at a time and always under a time
+//! limit: its requests can wait for ever when an answer is lost.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkDummy};
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::address::{self, AddressChange, Report};
+use crate::error::{Error, ErrorKind};
+use crate::host::{self, InterfaceAddress};
+use crate::socket::RouteSocket;
+
+/// Time for one request about a link.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A dummy interface (`ip link add NAME type dummy`) whose addresses this process manages.
+///
+/// Dropping the value leaves the interface as it is.
+#[derive(Debug)]
+pub struct DummyInterface {
+    name: String,
+    index: u32,
+    socket: Mutex<RouteSocket>,
+}
+
+/// How [`DummyInterface::ensure`] got its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ensured {
+    /// It was not there and was made.
+    Created,
+    /// It was there and is used as it is.
+    Adopted,
+}
+
+impl DummyInterface {
+    /// The dummy interface of this name, made if there is none.
+    ///
+    /// A new one gets transmit queue length 0 and is left down, which is enough for the kernel
+    /// to accept packets for its addresses. One that exists is taken as it is, up or down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongKind`] if an interface of that name is not a dummy; it is not touched.
+    /// [`ErrorKind::Unsupported`] if the kernel has no dummy module.
+    pub async fn ensure(name: &str) -> Result<(Self, Ensured), Error> {
+        // Loads IPv6 where it is a module, which a message about an address does not.
+        let _ = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None);
+        if let Some(found) = Self::find(name).await? {
+            return Ok((found, Ensured::Adopted));
+        }
+        let operation = format!("create dummy interface {name}");
+        let message = LinkDummy::new(name).txqueuelen(0).build();
+        let created =
+            request(&operation, async |handle| handle.link().add(message).execute().await).await;
+        let ensured = match created {
+            Ok(()) => Ensured::Created,
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::Exists => Ensured::Adopted,
+            Err(error) => return Err(error),
+        };
+        match Self::find(name).await? {
+            Some(found) => Ok((found, ensured)),
+            None => {
+                Err(Error::new(ErrorKind::NotFound, format!("{operation}: it disappeared at once")))
+            }
+        }
+    }
+
+    /// The dummy interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongKind`] if an interface of that name is not a dummy.
+    pub async fn find(name: &str) -> Result<Option<Self>, Error> {
+        check_name(name)?;
+        let operation = format!("look up interface {name}");
+        let found = request(&operation, async |handle| {
+            handle.link().get().match_name(name).execute().try_next().await
+        })
+        .await;
+        let message = match found {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match kind_of(&message) {
+            Some(InfoKind::Dummy) => {}
+            other => return Err(wrong_kind(name, other)),
+        }
+        let socket = RouteSocket::open()
+            .map_err(|error| Error::io("open a netlink socket for addresses", error))?;
+        Ok(Some(Self {
+            name: name.to_owned(),
+            index: message.header.index,
+            socket: Mutex::new(socket),
+        }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its index in this network namespace.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The host addresses (prefix length 32 or 128) on it, without loopback and IPv6 link-local
+    /// ones.
+    ///
+    /// # Errors
+    /// Any failure to read the whole list is an error, never a shorter list.
+    pub fn addresses(&self) -> Result<BTreeSet<IpAddr>, Error> {
+        let entries = self.entries()?;
+        let is_host = |entry: &host::Entry| {
+            entry.prefix_len == if entry.address.is_ipv4() { 32 } else { 128 }
+        };
+        Ok(entries.into_iter().filter(is_host).map(|entry| entry.address).collect())
+    }
+
+    /// All addresses on it with their prefix lengths, without loopback and IPv6 link-local ones.
+    ///
+    /// # Errors
+    /// As [`addresses`](Self::addresses).
+    pub fn interface_addresses(&self) -> Result<Vec<InterfaceAddress>, Error> {
+        let mut addresses: Vec<_> =
+            self.entries()?.into_iter().map(|entry| entry.named(&self.name)).collect();
+        addresses.sort();
+        Ok(addresses)
+    }
+
+    /// Applies `changes` in their order, in batches of up to 512 in one system call.
+    ///
+    /// A change that fails does not stop the ones after it. Adding what is there and removing
+    /// what is not count as success.
+    pub fn apply<I: IntoIterator<Item = AddressChange>>(&self, changes: I) -> Report {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        address::apply(&mut socket, (self.index, &self.name), changes)
+    }
+
+    /// Removes the interface with all its addresses; that it is gone already is success.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoPermission`], or [`ErrorKind::Timeout`] when the outcome is unknown.
+    pub async fn delete(self) -> Result<(), Error> {
+        let operation = format!("delete dummy interface {}", self.name);
+        let deleted =
+            request(&operation, async |handle| handle.link().del(self.index).execute().await).await;
+        match deleted {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn entries(&self) -> Result<Vec<host::Entry>, Error> {
+        host::list(self.index)
+            .map_err(|error| Error::io(format!("list the addresses of {}", self.name), error))
+    }
+}
+
+/// Runs one exchange with the kernel, driving its connection for no longer than it takes.
+async fn request<T>(
+    operation: &str,
+    exchange: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
+) -> Result<T, Error> {
+    let (connection, handle, _events) =
+        rtnetlink::new_connection().map_err(|error| Error::io(operation, error))?;
+    let exchange = async {
+        tokio::select! {
+            // An exchange whose connection ends looks like an empty answer: see the end first.
+            biased;
+            () = connection => Err(rtnetlink::Error::RequestFailed),
+            result = exchange(handle) => result,
+        }
+    };
+    match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(result) => result.map_err(|error| Error::link(operation, error)),
+        Err(_elapsed) => Err(Error::new(
+            ErrorKind::Timeout,
+            format!("{operation}: no answer within {} s", PATIENCE.as_secs()),
+        )),
+    }
+}
+
+fn kind_of(message: &LinkMessage) -> Option<&InfoKind> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+fn wrong_kind(name: &str, kind: Option<&InfoKind>) -> Error {
+    let what = match kind {
+        Some(kind) => format!("of kind {kind}"),
+        None => "not a virtual one".to_owned(),
+    };
+    Error::new(
+        ErrorKind::WrongKind,
+        format!(
+            "interface {name} exists but is {what}, not dummy: \
+             rename it (ip link set {name} name OTHER) or delete it (ip link delete {name})"
+        ),
+    )
+}
+
+/// The kernel's rules for names (`dev_valid_name`), so that a bad one is not taken for a missing
+/// interface.
+fn check_name(name: &str) -> Result<(), Error> {
+    let reason = match name {
+        "" => "empty",
+        "." | ".." => "reserved",
+        _ if name.len() > 15 => "longer than 15 bytes",
+        _ if name
+            .bytes()
+            .any(|byte| matches!(byte, b'/' | b':' | 0) || byte.is_ascii_whitespace()) =>
+        {
+            "with a character that the kernel refuses"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Invalid, format!("interface name {name:?} is {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_kernels_rules() {
+        for name in ["kube-ipvs0", "a", "fifteen-bytes-x"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:1", "a\0"] {
+            assert_eq!(check_name(name).unwrap_err().kind(), ErrorKind::Invalid, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn another_kind_is_named_with_the_way_out() {
+        let error = wrong_kind("kube-ipvs0", Some(&InfoKind::Bridge));
+        assert_eq!(error.kind(), ErrorKind::WrongKind);
+        let text = error.to_string();
+        assert!(text.contains("kube-ipvs0") && text.contains("bridge"), "{text}");
+        assert!(text.contains("ip link delete kube-ipvs0"), "{text}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Changes of addresses and interfaces as they happen.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::error::Error;
+use crate::host::Entry;
+use crate::socket::{Frame, frames};
+
+/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+
+const DATAGRAM: usize = 1 << 16;
+
+/// Reports what changes on the interfaces of this network namespace.
+///
+/// Everything after [`open`](Self::open) is reported, so open first and list then. The socket has
+/// the system's default buffer: a burst of some hundred changes ends in one [`Event::Overrun`],
+/// which is cheaper to follow than each of them.
+pub struct Monitor {
+    socket: TokioSocket,
+    received: Vec<u8>,
+    pending: VecDeque<Event>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An address that is neither loopback nor IPv6 link-local came, changed or went.
+    Address {
+        /// Index of its interface.
+        interface: u32,
+        /// The address.
+        address: IpAddr,
+        /// Whether it is there now.
+        added: bool,
+    },
+    /// An interface came, changed or went. Also reported for changes that are not shown here.
+    Link {
+        /// Its index.
+        index: u32,
+        /// Its name now.
+        name: String,
+        /// Whether it is administratively up (`IFF_UP`).
+        up: bool,
+        /// Whether it is gone.
+        deleted: bool,
+    },
+    /// Changes were lost: list again. What is reported afterwards is newer than this event.
+    Overrun,
+}
+
+impl Monitor {
+    /// Starts to follow the namespace of the calling thread. Needs a tokio runtime, no privilege.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub fn open() -> Result<Self, Error> {
+        let open = || -> io::Result<TokioSocket> {
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|error| Error::io("follow changes of interfaces", error))?;
+        Ok(Self { socket, received: Vec::with_capacity(DATAGRAM), pending: VecDeque::new() })
+    }
+
+    /// Waits for the next change. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// If the socket cannot be read; open a new monitor and list again.
+    pub async fn changed(&mut self) -> Result<Event, Error> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(event);
+            }
+            self.received.clear();
+            match self.socket.recv(&mut self.received).await {
+                Ok(()) => self.pending.extend(frames(&self.received).filter_map(|f| event(&f))),
+                Err(error) if lost_messages(&error) => {
+                    self.discard()?;
+                    return Ok(Event::Overrun);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(error)),
+            }
+        }
+    }
+
+    /// Drops what is queued: it is older than the list that follows an overrun, and would undo
+    /// in the caller's mind what the lost messages said.
+    fn discard(&mut self) -> Result<(), Error> {
+        let flags = RecvFlags::DONTWAIT.bits().cast_signed();
+        loop {
+            self.received.clear();
+            match self.socket.socket_ref().recv(&mut self.received, flags) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error)
+                    if lost_messages(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(error)),
+            }
+        }
+    }
+}
+
+fn lost_messages(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NOBUFS)
+}
+
+fn unreadable(error: io::Error) -> Error {
+    Error::io("read changes of interfaces", error)
+}
+
+fn event(frame: &Frame<'_>) -> Option<Event> {
+    match NetlinkMessage::deserialize(frame.whole).map(|message| message.payload) {
+        Ok(NetlinkPayload::InnerMessage(message)) => match message {
+            RouteNetlinkMessage::NewAddress(message) => Entry::of(&message).map(added),
+            RouteNetlinkMessage::DelAddress(message) => Entry::of(&message).map(removed),
+            RouteNetlinkMessage::NewLink(message) => Some(link(&message, false)),
+            RouteNetlinkMessage::DelLink(message) => Some(link(&message, true)),
+            _ => None,
+        },
+        Ok(_) => None,
+        // A change that cannot be read is one that the caller has to look for.
+        Err(_) => Some(Event::Overrun),
+    }
+}
+
+fn added(Entry { interface, address, .. }: Entry) -> Event {
+    Event::Address { interface, address, added: true }
+}
+
+fn removed(Entry { interface, address, .. }: Entry) -> Event {
+    Event::Address { interface, address, added: false }
+}
+
+fn link(message: &LinkMessage, deleted: bool) -> Event {
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    Event::Link {
+        index: message.header.index,
+        name: name.unwrap_or_default(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        deleted,
+    }
+}

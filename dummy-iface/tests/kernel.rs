@@ -1,0 +1,349 @@
+//! Against a real kernel, read back with `ip -j`. Each test runs in a network namespace of its
+//! own: the test starts itself again under `unshare --net`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+use std::time::Duration;
+
+use dummy_iface::{
+    AddressChange, DummyInterface, Ensured, ErrorKind, Event, Monitor, host_addresses,
+};
+use serde_json::Value;
+
+const NAME: &str = "kube-ipvs0";
+const INSIDE: &str = "DUMMY_IFACE_TEST_NAMESPACE";
+
+/// Runs `body` in a fresh network namespace with `lo` up.
+fn in_namespace(test: &str, body: impl AsyncFnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        ip("link set lo up");
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(body());
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare of util-linux");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
+    print!("{printed}");
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+fn link(name: &str) -> Value {
+    let list: Value = serde_json::from_str(&ip(&format!("-j -d link show dev {name}"))).unwrap();
+    list[0].clone()
+}
+
+/// The addresses of a link as `ip` sees them: address, prefix length, scope, further flags.
+fn addresses_by_ip(name: &str) -> BTreeSet<(IpAddr, u64)> {
+    let list: Value = serde_json::from_str(&ip(&format!("-j addr show dev {name}"))).unwrap();
+    let infos = list[0]["addr_info"].as_array().unwrap();
+    infos
+        .iter()
+        .map(|info| {
+            assert_eq!(info["scope"], "global", "{info}");
+            for flag in ["tentative", "nodad", "noprefixroute", "dynamic", "secondary"] {
+                assert!(info.get(flag).is_none(), "{info}");
+            }
+            let address = info["local"].as_str().unwrap().parse().unwrap();
+            (address, info["prefixlen"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+fn host_prefixes(addresses: impl IntoIterator<Item = IpAddr>) -> BTreeSet<(IpAddr, u64)> {
+    addresses.into_iter().map(|ip| (ip, if ip.is_ipv4() { 32 } else { 128 })).collect()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn creates_adopts_and_deletes() {
+    in_namespace("creates_adopts_and_deletes", async || {
+        assert!(DummyInterface::find(NAME).await.unwrap().is_none());
+        let (interface, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        assert_eq!(ensured, Ensured::Created);
+        let seen = link(NAME);
+        assert_eq!(seen["linkinfo"]["info_kind"], "dummy");
+        assert_eq!(seen["ifindex"].as_u64(), Some(interface.index().into()));
+        assert_eq!(seen["operstate"], "DOWN");
+        assert!(!seen["flags"].as_array().unwrap().contains(&"UP".into()), "{seen}");
+        // `ip` leaves the length out when it is 0.
+        assert_eq!(seen["txqlen"].as_u64().unwrap_or(0), 0, "{seen}");
+
+        let (again, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        assert_eq!((again.index(), ensured), (interface.index(), Ensured::Adopted));
+        drop(again);
+
+        ip(&format!("link set {NAME} up"));
+        let (up, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        assert_eq!(ensured, Ensured::Adopted);
+        assert!(link(NAME)["flags"].as_array().unwrap().contains(&"UP".into()));
+
+        up.delete().await.unwrap();
+        assert!(!ip("-br link").contains(NAME));
+        // Gone already is success, and its addresses are an error, not an empty list.
+        assert_eq!(interface.addresses().unwrap_err().kind(), ErrorKind::NotFound);
+        let report = interface.apply([AddressChange::Add(address("10.0.0.1"))]);
+        assert_eq!(report.failed[0].1.kind(), ErrorKind::NotFound);
+        interface.delete().await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn another_kind_of_interface_is_left_alone() {
+    in_namespace("another_kind_of_interface_is_left_alone", async || {
+        ip(&format!("link add {NAME} type veth peer name other"));
+        for error in [
+            DummyInterface::ensure(NAME).await.map(drop).unwrap_err(),
+            DummyInterface::find(NAME).await.map(drop).unwrap_err(),
+            DummyInterface::find("lo").await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::WrongKind, "{error}");
+        }
+        assert_eq!(link(NAME)["linkinfo"]["info_kind"], "veth");
+        let error = DummyInterface::ensure("a/b").await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn addresses_look_as_kube_proxy_leaves_them() {
+    in_namespace("addresses_look_as_kube_proxy_leaves_them", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let wanted = [address("10.96.0.1"), address("169.254.1.1"), address("fd00::1")];
+        let report = interface.apply(wanted.map(AddressChange::Add));
+        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert_eq!((report.sent, report.unchanged), (3, 0));
+        assert_eq!(addresses_by_ip(NAME), host_prefixes(wanted));
+        let text = ip(&format!("-o addr show dev {NAME}"));
+        for line in ["inet 10.96.0.1/32 scope global kube-ipvs0", "inet6 fd00::1/128 scope global"]
+        {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(interface.addresses().unwrap(), wanted.into_iter().collect());
+
+        // Twice is success; so is removing what is not there; the rest still happens.
+        let gone = address("10.96.9.9");
+        let report = interface.apply([
+            AddressChange::Add(wanted[0]),
+            AddressChange::Remove(gone),
+            AddressChange::Remove(wanted[2]),
+            AddressChange::Add(wanted[2]),
+            AddressChange::Remove(address("fd00::99")),
+            AddressChange::Remove(wanted[1]),
+        ]);
+        assert!(report.failed.is_empty(), "{report:?}");
+        assert_eq!((report.sent, report.unchanged), (6, 3));
+        assert_eq!(addresses_by_ip(NAME), host_prefixes([wanted[0], wanted[2]]));
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn an_address_with_another_prefix_is_seen_and_removed() {
+    in_namespace("an_address_with_another_prefix_is_seen_and_removed", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        ip(&format!("addr add 10.1.2.3/24 dev {NAME}"));
+        ip(&format!("addr add fd00::5/64 dev {NAME}"));
+        assert!(interface.addresses().unwrap().is_empty());
+        let all = interface.interface_addresses().unwrap();
+        let seen: Vec<_> = all.iter().map(|a| (a.address, a.prefix_len)).collect();
+        assert_eq!(seen, [(address("10.1.2.3"), 24), (address("fd00::5"), 64)]);
+        assert!(all.iter().all(|a| a.name == NAME && a.interface == interface.index()));
+        // The host form is another address.
+        let report = interface.apply([AddressChange::Remove(address("10.1.2.3"))]);
+        assert_eq!((report.unchanged, report.failed.len()), (1, 0));
+        let report = interface.apply([
+            AddressChange::RemoveNet("10.1.2.3/24".parse().unwrap()),
+            AddressChange::RemoveNet("fd00::5/64".parse().unwrap()),
+        ]);
+        assert_eq!((report.unchanged, report.failed.len()), (0, 0), "{report:?}");
+        assert!(addresses_by_ip(NAME).is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn failures_land_on_their_change() {
+    in_namespace("failures_land_on_their_change", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        // Multicast is refused for IPv6 addresses; IPv4 takes nearly everything.
+        let changes: Vec<_> = (0..1200)
+            .map(|i| {
+                let last = u16::try_from(i).unwrap();
+                let segment = if [3, 511, 512, 1199].contains(&i) { 0xff02 } else { 0xfd00 };
+                AddressChange::Add(Ipv6Addr::new(segment, 0, 0, 0, 0, 0, 1, last).into())
+            })
+            .collect();
+        let report = interface.apply(changes.iter().copied());
+        let failed: Vec<_> = report.failed.iter().map(|(position, _)| *position).collect();
+        assert_eq!(failed, [3, 511, 512, 1199]);
+        assert_eq!(report.sent, 1200);
+        let error = &report.failed[0].1;
+        assert_eq!(error.to_string(), "add address ff02::1:3/128 on kube-ipvs0");
+        assert!(std::error::Error::source(error).is_some());
+        assert_eq!(interface.addresses().unwrap().len(), 1196);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn five_thousand_addresses() {
+    in_namespace("five_thousand_addresses", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let wanted: BTreeSet<IpAddr> = (0..5000)
+            .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
+            .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
+            .collect();
+        let start = std::time::Instant::now();
+        let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
+        println!("{} addresses added in {:?}", wanted.len(), start.elapsed());
+        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert_eq!((report.sent, report.unchanged), (5200, 0));
+        assert_eq!(interface.addresses().unwrap(), wanted);
+        assert_eq!(addresses_by_ip(NAME), host_prefixes(wanted.iter().copied()));
+
+        let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
+        assert_eq!((report.sent, report.unchanged, report.failed.len()), (5200, 5200, 0));
+        assert!(!report.uncertain, "the replies to a batch that is all refused must fit");
+
+        let start = std::time::Instant::now();
+        let report = interface.apply(wanted.iter().map(|ip| AddressChange::Remove(*ip)));
+        println!("removed in {:?}", start.elapsed());
+        assert_eq!((report.sent, report.unchanged, report.failed.len()), (5200, 0, 0));
+        assert!(addresses_by_ip(NAME).is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn host_addresses_cover_every_interface() {
+    in_namespace("host_addresses_cover_every_interface", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        assert_eq!(host_addresses().unwrap(), []);
+        let report = interface.apply([AddressChange::Add(address("10.96.0.1"))]);
+        assert!(report.failed.is_empty());
+        ip("link add docker0 type bridge");
+        ip("addr add 172.17.0.1/16 dev docker0");
+        ip("link add eth5 type veth peer name pod");
+        ip("link set eth5 up");
+        ip("link set pod up");
+        ip("addr add 3.4.5.6/24 dev eth5");
+        ip("addr add 10.9.0.1 peer 10.9.0.2/32 dev eth5");
+        ip("addr add 2000::1/64 dev eth5 nodad");
+        ip("addr add 127.0.0.5/8 dev lo");
+        let listed: Vec<_> = host_addresses().unwrap();
+        let seen: BTreeSet<_> = listed
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.address.to_string(), entry.prefix_len))
+            .collect();
+        let wanted = [
+            (NAME, "10.96.0.1", 32),
+            ("docker0", "172.17.0.1", 16),
+            ("eth5", "3.4.5.6", 24),
+            ("eth5", "10.9.0.1", 32),
+            ("eth5", "2000::1", 64),
+        ];
+        assert_eq!(seen, wanted.map(|(name, ip, len)| (name, ip.to_owned(), len)).into());
+        let own: Vec<_> = listed.iter().filter(|e| e.interface == interface.index()).collect();
+        assert_eq!(own.len(), 1);
+        // The other interfaces' addresses are not ours.
+        assert_eq!(interface.addresses().unwrap(), [address("10.96.0.1")].into());
+    });
+}
+
+/// The next event that `wanted` accepts; the limit only ends a test that has failed.
+async fn until(monitor: &mut Monitor, wanted: impl Fn(&Event) -> bool) -> Event {
+    let search = async {
+        loop {
+            let event = monitor.changed().await.unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), search).await.expect("the event")
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn monitor_follows_what_others_change() {
+    in_namespace("monitor_follows_what_others_change", async || {
+        drop(std::net::UdpSocket::bind("[::1]:0")); // loads IPv6 where it is a module
+        let mut monitor = Monitor::open().unwrap();
+        ip("link add eth5 type dummy");
+        let new = until(&mut monitor, |e| matches!(e, Event::Link { name, .. } if name == "eth5"));
+        let Event::Link { index, up: false, deleted: false, .. } = new.await else {
+            panic!("a new interface is down");
+        };
+        ip("addr add 3.4.5.6/24 dev eth5");
+        ip("addr add 2000::1/64 dev eth5");
+        ip("addr del 3.4.5.6/24 dev eth5");
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let event = until(&mut monitor, |e| matches!(e, Event::Address { .. })).await;
+            if !seen.contains(&event) {
+                seen.push(event);
+            }
+        }
+        let event = |ip, added| Event::Address { interface: index, address: address(ip), added };
+        let wanted = [event("3.4.5.6", true), event("2000::1", true), event("3.4.5.6", false)];
+        assert!(wanted.iter().all(|e| seen.contains(e)), "{seen:?}");
+
+        ip("link set eth5 up");
+        until(&mut monitor, |e| matches!(e, Event::Link { index: i, up: true, .. } if *i == index))
+            .await;
+        ip("link del eth5");
+        let gone =
+            |e: &Event| matches!(e, Event::Link { index: i, deleted: true, .. } if *i == index);
+        until(&mut monitor, gone).await;
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn monitor_says_that_it_missed_something() {
+    in_namespace("monitor_says_that_it_missed_something", async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let mut monitor = Monitor::open().unwrap();
+        let many = (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
+        let report = interface.apply(many.map(AddressChange::Add));
+        assert!(report.failed.is_empty());
+        until(&mut monitor, |event| *event == Event::Overrun).await;
+        // What was queued before is not reported any more; what comes now is.
+        let one = address("192.0.2.1");
+        let report = interface.apply([AddressChange::Add(one)]);
+        assert!(report.failed.is_empty());
+        let next = monitor.changed().await.unwrap();
+        let wanted = Event::Address { interface: interface.index(), address: one, added: true };
+        assert_eq!(next, wanted);
+    });
+}
