@@ -1,6 +1,8 @@
 //! proxier: the home for IPVS in Kubernetes.
 
+pub mod args;
 pub mod cluster;
+pub mod config;
 pub mod dataplane;
 pub mod memory;
 pub mod reconcile;

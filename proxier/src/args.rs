@@ -1,0 +1,261 @@
+//! The command line, exactly as typed: ours, and all of kube-proxy's flags with its spelling.
+//!
+//! As with kube-proxy, dashes and underscores are the same in a flag's name, a switch takes a value
+//! only after `=` (`--cleanup`, `--cleanup=true`), and of a flag given twice the last one counts,
+//! unless it is a list. What the flags mean together is decided in [`crate::config`].
+
+mod flags;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use flags::{AlwaysFlags, ConfigFlags};
+
+use crate::config::duration::GoDuration;
+
+/// A Kubernetes service proxy that programs IPVS, in place of kube-proxy.
+///
+/// Without a command it is the node's service proxy and takes the arguments of a kube-proxy
+/// DaemonSet unchanged.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(
+    name = "proxier",
+    args_override_self = true,
+    disable_version_flag = true,
+    disable_help_subcommand = true
+)]
+pub struct Args {
+    /// What to do instead of running the proxy.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of proxier's own.
+    #[command(flatten)]
+    pub own: OwnFlags,
+    /// kube-proxy's flags that count beside a configuration file.
+    #[command(flatten)]
+    pub always: AlwaysFlags,
+    /// kube-proxy's flags that a configuration file replaces.
+    #[command(flatten)]
+    pub without_config: ConfigFlags,
+    /// Names of given flags that a configuration file replaces.
+    #[arg(skip)]
+    pub ignored_with_config: Vec<String>,
+    /// Names of given flags that never have an effect.
+    #[arg(skip)]
+    pub without_effect: Vec<String>,
+}
+
+/// What to do instead of running the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown.
+    Diff,
+    /// Say why a service looks as it does on this node.
+    Explain {
+        /// namespace/name, namespace/name:port, or ADDRESS:PORT with /protocol if wanted.
+        what: String,
+    },
+    /// Show what the running proxy of this node knows.
+    Status,
+    /// Show what taking over this node from kube-proxy would change.
+    Migrate {
+        /// Only look; the taking over itself is what the running proxy does.
+        #[arg(long, required = true)]
+        check: bool,
+    },
+    /// Remove everything from the kernel that this proxy or kube-proxy put there.
+    Cleanup,
+}
+
+/// Flags of proxier's own.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Flags of proxier")]
+pub struct OwnFlags {
+    /// Compute and print what the kernel should hold, write nothing, and exit.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub dry_run: bool,
+    /// With --dry-run: keep running and print every change.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub watch: bool,
+    /// Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard
+    /// input instead of a cluster (repeatable; folders are watched).
+    #[arg(long, global = true, value_name = "PATH")]
+    pub manifests: Vec<PathBuf>,
+    /// An address this node has on its other interfaces (repeatable; default: read from the host).
+    #[arg(long = "node-address", global = true, value_name = "IP", value_delimiter = ',',
+          value_parser = value::ip)]
+    pub node_addresses: Vec<IpAddr>,
+    /// How to print.
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum,
+          default_value_t = Output::Table)]
+    pub output: Output,
+    /// How long a removed real server may keep its open connections; 0 cuts them at once.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = value::not_negative,
+          default_value = "15m")]
+    pub drain_timeout: GoDuration,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables for people.
+    Table,
+    /// JSON.
+    Json,
+    /// Virtual and real servers as `ipvsadm-save -n` prints them.
+    Ipvsadm,
+    /// Addresses of kube-ipvs0 as `ip addr` prints them.
+    Addresses,
+    /// Sets as `ipset save` prints them.
+    Ipset,
+    /// IPv4 rules as `iptables-save` prints them.
+    Iptables,
+    /// IPv6 rules as `ip6tables-save` prints them.
+    Ip6tables,
+    /// Kernel settings as `sysctl` prints them.
+    Sysctls,
+    /// All of them, one after the other.
+    All,
+}
+
+/// What the arguments ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `--version`: print it; in full with `raw`.
+    Version {
+        /// `--version=raw`
+        raw: bool,
+    },
+    /// `--write-config-to`: write the resolved configuration and exit.
+    WriteConfig(PathBuf),
+    /// `--cleanup` or `cleanup`: remove everything from the kernel and exit.
+    Cleanup,
+    /// `--init-only`: do what needs more privileges and exit.
+    InitOnly,
+    /// `--dry-run`: print what the kernel should hold.
+    DryRun {
+        /// Whether to go on and print changes.
+        watch: bool,
+    },
+    /// `diff`
+    Diff,
+    /// `explain`
+    Explain {
+        /// A service or an address as given.
+        what: String,
+    },
+    /// `status`
+    Status,
+    /// `migrate --check`
+    MigrateCheck,
+    /// Run the proxy.
+    Run,
+}
+
+/// The arguments cannot be used, or ask for nothing but help.
+#[derive(Debug)]
+pub struct ArgsError(clap::Error);
+
+// === impl Args ===
+
+impl Args {
+    /// Reads arguments; the first one is the program's name.
+    pub fn parse_from<I>(arguments: I) -> Result<Self, ArgsError>
+    where
+        I: IntoIterator,
+        I::Item: Into<OsString>,
+    {
+        Self::read(arguments.into_iter().map(Into::into)).map_err(ArgsError)
+    }
+
+    fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches =
+            command.try_get_matches_from_mut(arguments.enumerate().map(|(i, argument)| {
+                if i == 0 { argument } else { value::with_dashes(argument) }
+            }))?;
+        let mut args = Self::from_arg_matches(&matches)?;
+
+        let given = |heading: &str| {
+            let belongs = |arg: &&clap::Arg| arg.get_help_heading() == Some(heading);
+            let typed = |arg: &&clap::Arg| {
+                matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+            };
+            let flags = command.get_arguments().filter(belongs).filter(typed);
+            flags.filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+        };
+        args.ignored_with_config = given(flags::CONFIG_HEADING);
+        args.without_effect = given(flags::NO_EFFECT_HEADING);
+        args.check(&mut command)?;
+        Ok(args)
+    }
+
+    fn check(&self, command: &mut clap::Command) -> Result<(), clap::Error> {
+        let mut wrong =
+            |text: &str| Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
+        if self.own.watch && !self.own.dry_run {
+            return wrong("--watch goes with --dry-run");
+        }
+        if self.own.dry_run && (self.always.cleanup || self.always.init_only) {
+            return wrong("--dry-run goes with neither --cleanup nor --init-only");
+        }
+        if self.command.is_some() && (self.own.dry_run || self.always.init_only) {
+            return wrong("a command goes with neither --dry-run nor --init-only");
+        }
+        Ok(())
+    }
+
+    /// What the arguments ask for; where they ask for several things, kube-proxy's order.
+    pub fn action(&self) -> Action {
+        if let Some(form) = &self.always.version
+            && form != "false"
+        {
+            return Action::Version { raw: form == "raw" };
+        }
+        if let Some(path) = &self.always.write_config_to {
+            return Action::WriteConfig(path.clone());
+        }
+        match &self.command {
+            Some(Command::Diff) => Action::Diff,
+            Some(Command::Explain { what }) => Action::Explain { what: what.clone() },
+            Some(Command::Status) => Action::Status,
+            Some(Command::Migrate { .. }) => Action::MigrateCheck,
+            Some(Command::Cleanup) => Action::Cleanup,
+            None if self.always.cleanup => Action::Cleanup,
+            None if self.always.init_only => Action::InitOnly,
+            None if self.own.dry_run => Action::DryRun { watch: self.own.watch },
+            None => Action::Run,
+        }
+    }
+}
+
+// === impl ArgsError ===
+
+impl ArgsError {
+    /// Exit status: 0 if help was asked for, 64 (`EX_USAGE`) if the arguments are wrong.
+    pub fn exit_status(&self) -> u8 {
+        if self.0.use_stderr() { 64 } else { 0 }
+    }
+}
+
+/// The help, or what is wrong and how it is meant. Ends with a line break.
+impl fmt::Display for ArgsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.render().fmt(f)
+    }
+}
+
+impl std::error::Error for ArgsError {}

@@ -1,0 +1,243 @@
+//! From the text of a configuration file to the object.
+//!
+//! The text is read into a generic tree first, as Kubernetes does (YAML to JSON to object). So
+//! nulls stand for missing fields, every duplicate key is seen, and what the object does not give
+//! back when it is written again is an unknown field.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
+
+/// A decoded object and what a strict reader would have refused in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Decoded {
+    pub(super) object: KubeProxyConfiguration,
+    /// Unknown and duplicate fields, as sentences.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Decodes one YAML or JSON document; on failure, everything that is wrong with it.
+pub(super) fn decode(text: &str) -> Result<Decoded, Vec<String>> {
+    let (mut tree, duplicates) = parse(text).map_err(|error| vec![error])?;
+    check_type(&tree).map_err(|error| vec![error])?;
+    let given = tree.clone();
+    remove_nulls(&mut tree);
+    let object: KubeProxyConfiguration = serde_json::from_value(tree.clone()).map_err(|error| {
+        let mut problems = Vec::new();
+        locate(&tree, &mut Vec::new(), &mut problems);
+        if problems.is_empty() { vec![error.to_string()] } else { problems }
+    })?;
+    let known = serde_json::to_value(&object).map_err(|error| vec![error.to_string()])?;
+    let mut unknown = Vec::new();
+    unknown_fields(&given, &known, "", &mut unknown);
+
+    let duplicates = duplicates.into_iter().map(|path| format!("field {path:?} is there twice"));
+    let warnings: Vec<_> = duplicates.chain(unknown).collect();
+    Ok(Decoded { object, warnings })
+}
+
+/// Reads YAML (and so JSON) into a tree, with the paths of keys that come twice. The last one
+/// counts.
+fn parse(text: &str) -> Result<(Value, Vec<String>), String> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        with_snippet: false,
+    };
+    let duplicates = RefCell::new(Vec::new());
+    let node = Node { path: String::new(), duplicates: &duplicates };
+    let tree = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
+        node.deserialize(de)
+    })
+    .map_err(|error| error.to_string())?;
+    Ok((tree, duplicates.into_inner()))
+}
+
+fn check_type(tree: &Value) -> Result<(), String> {
+    let Value::Object(fields) = tree else {
+        return Err(format!("it is not an object of kind {KIND} ({API_VERSION})"));
+    };
+    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        match fields.get(field) {
+            Some(Value::String(given)) if given == wanted => {}
+            Some(given) => return Err(format!("{field} is {given}, it must be {wanted:?}")),
+            None => return Err(format!("{field} is missing, it must be {wanted:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+/// Finds the fields that do not decode, by decoding objects that hold nothing else. Possible
+/// because every field may be missing.
+fn locate(value: &Value, path: &mut Vec<String>, problems: &mut Vec<String>) {
+    let try_alone = |leaf: Value| {
+        let object = path
+            .iter()
+            .rev()
+            .fold(leaf, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])));
+        serde_json::from_value::<KubeProxyConfiguration>(object)
+    };
+    match value {
+        Value::Object(fields) if try_alone(Value::Object(Map::new())).is_ok() => {
+            for (key, field) in fields {
+                path.push(key.clone());
+                locate(field, path, problems);
+                path.pop();
+            }
+        }
+        _ => {
+            if let Err(error) = try_alone(value.clone()) {
+                problems.push(format!("{}: {error}", path.join(".")));
+            }
+        }
+    }
+}
+
+fn unknown_fields(given: &Value, known: &Value, path: &str, out: &mut Vec<String>) {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            for (key, value) in given {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    Some(known) => unknown_fields(value, known, &path, out),
+                    None => out.push(match nearest(key, known.keys()) {
+                        Some(meant) => format!("unknown field {path:?} (did you mean {meant:?}?)"),
+                        None => format!("unknown field {path:?}"),
+                    }),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(known)) => {
+            for (i, (given, known)) in given.iter().zip(known).enumerate() {
+                unknown_fields(given, known, &format!("{path}[{i}]"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The known name that differs from `name` by at most two edits, case aside.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    known
+        .map(|candidate| (edits(name, candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, candidate)| *distance <= 2.min(candidate.len() / 3))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance, case aside.
+fn edits(a: &str, b: &str) -> usize {
+    let b = b.to_ascii_lowercase().into_bytes();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.to_ascii_lowercase().bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Reads one node of the tree.
+struct Node<'a> {
+    path: String,
+    duplicates: &'a RefCell<Vec<String>>,
+}
+
+impl Node<'_> {
+    fn child(&self, key: &str) -> Self {
+        let path = match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        };
+        Self { path, duplicates: self.duplicates }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("YAML or JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        loop {
+            let path = format!("{}[{}]", self.path, out.len());
+            match items.next_element_seed(Node { path, duplicates: self.duplicates })? {
+                Some(item) => out.push(item),
+                None => return Ok(Value::Array(out)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(key) = fields.next_key::<String>()? {
+            let child = self.child(&key);
+            if out.contains_key(&key) {
+                self.duplicates.borrow_mut().push(child.path.clone());
+            }
+            out.insert(key, fields.next_value_seed(child)?);
+        }
+        Ok(Value::Object(out))
+    }
+}

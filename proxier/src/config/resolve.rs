@@ -1,0 +1,152 @@
+//! From a configuration object to what the rest of the program uses.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use netlink_ipvs::Scheduler;
+
+use super::address::{parse_cidr, parse_ip, split_host_port};
+use super::duration::GoDuration;
+use super::file::KubeProxyConfiguration;
+use super::validate::{FieldErrors, validate};
+use super::{
+    ClientConnection, Config, ConfigError, Conntrack, DetectLocal, IpvsTimeouts, LogFormat,
+    Logging, NodePortAddresses, cluster_cidrs, gates, unused,
+};
+use crate::args::Args;
+
+/// Validates the object and turns its texts into values.
+pub(super) fn resolve(
+    args: &Args,
+    mut object: KubeProxyConfiguration,
+    node_name: Arc<str>,
+    mut warnings: Vec<String>,
+) -> Result<Config, ConfigError> {
+    let errors = validate(&object);
+    if !errors.is_empty() {
+        return Err(ConfigError::Invalid(FieldErrors(errors)));
+    }
+    warnings.extend(gates::warnings(&object.feature_gates));
+    if object.mode != "ipvs" {
+        let given = std::mem::replace(&mut object.mode, "ipvs".to_owned());
+        warnings.push(format!(
+            "mode is {given:?}; proxier always runs IPVS, write mode: ipvs to silence this"
+        ));
+    }
+    warnings.extend(unused::warnings(&object));
+    warnings.extend(args.without_effect.iter().map(|flag| format!("--{flag} has no effect")));
+
+    let ipvs = &object.ipvs;
+    let scheduler = ipvs.scheduler.parse().unwrap_or(Scheduler::RR);
+    if ipvs.scheduler.is_empty() {
+        warnings.push("IPVS scheduler not specified, use rr by default".to_owned());
+    }
+    Ok(Config {
+        node_name,
+        scheduler,
+        exclude_cidrs: cidrs(&ipvs.exclude_cidrs),
+        strict_arp: ipvs.strict_arp,
+        ipvs_timeouts: IpvsTimeouts {
+            tcp: seconds(ipvs.tcp_timeout),
+            tcp_fin: seconds(ipvs.tcp_fin_timeout),
+            udp: seconds(ipvs.udp_timeout),
+        },
+        sync_period: ipvs.sync_period.unsigned(),
+        min_sync_period: ipvs.min_sync_period.unsigned(),
+        drain_timeout: args.own.drain_timeout.unsigned(),
+        node_port_addresses: node_port_addresses(&object.node_port_addresses),
+        masquerade_all: object.iptables.masquerade_all,
+        masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
+        detect_local: detect_local(&object),
+        external_ips: gates::enabled(&object.feature_gates, gates::ALLOW_SERVICE_EXTERNAL_IPS),
+        conntrack: conntrack(&object),
+        bind_address: parse_ip(&object.bind_address).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        healthz_bind: socket_address(&object.healthz_bind_address),
+        metrics_bind: socket_address(&object.metrics_bind_address).unwrap_or_else(|| {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, super::defaults::METRICS_PORT))
+        }),
+        bind_address_hard_fail: object.bind_address_hard_fail,
+        oom_score_adj: object.oom_score_adj.unwrap_or_default(),
+        config_sync_period: object.config_sync_period.unsigned(),
+        client: client(args, &object),
+        logging: logging(&object),
+        flagz: gates::enabled(&object.feature_gates, gates::COMPONENT_FLAGZ),
+        statusz: gates::enabled(&object.feature_gates, gates::COMPONENT_STATUSZ),
+        warnings,
+        object,
+    })
+}
+
+fn client(args: &Args, object: &KubeProxyConfiguration) -> ClientConnection {
+    let client = &object.client_connection;
+    let kubeconfig = Some(&client.kubeconfig).filter(|path| !path.is_empty());
+    ClientConnection {
+        kubeconfig: kubeconfig.map(PathBuf::from),
+        master: args.always.master.clone().filter(|url| !url.is_empty()),
+        qps: client.qps,
+        burst: unsigned(client.burst),
+    }
+}
+
+fn logging(object: &KubeProxyConfiguration) -> Logging {
+    let logging = &object.logging;
+    let item = |item: &super::file::VModuleItem| (item.file_pattern.clone(), item.verbosity);
+    Logging {
+        format: if logging.format == "json" { LogFormat::Json } else { LogFormat::Text },
+        verbosity: logging.verbosity,
+        vmodule: logging.vmodule.iter().map(item).collect(),
+    }
+}
+
+fn conntrack(object: &KubeProxyConfiguration) -> Conntrack {
+    let conntrack = &object.conntrack;
+    Conntrack {
+        max_per_core: conntrack.max_per_core.map_or(0, unsigned),
+        min: conntrack.min.map_or(0, unsigned),
+        tcp_established: conntrack.tcp_established_timeout.unwrap_or_default().unsigned(),
+        tcp_close_wait: conntrack.tcp_close_wait_timeout.unwrap_or_default().unsigned(),
+        be_liberal: conntrack.tcp_be_liberal,
+        udp: conntrack.udp_timeout.unsigned(),
+        udp_stream: conntrack.udp_stream_timeout.unsigned(),
+    }
+}
+
+fn node_port_addresses(entries: &[String]) -> NodePortAddresses {
+    match entries {
+        [] => NodePortAddresses::All,
+        [one] if one == super::PRIMARY => NodePortAddresses::Primary,
+        entries => NodePortAddresses::Cidrs(cidrs(entries)),
+    }
+}
+
+fn detect_local(object: &KubeProxyConfiguration) -> DetectLocal {
+    let detect = &object.detect_local;
+    match object.detect_local_mode.as_str() {
+        "NodeCIDR" => DetectLocal::NodeCidr,
+        "BridgeInterface" => DetectLocal::Bridge(detect.bridge_interface.clone()),
+        "InterfaceNamePrefix" => DetectLocal::InterfacePrefix(detect.interface_name_prefix.clone()),
+        _ => {
+            let entries = cluster_cidrs(&object.cluster_cidr);
+            DetectLocal::ClusterCidr(entries.into_iter().filter_map(parse_cidr).collect())
+        }
+    }
+}
+
+fn cidrs(entries: &[String]) -> Vec<IpNet> {
+    entries.iter().filter_map(|entry| parse_cidr(entry)).collect()
+}
+
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = split_host_port(text)?;
+    Some(SocketAddr::new(parse_ip(host)?, port.parse().ok()?))
+}
+
+fn seconds(duration: GoDuration) -> u32 {
+    u32::try_from(duration.unsigned().as_secs()).unwrap_or(u32::MAX)
+}
+
+fn unsigned(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}

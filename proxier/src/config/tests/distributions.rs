@@ -1,0 +1,67 @@
+//! Configuration files as distributions write them, whole.
+
+use super::*;
+
+const KUBEADM: &str = include_str!("../../../tests/configs/kubeadm.yaml");
+const KUBESPRAY: &str = include_str!("../../../tests/configs/kubespray.yaml");
+const KIND: &str = include_str!("../../../tests/configs/kind.yaml");
+const K0S: &str = include_str!("../../../tests/configs/k0s.yaml");
+
+fn warnings(config: &Config) -> Vec<&str> {
+    config.warnings.iter().map(|text| text.split([';', ',']).next().unwrap()).collect()
+}
+
+#[test]
+fn kubeadm_writes_zero_values_everywhere() {
+    let config = with_file(KUBEADM, "--hostname-override=node-1").unwrap();
+    let mut plain = load(
+        "bindAddress: 0.0.0.0\nclusterCIDR: 10.244.0.0/16\nhostnameOverride: node-1\n\
+         clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf}\n",
+    )
+    .unwrap();
+    assert_eq!(warnings(&config), ["mode is \"iptables\"", "IPVS scheduler not specified"]);
+    plain.warnings.clone_from(&config.warnings);
+    assert_eq!(config, plain);
+}
+
+#[test]
+fn kubespray() {
+    let config = with_file(KUBESPRAY, "--hostname-override=node1").unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+    assert!(config.strict_arp);
+    assert_eq!(config.scheduler, Scheduler::RR);
+    assert_eq!(config.min_sync_period, Duration::ZERO);
+}
+
+#[test]
+fn kind() {
+    let config = with_file(KIND, "--hostname-override=kind-control-plane").unwrap();
+    assert_eq!(config.conntrack.max_per_core, 0);
+    assert_eq!(config.sync_period, secs(30));
+    assert_eq!(warnings(&config), ["IPVS scheduler not specified"]);
+}
+
+#[test]
+fn k0s() {
+    let config = with_file(K0S, "--hostname-override=worker").unwrap();
+    let cidrs = ["10.244.0.0/16", "fd00::/108"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cidrs));
+    assert_eq!(config.min_sync_period, secs(1));
+    assert_eq!(warnings(&config), ["mode is \"iptables\"", "IPVS scheduler not specified"]);
+}
+
+/// k3s and RKE2 pass flags only.
+#[test]
+fn rke2() {
+    let config = with_flags(
+        "--cluster-cidr=10.42.0.0/16 --conntrack-max-per-core=0 \
+         --conntrack-tcp-timeout-close-wait=0s --conntrack-tcp-timeout-established=0s \
+         --healthz-bind-address=127.0.0.1 --hostname-override=node \
+         --kubeconfig=/var/lib/rancher/rke2/agent/kubeproxy.kubeconfig --proxy-mode=ipvs \
+         --ipvs-scheduler=lc --ipvs-strict-arp=true",
+    )
+    .unwrap();
+    assert_eq!(config.conntrack, Conntrack { min: 131_072, ..Conntrack::default() });
+    assert_eq!(config.healthz_bind, Some("127.0.0.1:10256".parse().unwrap()));
+    assert_eq!(config.warnings, [""; 0]);
+}
