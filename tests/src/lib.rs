@@ -4,6 +4,8 @@
 pub mod command;
 pub mod daemon;
 pub mod golden;
+pub mod manifest;
 pub mod netns;
 pub mod topology;
 pub mod traffic;
+pub mod world;
