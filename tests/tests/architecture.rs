@@ -10,15 +10,17 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of `proxier` a module may use besides itself. `app` and the program use everything.
 /// Every module is listed: a new one finds its place here first.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
     ("source", &["cluster"]),
     ("memory", &["dataplane"]),
     ("kernel", &["dataplane"]),
     ("reconcile", &["cluster", "dataplane"]),
-    ("args", &[]),
+    // Flags are parsed by the same functions as the fields of the configuration file.
+    ("args", &["config"]),
     ("config", &["args"]),
+    ("settings", &["cluster", "config", "dataplane"]),
     ("health", &["cluster", "dataplane", "reconcile"]),
     ("metrics", &["cluster", "dataplane", "reconcile"]),
     ("telemetry", &[]),
