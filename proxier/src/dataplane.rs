@@ -30,6 +30,9 @@ use sets::{Member, SetId};
 
 use crate::cluster::topology::Place;
 
+/// The name of the dummy interface that carries the virtual addresses.
+pub const INTERFACE: &str = "kube-ipvs0";
+
 /// Real servers in ascending order of their keys, each once. Shared between every state that holds
 /// the same ones.
 pub type RealServers = Arc<[RealServer]>;

@@ -1,9 +1,11 @@
 //! proxier: the home for IPVS in Kubernetes.
 
+pub mod app;
 pub mod args;
 pub mod cluster;
 pub mod config;
 pub mod dataplane;
 pub mod memory;
 pub mod reconcile;
+pub mod settings;
 pub mod source;

@@ -1,0 +1,95 @@
+//! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
+
+mod dry_run;
+mod feed;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::args::{Action, Args, ArgsError};
+use crate::config::{Config, ConfigError, Host};
+
+/// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Says what is wrong with the arguments, or how they are meant.
+pub fn usage(error: &ArgsError) -> ExitCode {
+    let status = error.exit_status();
+    // Nobody is left to tell if this fails.
+    let _ = if status == 0 {
+        write!(std::io::stdout(), "{error}")
+    } else {
+        write!(std::io::stderr(), "{error}")
+    };
+    ExitCode::from(status)
+}
+
+/// Does what the arguments ask for. Errors are printed, once, with their causes.
+pub fn run(args: &Args) -> ExitCode {
+    match act(args) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("{error:#}"));
+            let usage = error.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+        }
+    }
+}
+
+fn act(args: &Args) -> anyhow::Result<ExitCode> {
+    let action = args.action();
+    if let Action::Version { raw } = action {
+        print(&version(raw))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(args, &Host)?;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    match action {
+        Action::Version { .. } => unreachable!("answered above"),
+        Action::WriteConfig(path) => {
+            let text = config.to_yaml()?;
+            std::fs::write(&path, text)
+                .with_context(|| format!("write the configuration to {}", path.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::DryRun { watch } => dry_run::run(args, config, watch),
+        Action::InitOnly
+        | Action::Run
+        | Action::Cleanup
+        | Action::Diff
+        | Action::Explain { .. }
+        | Action::Status
+        | Action::MigrateCheck => {
+            anyhow::bail!("this command is not there yet")
+        }
+    }
+}
+
+fn version(raw: bool) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if raw { format!("{version}\n") } else { format!("proxier v{version}\n") }
+}
+
+/// Prints to standard output; a reader that has gone away is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn report(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(std::io::stderr(), "proxier: {text}");
+}

@@ -1,0 +1,93 @@
+//! `--dry-run`: the loop over a dataplane in memory, printed.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use netlink_ipvs::Family;
+use tokio::sync::mpsc;
+
+use super::feed;
+use crate::args::{Args, Output};
+use crate::config::Config;
+use crate::dataplane::Desired;
+use crate::dataplane::render::{self, Style};
+use crate::memory::Memory;
+use crate::reconcile::{Event, Reconciler, Resolver, Timing};
+use crate::settings::{Abilities, settings};
+
+/// Prints the first complete state; with `watch`, every operation after it.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Result<ExitCode> {
+    let (sender, mut events) = mpsc::channel(feed::QUEUE);
+    let host = feed::host_addresses(args)?;
+    feed::objects(args, &config, sender).await?;
+    let output = args.own.output;
+    let sysctls = String::new();
+    let timing = Timing {
+        sync_period: Duration::MAX / 4,
+        min_sync_period: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
+        drain_check: Duration::from_secs(1),
+    };
+    let resolver =
+        Resolver::new(move |node, host| settings(&config, &Abilities::default(), node, host));
+    let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
+    reconciler.take(Event::HostAddresses(host));
+    while !status.borrow().complete {
+        let event = events.recv().await.context("the source ended before everything was read")?;
+        reconciler.take(event);
+        reconciler.step().await;
+    }
+    super::print(&render(reconciler.desired(), output, &sysctls))?;
+    while watch {
+        reconciler.dataplane().done.clear();
+        let Some(event) = events.recv().await else { break };
+        reconciler.take(event);
+        reconciler.step().await;
+        for op in &reconciler.dataplane().done {
+            super::print(&format!("{op}\n"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The desired state in one of the output formats.
+fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
+    let state = desired.state();
+    match output {
+        Output::Table => {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            render::table(desired, Style { width: terminal_width(), colour })
+        }
+        Output::Json => format!("{:#}\n", render::json::desired(desired)),
+        Output::Ipvsadm => render::ipvsadm(state),
+        Output::Addresses => render::addresses(state),
+        Output::Ipset => render::ipset(state),
+        Output::Iptables => render::firewall(state, Family::Ipv4).to_owned(),
+        Output::Ip6tables => render::firewall(state, Family::Ipv6).to_owned(),
+        Output::Sysctls => sysctls.to_owned(),
+        Output::All => {
+            let parts = [
+                ("ipvsadm-save -n", render::ipvsadm(state)),
+                ("ip addr show kube-ipvs0", render::addresses(state)),
+                ("ipset save", render::ipset(state)),
+                ("iptables-save", render::firewall(state, Family::Ipv4).to_owned()),
+                ("ip6tables-save", render::firewall(state, Family::Ipv6).to_owned()),
+                ("sysctl", sysctls.to_owned()),
+            ];
+            parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
+                let _ = write!(out, "# {tool}\n{text}");
+                out
+            })
+        }
+    }
+}
+
+/// Columns of the terminal on standard output, or enough for a pipe.
+fn terminal_width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(160)
+}

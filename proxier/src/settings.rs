@@ -1,0 +1,124 @@
+//! How the settings of the dataplane follow from the configuration, the node object and the
+//! addresses of the host. Pure.
+
+use std::net::IpAddr;
+
+use netlink_ipvs::Family;
+
+use crate::cluster::Node;
+use crate::cluster::topology::Place;
+use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::dataplane::Settings;
+use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
+
+/// What the host's firewall tools and kernel can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abilities {
+    /// Families that can be served.
+    pub families: Vec<Family>,
+    /// iptables knows `--random-fully`.
+    pub random_fully: bool,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self { families: vec![Family::Ipv4, Family::Ipv6], random_fully: true }
+    }
+}
+
+/// The settings for a node. `host_addresses` are those of its other interfaces.
+pub fn settings(
+    config: &Config,
+    abilities: &Abilities,
+    node: Option<&Node>,
+    host_addresses: &[IpAddr],
+) -> Settings {
+    let api_addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let ips = node_ips(config.bind_address, api_addresses);
+    let node_ports = abilities.families.iter().flat_map(|family| {
+        node_port_ips(&config.node_port_addresses, &ips, host_addresses, *family)
+    });
+    let firewall = abilities.families.iter().map(|family| {
+        let options = FirewallOptions {
+            masquerade_all: config.masquerade_all,
+            masquerade_bit: config.masquerade_bit,
+            random_fully: abilities.random_fully,
+            detector: detector(&config.detect_local, node, *family),
+            ..FirewallOptions::default()
+        };
+        (*family, options)
+    });
+    Settings {
+        place: Place {
+            node: config.node_name.clone(),
+            zone: node.and_then(|node| node.zone.clone()),
+        },
+        families: abilities.families.clone(),
+        scheduler: config.scheduler,
+        exclude_cidrs: config.exclude_cidrs.clone(),
+        external_ips: config.external_ips,
+        host_addresses: host_addresses.iter().copied().collect(),
+        node_port_addresses: node_ports.collect(),
+        node_ips: vec![ips.v4.into(), ips.v6.into()],
+        firewall: firewall.collect(),
+    }
+}
+
+/// How the traffic of this node's pods is recognised in one family.
+fn detector(detect: &DetectLocal, node: Option<&Node>, family: Family) -> LocalDetector {
+    let first = |cidrs: &[ipnet::IpNet]| {
+        let of_family = cidrs.iter().find(|cidr| Family::of(cidr.addr()) == family);
+        of_family.map_or(LocalDetector::None, |cidr| LocalDetector::Cidr(cidr.trunc()))
+    };
+    match detect {
+        DetectLocal::ClusterCidr(cidrs) => first(cidrs),
+        DetectLocal::NodeCidr => first(node.map(|node| &*node.pod_cidrs).unwrap_or_default()),
+        DetectLocal::Bridge(name) => LocalDetector::Bridge(name.clone()),
+        DetectLocal::InterfacePrefix(prefix) => LocalDetector::InterfacePrefix(prefix.clone()),
+    }
+}
+
+struct Ips {
+    v4: std::net::Ipv4Addr,
+    v6: std::net::Ipv6Addr,
+}
+fn node_ips(bind: IpAddr, addresses: &[IpAddr]) -> Ips {
+    let mut ips = Ips { v4: std::net::Ipv4Addr::LOCALHOST, v6: std::net::Ipv6Addr::LOCALHOST };
+    let mut all: Vec<IpAddr> = addresses.to_vec();
+    if !bind.is_unspecified() {
+        all.insert(0, bind);
+    }
+    for ip in all.iter().rev() {
+        match ip {
+            IpAddr::V4(ip) => ips.v4 = *ip,
+            IpAddr::V6(ip) => ips.v6 = *ip,
+        }
+    }
+    ips
+}
+fn node_port_ips(
+    which: &NodePortAddresses,
+    ips: &Ips,
+    host: &[IpAddr],
+    family: Family,
+) -> Vec<IpAddr> {
+    let of: Vec<IpAddr> = host.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
+    match which {
+        NodePortAddresses::Primary => {
+            let ip: IpAddr = match family {
+                Family::Ipv4 => ips.v4.into(),
+                Family::Ipv6 => ips.v6.into(),
+            };
+            if ip.is_loopback() { of } else { of.into_iter().filter(|x| *x == ip).collect() }
+        }
+        NodePortAddresses::Cidrs(cidrs) => {
+            let mine: Vec<_> = cidrs.iter().filter(|c| Family::of(c.addr()) == family).collect();
+            if mine.is_empty() || mine.iter().any(|c| c.prefix_len() == 0) {
+                of
+            } else {
+                of.into_iter().filter(|ip| mine.iter().any(|c| c.contains(ip))).collect()
+            }
+        }
+        _ => of,
+    }
+}
