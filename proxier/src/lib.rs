@@ -5,6 +5,7 @@ pub mod args;
 pub mod cluster;
 pub mod config;
 pub mod dataplane;
+pub mod kernel;
 pub mod memory;
 pub mod reconcile;
 pub mod settings;

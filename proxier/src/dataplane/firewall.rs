@@ -15,7 +15,7 @@ pub use self::installed::Installed;
 
 mod installed;
 mod rules;
-pub(super) mod save;
+pub(crate) mod save;
 #[cfg(test)]
 mod tests;
 

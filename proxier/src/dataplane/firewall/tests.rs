@@ -4,6 +4,8 @@ use netlink_ipvs::Protocol;
 
 use super::*;
 
+mod scenarios;
+
 #[test]
 fn restore_declares_the_chains_in_kube_proxys_order() {
     let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());

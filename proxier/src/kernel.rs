@@ -1,0 +1,3 @@
+//! The dataplane in the kernel.
+
+pub mod firewall;

@@ -1,0 +1,328 @@
+//! Reads and changes the firewall rules with the host's iptables programs.
+//!
+//! The only place that starts processes. Each call blocks until the program has ended: at most
+//! [`Firewall::LIMIT`], after which it is killed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use netlink_ipvs::Family;
+use rustix::net::{AddressFamily, SocketType};
+
+pub use self::error::{Error, ErrorKind};
+pub use self::tools::{Tools, Variant, Version};
+
+use self::process::Finished;
+use self::tools::{Evidence, Programs};
+use crate::dataplane::firewall::{Installed, Ruleset};
+
+mod error;
+mod process;
+mod tools;
+
+/// The firewall of this network namespace, both families.
+#[derive(Debug)]
+pub struct Firewall {
+    families: PerFamily,
+    directories: Vec<PathBuf>,
+    /// Other flavours of programs to try if these turn out not to work: `iptables-nft` reads empty
+    /// tables from a kernel that has no such tables, and fails only when it shall write. Empty
+    /// where something told which to use, and once rules are installed.
+    others: VecDeque<Option<Variant>>,
+    /// What was read back right after an installation, with the text that was asked for: a version
+    /// of iptables may print a rule in other words than we do.
+    installed: BTreeMap<Family, (String, Arc<str>)>,
+    processes: AtomicU64,
+}
+
+/// The programs of each family, or why it cannot be used.
+#[derive(Debug, Clone)]
+struct PerFamily {
+    ipv4: Result<Tools, Arc<Error>>,
+    ipv6: Result<Tools, Arc<Error>>,
+}
+
+/// What became of an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Installation {
+    /// The kernel lacks the match `physdev`; the rules were installed without it, which for such a
+    /// kernel is the same.
+    pub without_physdev: bool,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removal {
+    /// Whether there was anything of ours.
+    pub found: bool,
+    /// Rules of others that lead to our chains, which are therefore empty but still there.
+    pub foreign: Vec<String>,
+}
+
+impl Firewall {
+    /// A program that runs longer is killed.
+    pub const LIMIT: Duration = Duration::from_mins(1);
+
+    /// The environment variable that names the only directory to look for the programs in; the
+    /// program's start reads it and passes it to [`Self::find`].
+    pub const DIRECTORY_VARIABLE: &str = "PROXIER_IPTABLES_DIR";
+
+    /// Looks for the programs, in `directory` or where distributions put them, and tries them. A
+    /// family that cannot be used is not an error here: [`Self::tools`] says why.
+    ///
+    /// Where both implementations of iptables are installed, the one is taken that the kubelet
+    /// marked, that holds our chains, or that holds more rules, as the ecosystem's wrapper scripts
+    /// do; with no rules anywhere the host's default, and then whichever works.
+    pub fn find(directory: Option<&Path>) -> Self {
+        let directories: Vec<PathBuf> = match directory {
+            Some(directory) => vec![directory.to_owned()],
+            None => process::SEARCH_PATH.split(':').map(PathBuf::from).collect(),
+        };
+        let mut firewall = Self {
+            families: PerFamily {
+                ipv4: Err(Arc::new(Error::not_installed(Family::Ipv4, &directories))),
+                ipv6: Err(Arc::new(Error::not_installed(Family::Ipv6, &directories))),
+            },
+            directories,
+            others: VecDeque::new(),
+            installed: BTreeMap::new(),
+            processes: AtomicU64::new(0),
+        };
+        firewall.others = firewall.candidates();
+        while !firewall.families.any() {
+            let Some(variant) = firewall.others.pop_front() else { break };
+            let found = firewall.probe(variant);
+            if found.any() {
+                firewall.families = found;
+            } else {
+                firewall.families.explain(found);
+            }
+        }
+        firewall
+    }
+
+    /// The programs of a family, or why it cannot be used on this host.
+    pub fn tools(&self, family: Family) -> Result<&Tools, Arc<Error>> {
+        match family {
+            Family::Ipv4 => &self.families.ipv4,
+            Family::Ipv6 => &self.families.ipv6,
+        }
+        .as_ref()
+        .map_err(Arc::clone)
+    }
+
+    /// What is installed of ours. One process.
+    pub fn observe(&self, family: Family) -> Result<Installed, Arc<Error>> {
+        const OPERATION: &str = "read firewall rules";
+        let tools = self.tools(family)?;
+        let finished = self.run(family, OPERATION, &tools.save, &[], "")?;
+        Ok(Installed::parse(&finished.stdout))
+    }
+
+    /// What is installed of ours, in the words of [`Ruleset::save_text`]: equal to the text that
+    /// was last installed exactly when nothing has changed since. None when nothing is there. One
+    /// process.
+    pub fn observe_text(&self, family: Family) -> Result<Option<Arc<str>>, Arc<Error>> {
+        let installed = self.observe(family)?;
+        if installed.is_empty() {
+            return Ok(None);
+        }
+        let text = installed.save_text();
+        Ok(Some(match self.installed.get(&family) {
+            Some((printed, asked)) if *printed == text => Arc::clone(asked),
+            _ => text.into(),
+        }))
+    }
+
+    /// Puts the rules in place, whatever is there, and reads them back. Three processes.
+    ///
+    /// Both tables are changed in one run, each at once: there is no moment without rules.
+    pub fn install(&mut self, rules: &Ruleset) -> Result<Installation, Arc<Error>> {
+        let family = rules.family();
+        let installation = match self.write(rules) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.write_otherwise(rules).ok_or(error)?
+            }
+            result => result?,
+        };
+        self.others.clear();
+        let printed = self.observe(family)?.save_text();
+        self.installed.insert(family, (printed, rules.save_text().into()));
+        Ok(installation)
+    }
+
+    fn write(&self, rules: &Ruleset) -> Result<Installation, Arc<Error>> {
+        const OPERATION: &str = "install firewall rules";
+        let family = rules.family();
+        let before = self.observe(family)?;
+        let Err(error) = self.restore(family, OPERATION, &rules.restore_input(&before)) else {
+            return Ok(Installation::default());
+        };
+        if error.kind() == ErrorKind::Unsupported
+            && let Some(plain) = rules.without_physdev()
+            && self.restore(family, OPERATION, &plain.restore_input(&before)).is_ok()
+        {
+            return Ok(Installation { without_physdev: true });
+        }
+        Err(error)
+    }
+
+    /// With the first of the other programs that work, from then on.
+    fn write_otherwise(&mut self, rules: &Ruleset) -> Option<Installation> {
+        let first = self.families.clone();
+        while let Some(variant) = self.others.pop_front() {
+            self.families = self.probe(variant);
+            if let Ok(installation) = self.write(rules) {
+                return Some(installation);
+            }
+        }
+        self.families = first;
+        None
+    }
+
+    /// Removes our jumps and chains. One or two processes.
+    pub fn remove(&mut self, family: Family) -> Result<Removal, Arc<Error>> {
+        let installed = self.observe(family)?;
+        self.installed.remove(&family);
+        let input = installed.removal_input();
+        if !input.is_empty() {
+            self.restore(family, "remove firewall rules", &input)?;
+        }
+        Ok(Removal {
+            found: !installed.is_empty(),
+            foreign: installed.foreign_references().collect(),
+        })
+    }
+
+    /// Everything that `iptables-save` prints, of all tables. One process.
+    pub fn save_text(&self, family: Family) -> Result<String, Arc<Error>> {
+        let tools = self.tools(family)?;
+        Ok(self.run(family, "read firewall rules", &tools.save, &[], "")?.stdout)
+    }
+
+    /// Runs `iptables-restore --noflush` on this input. One process.
+    pub fn restore(
+        &self,
+        family: Family,
+        operation: &'static str,
+        input: &str,
+    ) -> Result<(), Arc<Error>> {
+        let tools = self.tools(family)?;
+        let args = [tools.wait(), &["--noflush"]].concat();
+        self.run(family, operation, &tools.restore, &args, input).map(drop)
+    }
+
+    /// How many processes were started since [`Self::find`] began.
+    pub fn processes_started(&self) -> u64 {
+        self.processes.load(Ordering::Relaxed)
+    }
+
+    /// The flavours to try, best first; `None` stands for the programs without a suffix.
+    fn candidates(&self) -> VecDeque<Option<Variant>> {
+        let installed =
+            |variant| Programs::find(&self.directories, Family::Ipv4, Some(variant)).is_some();
+        if installed(Variant::Legacy) && installed(Variant::Nft) {
+            let nft = self.evidence(Variant::Nft);
+            if let Some(variant) = tools::choose(nft, || self.evidence(Variant::Legacy)) {
+                return [Some(variant)].into();
+            }
+        }
+        [None, Some(Variant::Nft), Some(Variant::Legacy)].into()
+    }
+
+    /// What both families' rules say about one implementation. A program that fails has no rules.
+    fn evidence(&self, variant: Variant) -> Evidence {
+        let mut sum = Evidence::default();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if let Some(programs) = Programs::find(&self.directories, family, Some(variant))
+                && let Ok(saved) = self.run(family, "look for rules", &programs.save, &[], "")
+            {
+                sum = sum.and(Evidence::of(&saved.stdout));
+            }
+            if sum.kubelet {
+                break;
+            }
+        }
+        sum
+    }
+
+    fn probe(&self, variant: Option<Variant>) -> PerFamily {
+        // IPv6 can be a module that the kernel loads when someone asks for it.
+        let _ = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None);
+        PerFamily {
+            ipv4: self.probe_family(Family::Ipv4, variant),
+            ipv6: match ipv6_off(Path::new("/proc")) {
+                Some(why) => Err(Arc::new(Error::family_off(Family::Ipv6, why))),
+                None => self.probe_family(Family::Ipv6, variant),
+            },
+        }
+    }
+
+    /// Whether these programs can read the nat table of a family, which is what kube-proxy asks.
+    fn probe_family(&self, family: Family, variant: Option<Variant>) -> Result<Tools, Arc<Error>> {
+        const OPERATION: &str = "try the firewall";
+        let Some(programs) = Programs::find(&self.directories, family, variant) else {
+            return Err(Arc::new(Error::not_installed(family, &self.directories)));
+        };
+        let finished = self.run(family, OPERATION, &programs.main, &["--version"], "")?;
+        let Some(version) = tools::parse_version(&finished.stdout) else {
+            return Err(Arc::new(Error::unknown_version(family, &programs.main, &finished.stdout)));
+        };
+        let tools = programs.with(version);
+        let args = [tools.wait(), &["-t", "nat", "-S", "POSTROUTING"]].concat();
+        self.run(family, OPERATION, &tools.main, &args, "")?;
+        Ok(tools)
+    }
+
+    fn run(
+        &self,
+        family: Family,
+        operation: &'static str,
+        program: &Path,
+        args: &[&str],
+        input: &str,
+    ) -> Result<Finished, Arc<Error>> {
+        self.processes.fetch_add(1, Ordering::Relaxed);
+        let finished = process::run(program, args, input, Self::LIMIT)
+            .map_err(|source| Error::not_run(family, operation, program, source))?;
+        if finished.status.success() {
+            Ok(finished)
+        } else {
+            Err(Arc::new(Error::refused(family, operation, program, &finished, input)))
+        }
+    }
+}
+
+impl PerFamily {
+    fn any(&self) -> bool {
+        self.ipv4.is_ok() || self.ipv6.is_ok()
+    }
+
+    /// Takes over why nothing works, where so far the programs were only missing: why the likeliest
+    /// ones failed says more.
+    fn explain(&mut self, other: Self) {
+        for (kept, new) in [(&mut self.ipv4, other.ipv4), (&mut self.ipv6, other.ipv6)] {
+            if matches!(kept, Err(error) if error.kind() == ErrorKind::NotInstalled) {
+                *kept = new;
+            }
+        }
+    }
+}
+
+/// Why this host has no IPv6, if so.
+fn ipv6_off(proc: &Path) -> Option<&'static str> {
+    if !proc.join("net/if_inet6").exists() {
+        return Some("the kernel has no IPv6 (/proc/net/if_inet6 is missing)");
+    }
+    let disabled = fs::read_to_string(proc.join("sys/net/ipv6/conf/all/disable_ipv6"));
+    disabled
+        .is_ok_and(|text| text.trim() == "1")
+        .then_some("IPv6 is disabled (net.ipv6.conf.all.disable_ipv6 = 1)")
+}
+
+#[cfg(test)]
+mod tests;

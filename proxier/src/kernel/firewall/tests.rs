@@ -1,0 +1,166 @@
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::dataplane::firewall::{FirewallOptions, ruleset};
+
+/// A directory with programs that are not iptables.
+struct Fake(PathBuf);
+
+impl Fake {
+    fn new(flavours: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            std::env::temp_dir().join(format!("proxier-iptables-{}-{number}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        // Linked, not written: a program that is still open for writing somewhere cannot be run.
+        let program =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernel/firewall/testdata/fake-iptables");
+        for flavour in flavours {
+            for name in ["", "-save", "-restore"] {
+                for base in ["iptables", "ip6tables"] {
+                    let name = format!("{base}{flavour}{name}");
+                    symlink(program, directory.join(name)).unwrap();
+                }
+            }
+        }
+        let fake = Self(directory);
+        fake.set("version", "iptables v1.8.9 (nf_tables)");
+        fake.set("saved", "");
+        fake
+    }
+
+    fn set(&self, file: &str, text: &str) {
+        fs::write(self.0.join(file), text).unwrap();
+    }
+
+    fn get(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).unwrap()
+    }
+
+    fn find(&self) -> Firewall {
+        Firewall::find(Some(&self.0))
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rules() -> Ruleset {
+    ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new())
+}
+
+#[test]
+fn without_programs_the_error_says_what_to_install() {
+    let fake = Fake::new(&[]);
+    let error = fake.find().tools(Family::Ipv4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotInstalled);
+    assert!(error.to_string().contains("install the package iptables"), "{error}");
+}
+
+#[test]
+fn programs_that_do_not_work_are_no_programs() {
+    let fake = Fake::new(&[""]);
+    fake.set("broken", "");
+    let error = fake.find().tools(Family::Ipv4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoPermission);
+    assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+}
+
+#[test]
+fn the_default_is_taken_where_nothing_tells() {
+    let fake = Fake::new(&["", "-legacy", "-nft"]);
+    let firewall = fake.find();
+    let tools = firewall.tools(Family::Ipv4).unwrap();
+    assert_eq!(tools.main, fake.0.join("iptables"));
+    assert_eq!((tools.variant, tools.version.minor), (Variant::Nft, 8));
+}
+
+#[test]
+fn programs_that_cannot_write_give_way_to_others() {
+    let fake = Fake::new(&["", "-legacy", "-nft"]);
+    fake.set("after", &rules().save_text());
+    fake.set("refuse-iptables-restore", "*nat");
+    fake.set("refuse-iptables-nft-restore", "*nat");
+    let mut firewall = fake.find();
+    firewall.install(&rules()).unwrap();
+    let tools = firewall.tools(Family::Ipv4).unwrap();
+    assert_eq!(tools.main, fake.0.join("iptables-legacy"));
+
+    // Now something tells which programs to use.
+    fake.set("saved-iptables-nft-save", &rules().save_text());
+    fake.set("saved", "");
+    let error = fake.find().install(&rules()).unwrap_err();
+    assert!(error.to_string().contains("iptables-nft-restore"), "{error}");
+}
+
+#[test]
+fn what_is_installed_is_read_back_and_known_again() {
+    let fake = Fake::new(&[""]);
+    // A version that prints a rule in other words.
+    fake.set("after", &rules().save_text().replace("--set-xmark 0x4000/0x0", "--xor-mark 0x4000"));
+    let mut firewall = fake.find();
+    assert_eq!(firewall.observe_text(Family::Ipv4).unwrap(), None);
+    let started = firewall.processes_started();
+    assert_eq!(firewall.install(&rules()).unwrap(), Installation::default());
+    assert_eq!(firewall.processes_started() - started, 3);
+    assert_eq!(fake.get("arguments"), "-w 5 --noflush\n");
+    assert_eq!(fake.get("input"), rules().restore_input(&Installed::default()));
+
+    let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+    assert_eq!(*text, *rules().save_text());
+    fake.set("saved", &fake.get("saved").replace("-j DROP", "-j ACCEPT"));
+    assert_ne!(firewall.observe_text(Family::Ipv4).unwrap(), Some(text));
+}
+
+#[test]
+fn a_kernel_without_physdev_gets_the_rules_without_it() {
+    let fake = Fake::new(&[""]);
+    fake.set("refuse", "physdev");
+    fake.set("after", &rules().without_physdev().unwrap().save_text());
+    let mut firewall = fake.find();
+    assert!(firewall.install(&rules()).unwrap().without_physdev);
+    assert!(!fake.get("input").contains("physdev"));
+    let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+    assert_eq!(*text, *rules().save_text());
+}
+
+#[test]
+fn a_rule_that_the_kernel_refuses_is_shown() {
+    let fake = Fake::new(&[""]);
+    fake.set("refuse", "KUBE-LOOP-BACK");
+    let error = fake.find().install(&rules()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("--match-set KUBE-LOOP-BACK dst,dst,src"), "{error}");
+}
+
+#[test]
+fn removal_runs_nothing_where_nothing_is() {
+    let fake = Fake::new(&[""]);
+    fake.set("after", "");
+    let mut firewall = fake.find();
+    let started = firewall.processes_started();
+    assert_eq!(firewall.remove(Family::Ipv4).unwrap(), Removal::default());
+    assert_eq!(firewall.processes_started() - started, 1);
+
+    fake.set("saved", &rules().save_text());
+    assert!(firewall.remove(Family::Ipv4).unwrap().found);
+    assert_eq!(fake.get("input"), Installed::parse(&rules().save_text()).removal_input());
+}
+
+#[test]
+fn ipv6_is_off_where_the_kernel_says_so() {
+    let proc = Fake::new(&[]);
+    assert!(ipv6_off(&proc.0).unwrap().contains("if_inet6"));
+    fs::create_dir_all(proc.0.join("sys/net/ipv6/conf/all")).unwrap();
+    fs::create_dir(proc.0.join("net")).unwrap();
+    proc.set("net/if_inet6", "");
+    assert_eq!(ipv6_off(&proc.0), None);
+    proc.set("sys/net/ipv6/conf/all/disable_ipv6", "1\n");
+    assert!(ipv6_off(&proc.0).unwrap().contains("disable_ipv6"));
+}
