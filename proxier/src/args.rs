@@ -5,7 +5,7 @@
 //! unless it is a list. What the flags mean together is decided in [`crate::config`].
 
 mod flags;
-mod value;
+mod parse;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use flags::{AlwaysFlags, ConfigFlags};
 
-use crate::config::duration::GoDuration;
+use crate::value::GoDuration;
 
 /// A Kubernetes service proxy that programs IPVS, in place of kube-proxy.
 ///
@@ -81,12 +81,12 @@ pub enum Command {
 #[command(next_help_heading = "Flags of proxier")]
 pub struct OwnFlags {
     /// Compute and print what the kernel should hold, write nothing, and exit.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub dry_run: bool,
     /// With --dry-run: keep running and print every change.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub watch: bool,
@@ -96,14 +96,14 @@ pub struct OwnFlags {
     pub manifests: Vec<PathBuf>,
     /// An address this node has on its other interfaces (repeatable; default: read from the host).
     #[arg(long = "node-address", global = true, value_name = "IP", value_delimiter = ',',
-          value_parser = value::ip)]
+          value_parser = parse::ip)]
     pub node_addresses: Vec<IpAddr>,
     /// How to print.
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum,
           default_value_t = Output::Table)]
     pub output: Output,
     /// How long a removed real server may keep its open connections; 0 cuts them at once.
-    #[arg(long, global = true, value_name = "DURATION", value_parser = value::not_negative,
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse::not_negative,
           default_value = "15m")]
     pub drain_timeout: GoDuration,
 }
@@ -185,7 +185,7 @@ impl Args {
         let mut command = Self::command();
         let matches =
             command.try_get_matches_from_mut(arguments.enumerate().map(|(i, argument)| {
-                if i == 0 { argument } else { value::with_dashes(argument) }
+                if i == 0 { argument } else { parse::with_dashes(argument) }
             }))?;
         let mut args = Self::from_arg_matches(&matches)?;
 

@@ -8,13 +8,12 @@
 //! beside it. Everything that is ignored is named in [`Config::warnings`]. Nothing here touches
 //! the process: files and the host's name come through [`Environment`].
 
-mod address;
 mod decode;
 mod defaults;
-pub mod duration;
 pub mod file;
 mod flags;
 mod gates;
+pub mod node;
 mod object;
 mod resolve;
 mod unused;
@@ -32,11 +31,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_ipvs::Scheduler;
 
-pub use address::{parse_cidr, parse_ip};
 use file::KubeProxyConfiguration;
 pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
+use crate::value::GoDuration;
 
 /// The value of `nodePortAddresses` that stands for the node's own addresses.
 const PRIMARY: &str = "primary";
@@ -258,10 +257,10 @@ impl Config {
     /// run are 0.
     fn written(&self) -> KubeProxyConfiguration {
         let mut object = self.object.clone();
-        object.iptables.sync_period = duration::GoDuration::ZERO;
-        object.iptables.min_sync_period = duration::GoDuration::ZERO;
-        object.nftables.sync_period = duration::GoDuration::ZERO;
-        object.nftables.min_sync_period = duration::GoDuration::ZERO;
+        object.iptables.sync_period = GoDuration::ZERO;
+        object.iptables.min_sync_period = GoDuration::ZERO;
+        object.nftables.sync_period = GoDuration::ZERO;
+        object.nftables.min_sync_period = GoDuration::ZERO;
         object
     }
 

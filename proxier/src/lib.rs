@@ -10,3 +10,4 @@ pub mod memory;
 pub mod reconcile;
 pub mod settings;
 pub mod source;
+pub mod value;

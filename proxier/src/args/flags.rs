@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use super::value;
-use crate::config::duration::GoDuration;
+use super::parse;
+use crate::value::GoDuration;
 
 /// Heading of [`ConfigFlags`] in the help; it also tells them from the others.
 pub(super) const CONFIG_HEADING: &str = "Flags of kube-proxy that --config replaces";
@@ -23,12 +23,12 @@ pub struct AlwaysFlags {
     #[arg(long, global = true, value_name = "FILE")]
     pub write_config_to: Option<PathBuf>,
     /// Remove everything from the kernel and exit.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub cleanup: bool,
     /// Do only what needs more privileges than running does, and exit.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub init_only: bool,
@@ -39,7 +39,7 @@ pub struct AlwaysFlags {
     #[arg(long, global = true, value_name = "NAME")]
     pub hostname_override: Option<String>,
     /// Print the version and exit; in full with `--version=raw`.
-    #[arg(long, global = true, value_name = "raw", value_parser = value::version, num_args = 0..=1,
+    #[arg(long, global = true, value_name = "raw", value_parser = parse::version, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     pub version: Option<String>,
     /// Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too.
@@ -47,7 +47,7 @@ pub struct AlwaysFlags {
     pub verbosity: Option<u32>,
     /// Verbosity of single source files: PATTERN=N, comma-separated.
     #[arg(long, global = true, value_name = "PATTERN=N", value_delimiter = ',',
-          value_parser = value::vmodule)]
+          value_parser = parse::vmodule)]
     pub vmodule: Vec<(String, u32)>,
     /// Form of log lines: text or json.
     #[arg(long, global = true, value_name = "FORMAT")]
@@ -56,7 +56,7 @@ pub struct AlwaysFlags {
     #[arg(long, global = true, value_name = "DURATION", allow_hyphen_values = true)]
     pub log_flush_frequency: Option<GoDuration>,
     /// Text log: errors to standard error, everything else to standard output.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub log_text_split_stream: Option<bool>,
@@ -64,7 +64,7 @@ pub struct AlwaysFlags {
     #[arg(long, global = true, value_name = "QUANTITY")]
     pub log_text_info_buffer_size: Option<String>,
     /// JSON log: errors to standard error, everything else to standard output.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub log_json_split_stream: Option<bool>,
@@ -88,7 +88,7 @@ pub struct ConfigFlags {
     pub kubeconfig: Option<String>,
     /// Feature gates: NAME=BOOL, comma-separated.
     #[arg(long, global = true, value_name = "NAME=BOOL", value_delimiter = ',',
-          value_parser = value::gate)]
+          value_parser = parse::gate)]
     pub feature_gates: Vec<(String, bool)>,
     /// Encoding of requests.
     #[arg(long, global = true, value_name = "TYPE")]
@@ -115,12 +115,12 @@ pub struct ConfigFlags {
     #[arg(long, global = true, value_name = "PORT")]
     pub metrics_port: Option<u16>,
     /// End when one of the two servers cannot listen.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub bind_address_hard_fail: Option<bool>,
     /// Go profiles on the metrics server.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub profiling: Option<bool>,
@@ -134,12 +134,12 @@ pub struct ConfigFlags {
     #[arg(long, global = true, value_name = "BIT", allow_negative_numbers = true)]
     pub iptables_masquerade_bit: Option<i32>,
     /// Masquerade all traffic to service addresses.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub masquerade_all: Option<bool>,
     /// Node ports on loopback addresses.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub iptables_localhost_nodeports: Option<bool>,
@@ -162,7 +162,7 @@ pub struct ConfigFlags {
     #[arg(long, global = true, value_name = "CIDR", value_delimiter = ',')]
     pub ipvs_exclude_cidrs: Vec<String>,
     /// Answer ARP only for the addresses of the interface asked.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub ipvs_strict_arp: Option<bool>,
@@ -206,7 +206,7 @@ pub struct ConfigFlags {
     #[arg(long, global = true, value_name = "DURATION", allow_hyphen_values = true)]
     pub conntrack_tcp_timeout_close_wait: Option<GoDuration>,
     /// Accept packets outside the TCP window in connection tracking.
-    #[arg(long, global = true, value_name = "BOOL", value_parser = value::boolean,
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub conntrack_tcp_be_liberal: Option<bool>,

@@ -1,8 +1,7 @@
 //! What zero values in the configuration object mean.
 
-use super::address::{parse_ip, with_port};
-use super::duration::GoDuration;
 use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
+use crate::value::{GoDuration, parse_ip, with_port};
 
 /// Port of the health server.
 pub(super) const HEALTHZ_PORT: u16 = 10256;

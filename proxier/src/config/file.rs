@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::duration::GoDuration;
+use crate::value::GoDuration;
 
 /// `apiVersion` of the configuration object.
 pub const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";

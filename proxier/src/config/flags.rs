@@ -1,10 +1,9 @@
 //! From flags to the configuration object.
 
-use super::address::with_port;
-use super::duration::GoDuration;
 use super::file::{KubeProxyConfiguration, VModuleItem};
 use super::{ConfigError, defaults};
 use crate::args::{AlwaysFlags, ConfigFlags};
+use crate::value::{GoDuration, with_port};
 
 /// kube-proxy inherits this for IPVS from its iptables flags; in a file the default is 0.
 const MIN_SYNC_PERIOD: GoDuration = GoDuration::from_secs(1);

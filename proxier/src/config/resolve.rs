@@ -7,8 +7,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netlink_ipvs::Scheduler;
 
-use super::address::{parse_cidr, parse_ip, split_host_port};
-use super::duration::GoDuration;
 use super::file::KubeProxyConfiguration;
 use super::validate::{FieldErrors, validate};
 use super::{
@@ -16,6 +14,7 @@ use super::{
     Logging, NodePortAddresses, cluster_cidrs, gates, unused,
 };
 use crate::args::Args;
+use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
 /// Validates the object and turns its texts into values.
 pub(super) fn resolve(

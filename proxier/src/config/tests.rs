@@ -7,6 +7,7 @@ use super::*;
 mod distributions;
 mod files;
 mod flags;
+mod node;
 mod validation;
 
 /// Files by path, and a host named `Host-1`.

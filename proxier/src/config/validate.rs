@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::address::{parse_cidr, parse_ip, split_host_port};
-use super::duration::GoDuration;
 use super::file::KubeProxyConfiguration;
 use super::gates;
+use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
 /// A field with a value that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]

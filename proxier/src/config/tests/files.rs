@@ -1,5 +1,6 @@
 use super::*;
-use crate::config::duration::GoDuration;
+use crate::value::GoDuration;
+use crate::value::parse_ip;
 
 /// A file as the upstream test of the loader has it.
 fn full(mode: &str, bind: &str, health: &str, metrics: &str) -> String {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::value::parse_ip;
 
 const FILE: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
                     mode: ipvs\nipvs: {scheduler: wrr}\n";

@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use crate::config::duration::GoDuration;
-use crate::config::parse_ip;
+use crate::value::{GoDuration, parse_ip};
 
 /// Makes `--some_flag=a_b` out of `--some-flag=a_b`; kube-proxy takes both.
 pub(super) fn with_dashes(argument: OsString) -> OsString {

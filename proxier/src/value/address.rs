@@ -25,7 +25,7 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
 }
 
 /// Splits `host:port` and `[host]:port`.
-pub(super) fn split_host_port(text: &str) -> Option<(&str, &str)> {
+pub fn split_host_port(text: &str) -> Option<(&str, &str)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => rest.split_once("]:")?,
         None => text.rsplit_once(':').filter(|(host, _)| !host.contains(':'))?,
@@ -36,7 +36,7 @@ pub(super) fn split_host_port(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Appends the port to a text that is an address; anything else stays as it is.
-pub(super) fn with_port(text: &str, port: u16) -> String {
+pub fn with_port(text: &str, port: u16) -> String {
     match parse_ip(text) {
         Some(IpAddr::V4(_)) if !text.contains(':') => format!("{text}:{port}"),
         Some(_) => format!("[{text}]:{port}"),

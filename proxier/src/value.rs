@@ -1,0 +1,7 @@
+//! Values as Kubernetes writes them in flags and files.
+
+mod address;
+mod duration;
+
+pub use address::{parse_cidr, parse_ip, split_host_port, with_port};
+pub use duration::{GoDuration, ParseDurationError};
