@@ -10,20 +10,21 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of `proxier` a module may use besides itself. `app` and the program use everything.
 /// Every module is listed: a new one finds its place here first.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
     ("source", &["cluster"]),
     ("memory", &["dataplane"]),
     ("kernel", &["dataplane"]),
     ("reconcile", &["cluster", "dataplane"]),
-    // Flags are parsed by the same functions as the fields of the configuration file.
-    ("args", &["config"]),
-    ("config", &["args"]),
+    // Values as Kubernetes writes them, in flags and in files.
+    ("value", &[]),
+    ("args", &["value"]),
+    ("config", &["args", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
     ("health", &["cluster", "dataplane", "reconcile"]),
     ("metrics", &["cluster", "dataplane", "reconcile"]),
-    ("telemetry", &[]),
+    ("telemetry", &["config"]),
     ("app", ANY),
     ("main", ANY),
 ];
@@ -33,7 +34,8 @@ const ANY: &[&str] = &["*"];
 
 /// What must not appear in a module, because it does input or output, knows the time, or speaks a
 /// language that ends elsewhere.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
+const FORBIDDEN: [(&str, &[&str]); 5] = [
+    ("value", PURE),
     ("cluster", PURE),
     ("dataplane", PURE),
     (
