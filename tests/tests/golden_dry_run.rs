@@ -1,0 +1,136 @@
+//! Every golden scenario without a kernel: what `proxier --dry-run` prints equals what kube-proxy left,
+//! in each format of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use proxier_tests::command::{output, program};
+use proxier_tests::golden::{
+    self, Chains, Dump, Part, Scenario, Step, blocks, compare, ignore_rules_of_empty_sets,
+    ipset_save, iptables_save,
+};
+
+/// Follows from the number of processors of the machine.
+const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
+
+macro_rules! tests {
+    ($($name:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                replay(stringify!($name)).unwrap();
+            }
+        )*
+
+        #[test]
+        fn no_scenario_is_forgotten() {
+            let listed: BTreeSet<_> = [$(stringify!($name)),*].map(|name| name.replace('_', "-")).into();
+            let folders = fs::read_dir(golden::root()).unwrap().map(|entry| entry.unwrap());
+            let folders = folders.filter(|entry| entry.file_type().unwrap().is_dir());
+            let present: BTreeSet<_> =
+                folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+            assert_eq!(listed, present);
+        }
+    };
+}
+proxier_tests::for_each_scenario!(tests);
+
+/// What is compared: all that a dry run can know.
+const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
+
+/// Compares every step of a scenario.
+fn replay(name: &str) -> Result<()> {
+    let scenario = Scenario::load(name)?;
+    for step in &scenario.steps {
+        let mut actual = dry_run(&scenario, step)?;
+        let mut expected = computable(step)?;
+        // The dry run prints the settings that the daemon cares for, not all there are.
+        actual.sysctls.retain(|key, _| expected.sysctls.contains_key(key));
+        expected.sysctls.retain(|key, value| {
+            let changed = !step.sysctls_before.contains(&(key.clone(), value.clone()));
+            key != CONNTRACK_MAX && (changed || actual.sysctls.contains_key(key))
+        });
+        actual.sysctls.remove(CONNTRACK_MAX);
+        ignore_rules_of_empty_sets(&mut expected, &mut actual);
+        let difference = compare(&expected, &actual, &PARTS);
+        ensure!(
+            difference.is_empty(),
+            "{}: {}\nstep {}\n{difference}",
+            scenario.name,
+            scenario.covers,
+            step.name
+        );
+    }
+    Ok(())
+}
+
+/// Runs the program once for every format.
+fn dry_run(scenario: &Scenario, step: &Step) -> Result<Dump> {
+    let print = |format: &str| {
+        let mut command = Command::new(program("proxier")?);
+        command
+            .arg("--dry-run")
+            .arg("--config")
+            .arg(&step.config)
+            .arg("--manifests")
+            .arg(&step.objects);
+        for address in &scenario.node_addresses {
+            command.arg("--node-address").arg(address.to_string());
+        }
+        if scenario.initial_namespace {
+            // The recording machine's own address was a node address there.
+            command.args(["--node-address", "10.0.2.15"]);
+        }
+        output(command.args(["-o", format]))
+    };
+    let (nat4, filter4) = iptables_save(&print("iptables")?);
+    let (nat6, filter6) = iptables_save(&print("ip6tables")?);
+    let sysctls = print("sysctls")?;
+    let sysctls = sysctls.lines().map(|line| {
+        let (key, value) = line.split_once('=').with_context(|| format!("sysctl line {line:?}"))?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    });
+    Ok(Dump {
+        ipvs: blocks(&print("ipvsadm")?),
+        addresses: print("addresses")?.lines().map(str::to_owned).collect(),
+        sets: ipset_save(&print("ipset")?),
+        nat4,
+        filter4,
+        nat6,
+        filter6,
+        sysctls: sysctls.collect::<Result<BTreeMap<_, _>>>()?,
+        health: BTreeMap::new(),
+    })
+}
+
+/// The part of a step's dump that follows from its objects: without real servers that drain, and
+/// without what `prepare.sh` left there for the daemon to spare.
+fn computable(step: &Step) -> Result<Dump> {
+    let prepare = step.prepare.as_ref().map_or(Ok(String::new()), fs::read_to_string)?;
+    let mut dump = step.expected.clone();
+    for real_servers in dump.ipvs.values_mut() {
+        real_servers.retain(|line| !line.ends_with(" -w 0"));
+    }
+    dump.ipvs.retain(|head, _| !prepare.lines().any(|line| line == format!("ipvsadm {head}")));
+    dump.addresses.retain(|line| !line.starts_with("link "));
+    dump.sets.retain(|head, _| head.starts_with("KUBE-"));
+    let plain = Scenario::load("clusterip-tcp")?.steps.remove(0).expected;
+    only_chains_of(&mut dump.nat4, &plain.nat4);
+    only_chains_of(&mut dump.filter4, &plain.filter4);
+    only_chains_of(&mut dump.nat6, &plain.nat6);
+    only_chains_of(&mut dump.filter6, &plain.filter6);
+    Ok(dump)
+}
+
+/// Leaves out chains that are not the daemon's, and the jumps to them.
+fn only_chains_of(chains: &mut Chains, plain: &Chains) {
+    chains.0.retain(|name, _| plain.0.contains_key(name));
+    for (name, rules) in &mut chains.0 {
+        let target = |rule: &str| {
+            rule.split_whitespace().last().is_some_and(|word| plain.0.contains_key(word))
+        };
+        rules.retain(|rule| name.starts_with("KUBE-") || target(rule));
+    }
+}
