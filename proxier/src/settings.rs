@@ -7,7 +7,8 @@ use netlink_ipvs::Family;
 
 use crate::cluster::Node;
 use crate::cluster::topology::Place;
-use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::config::node::{node_ips, node_port_ips};
+use crate::config::{Config, DetectLocal};
 use crate::dataplane::Settings;
 use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
 
@@ -75,50 +76,5 @@ fn detector(detect: &DetectLocal, node: Option<&Node>, family: Family) -> LocalD
         DetectLocal::NodeCidr => first(node.map(|node| &*node.pod_cidrs).unwrap_or_default()),
         DetectLocal::Bridge(name) => LocalDetector::Bridge(name.clone()),
         DetectLocal::InterfacePrefix(prefix) => LocalDetector::InterfacePrefix(prefix.clone()),
-    }
-}
-
-struct Ips {
-    v4: std::net::Ipv4Addr,
-    v6: std::net::Ipv6Addr,
-}
-fn node_ips(bind: IpAddr, addresses: &[IpAddr]) -> Ips {
-    let mut ips = Ips { v4: std::net::Ipv4Addr::LOCALHOST, v6: std::net::Ipv6Addr::LOCALHOST };
-    let mut all: Vec<IpAddr> = addresses.to_vec();
-    if !bind.is_unspecified() {
-        all.insert(0, bind);
-    }
-    for ip in all.iter().rev() {
-        match ip {
-            IpAddr::V4(ip) => ips.v4 = *ip,
-            IpAddr::V6(ip) => ips.v6 = *ip,
-        }
-    }
-    ips
-}
-fn node_port_ips(
-    which: &NodePortAddresses,
-    ips: &Ips,
-    host: &[IpAddr],
-    family: Family,
-) -> Vec<IpAddr> {
-    let of: Vec<IpAddr> = host.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
-    match which {
-        NodePortAddresses::Primary => {
-            let ip: IpAddr = match family {
-                Family::Ipv4 => ips.v4.into(),
-                Family::Ipv6 => ips.v6.into(),
-            };
-            if ip.is_loopback() { of } else { of.into_iter().filter(|x| *x == ip).collect() }
-        }
-        NodePortAddresses::Cidrs(cidrs) => {
-            let mine: Vec<_> = cidrs.iter().filter(|c| Family::of(c.addr()) == family).collect();
-            if mine.is_empty() || mine.iter().any(|c| c.prefix_len() == 0) {
-                of
-            } else {
-                of.into_iter().filter(|ip| mine.iter().any(|c| c.contains(ip))).collect()
-            }
-        }
-        _ => of,
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netlink_ipvs::Family;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::feed;
 use crate::args::{Args, Output};
@@ -23,7 +24,9 @@ use crate::settings::{Abilities, settings};
 pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Result<ExitCode> {
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
-    feed::objects(args, &config, sender).await?;
+    let mut tasks = JoinSet::new();
+    feed::objects(args, &config, &sender, &mut tasks)?;
+    drop(sender);
     let output = args.own.output;
     let sysctls = String::new();
     let timing = Timing {
@@ -42,12 +45,14 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
         reconciler.step().await;
     }
     super::print(&render(reconciler.desired(), output, &sysctls))?;
-    while watch {
-        reconciler.dataplane().done.clear();
-        let Some(event) = events.recv().await else { break };
+    if !watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    reconciler.dataplane().done.clear();
+    while let Some(event) = events.recv().await {
         reconciler.take(event);
         reconciler.step().await;
-        for op in &reconciler.dataplane().done {
+        for op in std::mem::take(&mut reconciler.dataplane().done) {
             super::print(&format!("{op}\n"))?;
         }
     }

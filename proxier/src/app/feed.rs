@@ -1,13 +1,17 @@
 //! Starts what sends events: a source of objects, the addresses of the host.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use dummy_iface::{DummyInterface, Event as HostEvent, Monitor};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
+use crate::kernel::chain;
 use crate::reconcile::Event;
 use crate::source::{Warning, files};
 
@@ -21,10 +25,11 @@ pub(super) fn warn(warnings: &[Warning]) {
 }
 
 /// Starts the source of objects: manifests if there are any, else the API server.
-pub(super) async fn objects(
+pub(super) fn objects(
     args: &Args,
     config: &Config,
-    events: mpsc::Sender<Event>,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     if args.own.manifests.is_empty() {
         anyhow::bail!("give --manifests");
@@ -32,15 +37,100 @@ pub(super) async fn objects(
     let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
     let loaded = manifests.read()?;
     warn(&loaded.warnings);
-    tokio::spawn(async move {
+    let events = events.clone();
+    tasks.spawn(async move {
         for change in loaded.changes {
             if events.send(Event::Change(change)).await.is_err() {
                 return;
             }
         }
-        let _keep = (&manifests, events);
+        let _keep = &manifests;
+        std::future::pending().await
     });
     Ok(())
+}
+
+/// Starts to follow the addresses of the host, unless they are given.
+pub(super) fn host(
+    args: &Args,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let given = !args.own.node_addresses.is_empty();
+    // Subscribe first, read second: what happens in between is not missed.
+    let monitor = Monitor::open().context("follow the addresses of this host")?;
+    let addresses = host_addresses(args)?;
+    let events = events.clone();
+    tasks.spawn(async move {
+        if events.send(Event::HostAddresses(addresses)).await.is_ok() {
+            follow_host(monitor, given, events).await;
+        }
+    });
+    Ok(())
+}
+
+/// What a burst of address changes may take before it is read as a whole.
+const BURST: Duration = Duration::from_millis(50);
+
+async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Event>) {
+    let mut ours = DummyInterface::find(INTERFACE).await.ok().flatten().map(|i| i.index());
+    let mut stale = false;
+    loop {
+        let next = if stale {
+            match tokio::time::timeout(BURST, monitor.changed()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    stale = false;
+                    match read_host_addresses() {
+                        Ok(_) if given => {}
+                        Ok(addresses) => {
+                            if events.send(Event::HostAddresses(addresses)).await.is_err() {
+                                return;
+                            }
+                        }
+                        // The last good list stays.
+                        Err(error) => {
+                            tracing::warn!(
+                                error = chain(&error),
+                                "cannot read the addresses of this host"
+                            );
+                            stale = true;
+                        }
+                    }
+                    continue;
+                }
+            }
+        } else {
+            monitor.changed().await
+        };
+        let event = match next {
+            Ok(HostEvent::Address { interface, address, added, .. }) if Some(interface) == ours => {
+                Some(Event::Bound(address, added))
+            }
+            Ok(HostEvent::Address { .. }) => {
+                stale = true;
+                None
+            }
+            Ok(HostEvent::Link { index, name, deleted, .. }) if name == INTERFACE => {
+                ours = (!deleted).then_some(index);
+                deleted.then_some(Event::Disturbed)
+            }
+            Ok(HostEvent::Link { .. }) => None,
+            Ok(_) => {
+                stale = true;
+                Some(Event::Disturbed)
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "no longer told of address changes");
+                return;
+            }
+        };
+        if let Some(event) = event {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The addresses of the host's other interfaces: as given, or read from the host.
