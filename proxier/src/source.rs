@@ -2,6 +2,7 @@
 //! [`Change`] values (defined in [`crate::cluster`]) into one bounded channel.
 
 pub mod files;
+pub mod kube;
 mod objects;
 
 pub use crate::cluster::Change;

@@ -1,6 +1,7 @@
 //! Shared parts of the tests that cross crates: the golden scenarios, nodes and pods made of network
 //! namespaces, the daemon under test and the two ends of test traffic.
 
+pub mod apiserver;
 pub mod command;
 pub mod daemon;
 pub mod golden;

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::intern::Interner;
-pub(crate) use self::lenient::{Lenient, quote};
+pub(crate) use self::lenient::{Lenient, Shape, object, quote};
 use super::{Change, Warning};
 use crate::cluster::ObjectKey;
 

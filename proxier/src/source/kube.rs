@@ -1,0 +1,118 @@
+//! The cluster as its API server describes it: Services, EndpointSlices and this node, followed
+//! by watches.
+//!
+//! Access, authentication and requests are those of the kube crate; the watch itself is not its
+//! `watcher`. What that one hides is needed here: the resource versions (to notice an etcd that
+//! was restored to an older state), bookmarks (to know that a quiet stream is alive), `Retry-After`
+//! and a refusal of streaming lists. And an object must never be lost because one of its fields
+//! has an odd type.
+//!
+//! What a reader may rely on: an object is sent as soon as it is read; nothing is ever reported
+//! gone on the strength of an incomplete read, only by a deletion that the server states or by a
+//! list that it declares complete.
+
+mod backoff;
+mod client;
+mod decode;
+mod limit;
+mod lines;
+mod resource;
+mod status;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use self::client::{Connection, Error};
+pub use self::status::{Status, WatchStatus};
+
+use self::resource::{Services, Slices, ThisNode};
+use self::watch::Watch;
+use super::Change;
+use super::objects::{Converter, Origin};
+
+/// How patient the watches are. The defaults are for production; tests shorten them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// How long the server is asked to keep a watch open. Each watch gets 90 to 100 % of it.
+    pub watch: Duration,
+    /// Longest wait for an answer to begin, or for the next piece of a list.
+    pub answer: Duration,
+    /// Longest silence in the initial events of a streaming list before it counts as not
+    /// supported.
+    pub initial: Duration,
+    /// Longest silence on a watch once the server has shown that it sends bookmarks (a kube-apiserver
+    /// sends one a minute). Before that, a watch may be silent for as long as it was asked to last.
+    pub bookmarks: Duration,
+    /// Wait after a first failure; doubles with each further one, each time 50 to 100 % of it.
+    pub backoff_first: Duration,
+    /// Longest wait between attempts.
+    pub backoff_most: Duration,
+    /// The wait starts over after a connection that worked for this long.
+    pub healthy: Duration,
+    /// A watch that the server ends sooner than this counts as failed.
+    pub shortest: Duration,
+    /// Everything is read anew this often (90 to 110 % of it), in case the server and this
+    /// program disagree in a way that none of them can see.
+    pub rebuild: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            watch: Duration::from_secs(290),
+            answer: Duration::from_mins(1),
+            initial: Duration::from_secs(30),
+            bookmarks: Duration::from_mins(3),
+            backoff_first: Duration::from_secs(1),
+            backoff_most: Duration::from_secs(30),
+            healthy: Duration::from_mins(1),
+            shortest: Duration::from_secs(1),
+            rebuild: Duration::from_hours(4),
+        }
+    }
+}
+
+/// What to watch, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of this node.
+    pub node: String,
+    /// Objects in one page where a list has to be read in pages.
+    pub page_size: u32,
+    /// Patience.
+    pub timing: Timing,
+}
+
+impl Options {
+    /// The defaults for a node.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self { node: node.into(), page_size: 500, timing: Timing::default() }
+    }
+}
+
+/// Watches the cluster and sends what it sees, until the receiver is dropped. Faults of the
+/// server or of the network are logged, retried for ever and visible in `status`.
+///
+/// # Errors
+/// The configuration of the connection cannot be used (no such kubeconfig, bad certificate): only
+/// when called; later on, files that have become unreadable are one more fault to be retried.
+pub async fn run(
+    connection: Connection,
+    options: Options,
+    changes: mpsc::Sender<Change>,
+    status: Arc<Status>,
+) -> Result<(), Error> {
+    connection.client().await?;
+    let converter = Converter::new(Origin::Api);
+    let (connection, options) = (&connection, &options);
+    let services =
+        Watch::<Services>::new(connection, options, &converter, changes.clone(), &status.services);
+    let slices =
+        Watch::<Slices>::new(connection, options, &converter, changes.clone(), &status.slices);
+    let node = Watch::<ThisNode>::new(connection, options, &converter, changes, &status.node);
+    tokio::join!(services.run(), slices.run(), node.run());
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! A connection to the API server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tower::{BoxError, ServiceExt as _};
+
+/// A peer that has gone without a word is noticed after 30 + 3 x 10 seconds of silence.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How to reach the API server. Without a kubeconfig and a server: as a pod does.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// A kubeconfig; its current context is used.
+    pub kubeconfig: Option<PathBuf>,
+    /// URL of the API server, in place of the kubeconfig's.
+    pub server: Option<String>,
+}
+
+/// Why there is no connection to try.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kubeconfig cannot be read or used.
+    #[error("use kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<KubeconfigError>,
+    },
+    /// There is no kubeconfig, and this is not a pod with a service account.
+    #[error(
+        "find the API server as a pod does; outside a cluster give a kubeconfig (--kubeconfig or \
+         clientConnection.kubeconfig)"
+    )]
+    InCluster(#[source] Box<InClusterError>),
+    /// The server's URL is none.
+    #[error("use {url:?} as the URL of the API server")]
+    Server {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        source: hyper::http::uri::InvalidUri,
+    },
+    /// Certificates, keys or tokens cannot be used.
+    #[error("prepare the connection to {server}")]
+    Client {
+        /// The server's URL.
+        server: Uri,
+        /// What is wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Connection {
+    async fn config(&self) -> Result<Config, Error> {
+        let server = match &self.server {
+            Some(url) => Some(
+                url.parse::<Uri>().map_err(|source| Error::Server { url: url.clone(), source })?,
+            ),
+            None => None,
+        };
+        let mut config = match (&self.kubeconfig, &server) {
+            (Some(path), _) => {
+                let failed =
+                    |source| Error::Kubeconfig { path: path.clone(), source: Box::new(source) };
+                let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?
+            }
+            (None, Some(server)) => Config::new(server.clone()),
+            (None, None) => {
+                Config::incluster().map_err(|source| Error::InCluster(Box::new(source)))?
+            }
+        };
+        if let Some(server) = server {
+            config.cluster_url = server;
+        }
+        Ok(config)
+    }
+
+    /// A client with fresh certificates and tokens.
+    ///
+    /// It is not the stack that the kube crate builds by default: that one has no keep-alive, writes
+    /// an error to the log for each failed request, and retries by itself behind our back. Proxies
+    /// of the environment (`HTTPS_PROXY`) are not used: the service proxy must not depend on one.
+    pub(super) async fn client(&self) -> Result<Client, Error> {
+        let config = self.config().await?;
+        let failed =
+            |source| Error::Client { server: config.cluster_url.clone(), source: Box::new(source) };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+        let tls = config.rustls_https_connector_with_connector(tcp).map_err(failed)?;
+        let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(tls);
+        let stack = ClientBuilder::new(http.map_err(BoxError::from), "")
+            .with_layer(&config.extra_headers_layer().map_err(failed)?);
+        let client = match config.auth_layer().map_err(failed)? {
+            Some(auth) => stack.with_layer(&auth).with_layer(&config.base_uri_layer()).build(),
+            None => stack.with_layer(&config.base_uri_layer()).build(),
+        };
+        Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(error: Error) -> String {
+        format!("{:#}", anyhow::Error::from(error))
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_cannot_be_used_says_which_and_why() {
+        let connection =
+            Connection { kubeconfig: Some("/nonexistent/config".into()), server: None };
+        let text = chain(connection.client().await.err().unwrap());
+        assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
+        let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
+        let text = chain(connection.client().await.err().unwrap());
+        assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");
+    }
+}

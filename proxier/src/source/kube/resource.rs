@@ -1,0 +1,101 @@
+//! The three kinds of objects that are watched.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use crate::cluster::{Change, ObjectKey};
+use crate::source::objects::{Converted, Converter, Lenient, Shape, raw};
+
+/// A kind of objects, with the selectors of kube-proxy.
+pub(super) trait Resource {
+    /// One object as the API sends it.
+    type Raw: DeserializeOwned + Shape + fmt::Debug;
+    /// Kind of one object.
+    const KIND: &'static str;
+    /// Path of the list over all namespaces.
+    const PATH: &'static str;
+
+    /// Label and field selector.
+    fn selectors(node: &str) -> (Option<String>, Option<String>);
+    fn metadata(raw: &Self::Raw) -> &Lenient<raw::Metadata>;
+    fn convert(converter: &Converter, raw: Self::Raw) -> Converted;
+    /// The object of this key is gone.
+    fn gone(key: ObjectKey) -> Option<Change>;
+    /// Every object that is not among the keys is gone.
+    fn listed(keys: Vec<ObjectKey>) -> Change;
+}
+
+pub(super) enum Services {}
+
+impl Resource for Services {
+    type Raw = raw::Service;
+    const KIND: &'static str = "Service";
+    const PATH: &'static str = "/api/v1/services";
+
+    fn selectors(_: &str) -> (Option<String>, Option<String>) {
+        let labels = "!service.kubernetes.io/service-proxy-name";
+        (Some(labels.into()), Some("spec.clusterIP!=None".into()))
+    }
+    fn metadata(raw: &Self::Raw) -> &Lenient<raw::Metadata> {
+        &raw.metadata
+    }
+    fn convert(converter: &Converter, raw: Self::Raw) -> Converted {
+        converter.service(raw)
+    }
+    fn gone(key: ObjectKey) -> Option<Change> {
+        Some(Change::ServiceGone(key))
+    }
+    fn listed(keys: Vec<ObjectKey>) -> Change {
+        Change::ServicesListed(keys)
+    }
+}
+
+pub(super) enum Slices {}
+
+impl Resource for Slices {
+    type Raw = raw::EndpointSlice;
+    const KIND: &'static str = "EndpointSlice";
+    const PATH: &'static str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+    fn selectors(_: &str) -> (Option<String>, Option<String>) {
+        (Some("!service.kubernetes.io/headless".into()), None)
+    }
+    fn metadata(raw: &Self::Raw) -> &Lenient<raw::Metadata> {
+        &raw.metadata
+    }
+    fn convert(converter: &Converter, raw: Self::Raw) -> Converted {
+        converter.slice(raw)
+    }
+    fn gone(key: ObjectKey) -> Option<Change> {
+        Some(Change::SliceGone(key))
+    }
+    fn listed(keys: Vec<ObjectKey>) -> Change {
+        Change::SlicesListed(keys)
+    }
+}
+
+pub(super) enum ThisNode {}
+
+impl Resource for ThisNode {
+    type Raw = raw::Node;
+    const KIND: &'static str = "Node";
+    const PATH: &'static str = "/api/v1/nodes";
+
+    fn selectors(node: &str) -> (Option<String>, Option<String>) {
+        (None, Some(format!("metadata.name={node}")))
+    }
+    fn metadata(raw: &Self::Raw) -> &Lenient<raw::Metadata> {
+        &raw.metadata
+    }
+    fn convert(converter: &Converter, raw: Self::Raw) -> Converted {
+        converter.node(raw)
+    }
+    /// What is known of a node outlives its object: the proxy runs there still.
+    fn gone(_: ObjectKey) -> Option<Change> {
+        None
+    }
+    fn listed(_: Vec<ObjectKey>) -> Change {
+        Change::NodeListed
+    }
+}

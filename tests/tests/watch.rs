@@ -1,0 +1,546 @@
+//! The watches of `proxier::source::kube` against an API server that misbehaves: nothing is lost,
+//! nothing is deleted on the strength of an incomplete read, and everything converges.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxier::cluster::{Change, Cluster, Dirty, ObjectKey};
+use proxier::source::kube::{Connection, Options, Status, Timing, run};
+use proxier_tests::apiserver::object::{node, service, slice};
+use proxier_tests::apiserver::{ApiServer, Fault, On};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Nothing here takes this long unless it never happens.
+const NEVER: Duration = Duration::from_mins(1);
+
+/// A client under test and what it has seen.
+struct Client {
+    cluster: Cluster,
+    changes: mpsc::Receiver<Change>,
+    status: Arc<Status>,
+    running: JoinHandle<()>,
+    /// Services that were reported gone, one by one or by a list.
+    lost: Vec<String>,
+}
+
+/// Impatient, so that a test of a timeout is a short one.
+fn timing() -> Timing {
+    Timing {
+        watch: Duration::from_mins(1),
+        answer: Duration::from_millis(300),
+        initial: Duration::from_millis(300),
+        bookmarks: Duration::from_millis(500),
+        backoff_first: Duration::from_millis(10),
+        backoff_most: Duration::from_millis(100),
+        healthy: Duration::from_mins(1),
+        shortest: Duration::ZERO,
+        rebuild: Duration::from_hours(1),
+    }
+}
+
+impl Client {
+    fn start(server: &ApiServer, timing: Timing) -> Self {
+        let (sender, changes) = mpsc::channel(16);
+        let status = Arc::new(Status::default());
+        let connection = Connection { server: Some(server.url()), ..Connection::default() };
+        let options = Options { timing, page_size: 3, ..Options::new("node-a") };
+        let shared = Arc::clone(&status);
+        let running = tokio::spawn(async move {
+            run(connection, options, sender, shared).await.expect("a usable configuration");
+        });
+        Self { cluster: Cluster::new(), changes, status, running, lost: Vec::new() }
+    }
+
+    /// Takes in changes until the cluster is as it should be.
+    async fn until(&mut self, what: &str, condition: impl Fn(&Cluster) -> bool) {
+        let reached = tokio::time::timeout(NEVER, async {
+            while !condition(&self.cluster) {
+                let change = self.changes.recv().await.expect("the source must not end");
+                self.apply(change);
+                // Looking at thousands of objects after each one of them would take its time.
+                while let Ok(change) = self.changes.try_recv() {
+                    self.apply(change);
+                }
+            }
+        });
+        assert!(reached.await.is_ok(), "not reached: {what}; status {:?}", self.status);
+    }
+
+    fn apply(&mut self, change: Change) {
+        if !matches!(change, Change::ServiceGone(_) | Change::ServicesListed(_)) {
+            return self.cluster.apply(change, &mut Dirty::default());
+        }
+        let before: Vec<ObjectKey> = self.cluster.services().map(|s| s.key.clone()).collect();
+        self.cluster.apply(change, &mut Dirty::default());
+        let gone = before.iter().filter(|key| self.cluster.service(key).is_none());
+        self.lost.extend(gone.map(ToString::to_string));
+    }
+
+    /// Takes in changes until the cluster is what the server has, then makes sure that no change
+    /// on its way alters it again: a new object is seen after everything before it.
+    async fn converge(&mut self, server: &ApiServer) {
+        let wanted = stored(server);
+        self.until("what the server has", |cluster| {
+            cluster.is_complete() && seen(cluster) == wanted
+        })
+        .await;
+        for (kind, object) in [
+            ("services", service("fence", "fence", "10.9.9.9")),
+            ("endpointslices", slice("fence", "fence", "fence", &["10.9.9.9"])),
+        ] {
+            server.put(object);
+            let fenced = stored(server);
+            self.until("a fence", |cluster| seen(cluster) == fenced).await;
+            server.delete(kind, "fence", "fence");
+            self.until("what the server has, again", |cluster| seen(cluster) == wanted).await;
+        }
+        self.lost.retain(|key| key != "fence/fence");
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// Services with their address, and services with the addresses of their endpoints.
+type Content = BTreeMap<String, Vec<String>>;
+
+fn seen(cluster: &Cluster) -> Content {
+    let mut content = Content::new();
+    for service in cluster.services() {
+        let ips = service.cluster_ips.iter().map(ToString::to_string).collect();
+        content.insert(format!("service {}", service.key), ips);
+    }
+    let owners = ["web", "db", "many", "fence"];
+    for (namespace, owner) in ["dev", "fence"].iter().flat_map(|n| owners.map(|o| (*n, o))) {
+        for slice in cluster.slices(&ObjectKey::new(namespace, owner)) {
+            let ips = slice.endpoints.iter().map(|e| e.address.to_string()).collect();
+            content.insert(format!("slice {}", slice.key), ips);
+        }
+    }
+    content
+}
+
+fn stored(server: &ApiServer) -> Content {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = |object: &Value| {
+        let metadata = &object["metadata"];
+        format!("{}/{}", text(&metadata["namespace"]), text(&metadata["name"]))
+    };
+    let mut content = Content::new();
+    for object in server.objects("services") {
+        let ip = text(&object["spec"]["clusterIP"]);
+        content.insert(format!("service {}", name(&object)), vec![ip]);
+    }
+    for object in server.objects("endpointslices") {
+        let endpoints = object["endpoints"].as_array().into_iter().flatten();
+        let ips = endpoints.map(|endpoint| text(&endpoint["addresses"][0]));
+        content.insert(format!("slice {}", name(&object)), ips.collect());
+    }
+    content
+}
+
+/// A server with ten services, each with a slice, and the node.
+async fn server() -> ApiServer {
+    let server = ApiServer::start().await.expect("a socket on loopback");
+    server.put(node("node-a", "192.0.2.1"));
+    server.put(node("node-b", "192.0.2.2"));
+    for n in 0..10 {
+        server.put(service("dev", &format!("web-{n}"), &format!("10.96.0.{}", n + 1)));
+    }
+    server.put(service("dev", "web", "10.96.1.1"));
+    for n in 0..5 {
+        server.put(slice("dev", &format!("web-{n}"), "web", &[&format!("10.0.0.{}", n + 1)]));
+    }
+    server
+}
+
+/// Runs a fault from the first request on, then one in the middle of following, and checks that
+/// the client has what the server has and never lost a service that exists.
+async fn survives(on: On, times: usize, fault: Fault) -> Client {
+    survives_with(timing(), on, times, fault).await
+}
+
+async fn survives_with(timing: Timing, on: On, times: usize, fault: Fault) -> Client {
+    let server = server().await;
+    server.fault(on, times, fault.clone());
+    let mut client = Client::start(&server, timing);
+    client.until("complete", Cluster::is_complete).await;
+    client.converge(&server).await;
+    assert_eq!(server.pending_faults(), 0, "the fault must have happened");
+
+    server.fault(on, times, fault);
+    server.put(service("dev", "web", "10.96.1.2"));
+    server.put(slice("dev", "web-0", "web", &["10.0.1.1", "10.0.1.2"]));
+    server.disconnect();
+    client.converge(&server).await;
+    assert_eq!(client.lost, [""; 0]);
+    client
+}
+
+#[tokio::test]
+async fn lists_then_follows() {
+    let server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    let known = client.cluster.node().unwrap();
+    assert_eq!((&*known.name, known.addresses[0].to_string().as_str()), ("node-a", "192.0.2.1"));
+
+    server.put(service("dev", "web", "10.96.1.9"));
+    server.put(slice("dev", "web-1", "web", &[]));
+    server.delete("endpointslices", "dev", "web-2");
+    server.delete("services", "dev", "web-3");
+    client.converge(&server).await;
+    assert_eq!(client.lost, ["dev/web-3"]);
+    assert!(client.status.services.is_synced() && client.status.services.is_connected());
+    assert_eq!(client.status.services.lists(), 1);
+    assert_eq!(client.status.services.failures(), 0);
+}
+
+#[tokio::test]
+async fn selectors_are_those_of_kube_proxy() {
+    let server = server().await;
+    let mut headless = service("dev", "headless", "None");
+    headless["spec"]["clusterIPs"] = json!(["None"]);
+    let mut other = service("dev", "other", "10.96.3.3");
+    other["metadata"]["labels"]["service.kubernetes.io/service-proxy-name"] = json!("other");
+    let mut hidden = slice("dev", "hidden", "web", &["10.0.0.99"]);
+    hidden["metadata"]["labels"]["service.kubernetes.io/headless"] = json!("");
+    let wanted = stored(&server);
+    server.put_all([headless, other, hidden]);
+    let mut client = Client::start(&server, timing());
+    client.until("complete", |cluster| cluster.is_complete() && seen(cluster) == wanted).await;
+    assert_eq!(client.cluster.node().unwrap().name.as_ref(), "node-a");
+    // What the server does not send cannot have cost anything.
+    assert_eq!(client.status.services.events(), 11);
+    assert_eq!(client.status.slices.events(), 5);
+    assert_eq!(client.status.node.events(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_in_the_middle_of_a_list_or_an_event() {
+    for after in [0, 1, 100, 1000, 2500] {
+        survives(On::Watch("services"), 2, Fault::Cut { after }).await;
+        survives(On::Watch("endpointslices"), 2, Fault::Cut { after }).await;
+    }
+    for after in [0, 3, 10, 11] {
+        survives(On::Watch("services"), 1, Fault::HalfEvent { after }).await;
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_end_too_early_is_no_complete_list() {
+    for after in [0, 5, 11] {
+        survives(On::Streaming("services"), 1, Fault::End { after }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stall_without_an_end() {
+    // A silent watch is believed for as long as it was asked to last.
+    let timing = Timing { watch: Duration::from_millis(700), ..timing() };
+    for after in [0, 700] {
+        let fault = Fault::Stall { after };
+        survives_with(timing.clone(), On::Watch("services"), 1, fault).await;
+    }
+    survives_with(timing, On::Watch("services"), 1, Fault::Silence).await;
+}
+
+#[tokio::test]
+async fn refusals() {
+    for code in [401, 403, 404, 429, 500, 502, 503, 504] {
+        let fault = Fault::Refuse { code, retry_after: None };
+        let client = survives(On::Any("services"), 3, fault).await;
+        assert!(client.status.services.failures() >= 6);
+    }
+}
+
+#[tokio::test]
+async fn garbage() {
+    for line in [
+        "garbage",
+        "{}",
+        "[1,2]",
+        "{\"type\":\"ADDED\",\"object\":",
+        "\u{0}\u{1}",
+        "{\"type\":\"WHAT\",\"object\":{}}",
+    ] {
+        let fault = Fault::Line { after: 2, line: line.to_owned() };
+        survives(On::Watch("services"), 2, fault).await;
+    }
+    for body in ["", "{}", "<html>proxy error</html>", "{\"kind\":\"ServiceList\",\"items\":[]}"] {
+        survives(On::Any("services"), 4, Fault::Body(body.to_owned())).await;
+    }
+}
+
+#[tokio::test]
+async fn errors_inside_the_stream() {
+    for (code, reason) in [(410, "Expired"), (500, "InternalError"), (429, "TooManyRequests")] {
+        let status =
+            json!({"type": "ERROR", "object": {"kind": "Status", "code": code, "reason": reason}});
+        let fault = Fault::Line { after: 1, line: status.to_string() };
+        survives(On::Watch("services"), 1, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn slow_servers_and_events_twice() {
+    let pause = Duration::from_millis(1);
+    survives(On::Watch("services"), 1, Fault::Slow { piece: 97, pause }).await;
+    survives(On::Watch("services"), 1, Fault::Duplicate).await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_streaming_lists_is_read_in_pages() {
+    for code in [400, 422] {
+        let fault = Fault::Refuse { code, retry_after: None };
+        let client = survives(On::Streaming("services"), 1, fault).await;
+        assert_eq!(client.status.services.failures(), 2, "the refusal and the broken connection");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_streaming_lists_is_read_in_pages() {
+    let server = server().await;
+    server.fault(On::Streaming("services"), 1, Fault::NoInitialEnd);
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    let lists = server.requests().iter().filter(|r| r.resource == "services" && !r.watch).count();
+    assert_eq!(lists, 4, "11 services in pages of 3");
+}
+
+#[tokio::test]
+async fn faults_in_the_middle_of_pages() {
+    for fault in [
+        Fault::Cut { after: 300 },
+        Fault::Stall { after: 300 },
+        Fault::Refuse { code: 410, retry_after: None },
+        Fault::Refuse { code: 500, retry_after: None },
+        Fault::Body("{\"kind\":\"ServiceList\",\"metadata\":{},\"items\":[]}".to_owned()),
+    ] {
+        let server = server().await;
+        let unsupported = Fault::Refuse { code: 400, retry_after: None };
+        server.fault(On::Streaming("services"), 1, unsupported.clone());
+        let mut client = Client::start(&server, timing());
+        client.converge(&server).await;
+
+        // Everything has to be read anew, and the second page fails.
+        server.fault(On::Streaming("services"), usize::MAX / 2, unsupported);
+        server.fault(On::List("services"), 1, Fault::Duplicate);
+        server.fault(On::List("services"), 1, Fault::Duplicate);
+        server.fault(On::List("services"), 1, fault.clone());
+        server.put(service("dev", "web", "10.96.7.7"));
+        server.compact();
+        server.disconnect();
+        server.delete("services", "dev", "web-5");
+        server.compact();
+        client.converge(&server).await;
+        assert_eq!(client.lost, ["dev/web-5"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn history_that_is_gone_is_read_anew_and_deletions_are_found() {
+    let mut server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    server.stop().await;
+    server.delete("services", "dev", "web-4");
+    server.delete("endpointslices", "dev", "web-4");
+    server.put(service("dev", "web-9", "10.96.0.99"));
+    server.compact();
+    server.resume().await.unwrap();
+    client.converge(&server).await;
+    assert_eq!(client.lost, ["dev/web-4"]);
+    assert_eq!(client.status.services.lists(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_cluster_is_not_a_half_read_one() {
+    let server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    server.clear("services");
+    server.compact();
+    server.fault(On::Streaming("services"), 3, Fault::End { after: 0 });
+    server.disconnect();
+    client.converge(&server).await;
+    assert_eq!(client.lost.len(), 11);
+    assert_eq!(client.cluster.services().len(), 0);
+}
+
+#[tokio::test]
+async fn while_the_server_is_gone_the_last_state_is_kept() {
+    let mut server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    let before = seen(&client.cluster);
+    server.stop().await;
+    // Each attempt is one more failure: wait for many of them.
+    let status = Arc::clone(&client.status);
+    let failing = tokio::time::timeout(NEVER, async {
+        while status.services.failures() < 10 {
+            tokio::select! {
+                change = client.changes.recv() => panic!("nothing has changed: {change:?}"),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    });
+    failing.await.unwrap();
+    assert_eq!(seen(&client.cluster), before);
+    assert!(!status.services.is_connected());
+    assert!(status.services.error().unwrap().contains("refused"), "{status:?}");
+    server.put(service("dev", "new", "10.96.5.5"));
+    server.resume().await.unwrap();
+    client.converge(&server).await;
+    assert_eq!(client.lost, [""; 0]);
+    assert_eq!(client.status.services.lists(), 1, "watches were resumed, not begun again");
+    assert_eq!(status.services.error(), None);
+}
+
+#[tokio::test]
+async fn a_database_that_was_restored_is_noticed() {
+    // The server restarts: the client asks how far it is before it resumes.
+    let mut server = server().await;
+    let snapshot = server.snapshot();
+    server.put(service("dev", "later", "10.96.8.8"));
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    server.stop().await;
+    server.restore(snapshot.clone());
+    server.resume().await.unwrap();
+    client.converge(&server).await;
+    assert_eq!(client.lost, ["dev/later"]);
+
+    // The watch stays open: a bookmark gives it away.
+    server.put(service("dev", "later", "10.96.8.8"));
+    client.converge(&server).await;
+    client.lost.clear();
+    server.restore(snapshot);
+    server.bookmark();
+    client.converge(&server).await;
+    assert_eq!(client.lost, ["dev/later"]);
+}
+
+#[tokio::test]
+async fn events_in_the_wrong_order_do_not_leave_the_older_state() {
+    let server = server().await;
+    server.fault(On::Watch("services"), 1, Fault::Reverse);
+    let mut client = Client::start(&server, timing());
+    client.until("complete", Cluster::is_complete).await;
+    server.put_all((1..=5).map(|n| service("dev", "web", &format!("10.96.2.{n}"))));
+    client.converge(&server).await;
+    assert_eq!(client.lost, [""; 0]);
+    assert!(client.status.services.lists() > 1, "what was missed can only be read anew");
+}
+
+#[tokio::test]
+async fn a_silent_watch_is_given_up_once_the_server_has_sent_bookmarks() {
+    let server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    server.bookmark();
+    let status = Arc::clone(&client.status);
+    let failed = tokio::time::timeout(NEVER, async {
+        while status.services.failures() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    failed.await.unwrap();
+    client.converge(&server).await;
+}
+
+#[tokio::test]
+async fn retry_after_is_respected() {
+    let server = server().await;
+    server.fault(On::Streaming("services"), 1, Fault::Refuse { code: 429, retry_after: Some(1) });
+    let start = tokio::time::Instant::now();
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    // Not a speed test: the client must not have come earlier than it was told to.
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn objects_of_odd_shape_are_not_lost_with_their_neighbours() {
+    let server = server().await;
+    let wanted = stored(&server);
+    let mut odd = service("dev", "odd", "10.96.6.6");
+    odd["spec"]["ports"] = json!("eighty");
+    odd["metadata"]["labels"] = json!(["a"]);
+    odd["status"] = json!(17);
+    let fqdn = json!({
+        "kind": "EndpointSlice", "addressType": "FQDN",
+        "metadata": {"namespace": "dev", "name": "fqdn", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["db.example"]}], "ports": null,
+    });
+    server.put_all([odd, fqdn]);
+    for streaming in [true, false] {
+        if !streaming {
+            server.fault(
+                On::Streaming("services"),
+                1,
+                Fault::Refuse { code: 400, retry_after: None },
+            );
+        }
+        let mut client = Client::start(&server, timing());
+        client
+            .until("complete", |cluster| {
+                let mut seen = seen(cluster);
+                cluster.is_complete() && seen.remove("service dev/odd").is_some() && seen == wanted
+            })
+            .await;
+        assert!(client.status.services.object_warnings() > 0);
+        assert_eq!(client.status.slices.object_warnings(), 1);
+        assert_eq!(client.status.slices.failures(), 0);
+    }
+}
+
+#[tokio::test]
+async fn everything_is_read_anew_now_and_then() {
+    let server = server().await;
+    let timing = Timing { rebuild: Duration::from_millis(200), ..timing() };
+    let mut client = Client::start(&server, timing);
+    client.until("complete", Cluster::is_complete).await;
+    let status = Arc::clone(&client.status);
+    let read = tokio::time::timeout(NEVER, async {
+        while status.services.lists() < 3 {
+            let change = client.changes.recv().await.unwrap();
+            client.apply(change);
+        }
+    });
+    read.await.unwrap();
+    client.converge(&server).await;
+    assert_eq!(client.lost, [""; 0]);
+    assert_eq!(status.services.failures(), 0);
+}
+
+#[tokio::test]
+async fn huge_lists_and_huge_objects() {
+    let server = server().await;
+    let addresses: Vec<String> =
+        (0..5000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    server.put(slice("dev", "huge", "many", &addresses));
+    server.put_all((0..3000).map(|n| {
+        service("dev", &format!("many-{n}"), &format!("10.97.{}.{}", n / 250, n % 250 + 1))
+    }));
+    let mut client = Client::start(&server, timing());
+    client.converge(&server).await;
+    assert_eq!(client.cluster.services().len(), 3011);
+}
+
+#[tokio::test]
+async fn ends_when_nobody_listens() {
+    let server = server().await;
+    let mut client = Client::start(&server, timing());
+    client.until("complete", Cluster::is_complete).await;
+    client.changes.close();
+    while client.changes.recv().await.is_some() {}
+    tokio::time::timeout(NEVER, &mut client.running).await.unwrap().unwrap();
+}
