@@ -10,4 +10,5 @@ pub mod memory;
 pub mod reconcile;
 pub mod settings;
 pub mod source;
+pub mod telemetry;
 pub mod value;

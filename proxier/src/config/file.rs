@@ -1,9 +1,8 @@
 //! The configuration object `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`, field
 //! for field as it is written.
 //!
-//! Every field may be missing; the zero value then stands for it, as in Go, and
-//! [`super::defaults`] gives it its meaning. Serialising writes every field, which is also how
-//! unknown fields are found ([`super::decode`]).
+//! Every field may be missing; the zero value then stands for it, as in Go, until the defaults are
+//! filled in. Serialising writes every field, which is also how unknown fields are found.
 
 use std::collections::BTreeMap;
 use std::fmt;

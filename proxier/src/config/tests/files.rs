@@ -319,6 +319,9 @@ fn what_is_written_is_read_back() {
     let again = with_file(&config.to_yaml().unwrap(), "").unwrap();
     assert_eq!(again, config);
 
+    let awkward = load("mode: ipvs\nbindAddress: '::'\nhostnameOverride: 'on'\n").unwrap();
+    assert_eq!(with_file(&awkward.to_yaml().unwrap(), "").unwrap(), awkward);
+
     let configz = config.configz();
     let object = &configz["kubeproxy.config.k8s.io"];
     assert_eq!(object["kind"], "KubeProxyConfiguration");

@@ -1,0 +1,143 @@
+//! What is logged, and how: verbosity as kube-proxy's `-v` has it, lines of text or JSON.
+//!
+//! | `-v` | this program | libraries |
+//! | --- | --- | --- |
+//! | 0, 1 | `info`: one line for each real change | `warn` |
+//! | 2, 3 | `debug`: details of it | `warn` |
+//! | 4, 5 | `trace`: every step | `info` |
+//! | 6, 7 | `trace` | `debug` |
+//! | 8 and more | `trace` | `trace` |
+//!
+//! `--vmodule` sets another verbosity for single source files, whatever crate they belong to.
+
+mod json;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IsTerminal};
+
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterFn, LevelFilter};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::config::{LogFormat, Logging};
+
+/// Crates whose events are ours.
+const OWN: [&str; 3] = ["proxier", "netlink_ipvs", "dummy_iface"];
+
+/// Says at every start that it looks for a cluster in the environment.
+const MUTED: &str = "kube_client::client::builder";
+
+type Filter = FilterFn<Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>>;
+
+/// Changes what is logged while the program runs.
+#[derive(Debug, Clone)]
+pub struct LogHandle(reload::Handle<Filter, Registry>);
+
+/// Logging cannot be set up or changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the log")]
+pub struct TelemetryError {
+    action: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Logs to standard error from now on. Fails if the process has a log already.
+pub fn init(logging: &Logging) -> Result<LogHandle, TelemetryError> {
+    let colour = io::stderr().is_terminal();
+    let (subscriber, handle) = subscriber(logging, io::stderr, colour);
+    subscriber
+        .try_init()
+        .map_err(|source| TelemetryError { action: "open", source: source.into() })?;
+    Ok(handle)
+}
+
+// === impl LogHandle ===
+
+impl LogHandle {
+    /// Applies another verbosity. The format stays what it was.
+    pub fn apply(&self, logging: &Logging) -> Result<(), TelemetryError> {
+        self.0
+            .reload(filter(logging))
+            .map_err(|source| TelemetryError { action: "change", source: source.into() })
+    }
+}
+
+fn subscriber<W>(
+    logging: &Logging,
+    writer: W,
+    colour: bool,
+) -> (impl Subscriber + Send + Sync + 'static, LogHandle)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(filter(logging));
+    let subscriber =
+        tracing_subscriber::registry().with(filter).with(lines(logging.format, writer, colour));
+    (subscriber, LogHandle(handle))
+}
+
+fn lines<S, W>(format: LogFormat, writer: W, colour: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Text => lines.with_ansi(colour).boxed(),
+        LogFormat::Json => lines.event_format(json::Json::default()).boxed(),
+    }
+}
+
+fn filter(logging: &Logging) -> Filter {
+    let logging = logging.clone();
+    FilterFn::new(Box::new(move |metadata| {
+        *metadata.level() <= most(&logging, metadata.target(), metadata.file())
+    }))
+}
+
+/// The most detailed level that is logged for events of a target in a source file.
+fn most(logging: &Logging, target: &str, file: Option<&str>) -> LevelFilter {
+    let of_file = file.and_then(|file| {
+        let items = logging.vmodule.iter();
+        items.filter(|(pattern, _)| names(pattern, file)).map(|(_, verbosity)| *verbosity).next()
+    });
+    if target == MUTED && of_file.is_none() {
+        return LevelFilter::OFF;
+    }
+    let verbosity = of_file.unwrap_or(logging.verbosity);
+    let own = target.split("::").next().is_some_and(|name| OWN.contains(&name));
+    let level = match (own, verbosity) {
+        (true, 0..=1) | (false, 4..=5) => Level::INFO,
+        (true, 2..=3) | (false, 6..=7) => Level::DEBUG,
+        (true, _) | (false, 8..) => Level::TRACE,
+        (false, _) => Level::WARN,
+    };
+    level.into()
+}
+
+/// Whether a pattern names a source file: by its name without extension, or by its whole path if
+/// the pattern has a slash.
+fn names(pattern: &str, file: &str) -> bool {
+    let path = file.strip_suffix(".rs").unwrap_or(file);
+    let name =
+        if pattern.contains('/') { path } else { path.rsplit('/').next().unwrap_or_default() };
+    glob(pattern.as_bytes(), name.as_bytes())
+}
+
+/// `*` is any text, `?` any one character.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => (0..=text.len()).any(|skip| glob(rest, &text[skip..])),
+        ([b'?', pattern @ ..], [_, text @ ..]) => glob(pattern, text),
+        ([a, pattern @ ..], [b, text @ ..]) => a == b && glob(pattern, text),
+        _ => false,
+    }
+}
