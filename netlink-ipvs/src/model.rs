@@ -333,7 +333,8 @@ pub enum Forwarding {
     /// Network address translation (`-m`).
     #[default]
     Masquerade,
-    /// Delivered to this host itself (`IP_VS_CONN_F_LOCALNODE`); the kernel chooses it.
+    /// Delivered to this host itself (`IP_VS_CONN_F_LOCALNODE`). The kernel does not choose it
+    /// by itself (6.1): an address of this host keeps the method that it was added with.
     LocalNode,
     /// Encapsulated (`-i`).
     Tunnel(Tunnel),

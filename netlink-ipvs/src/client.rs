@@ -1,0 +1,365 @@
+//! The socket: the only file of this crate that talks to the kernel, beside the reader of
+//! `/proc` in [`crate::table`].
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use netlink_packet_generic::constants::CTRL_ATTR_FAMILY_ID;
+use netlink_sys::protocols::NETLINK_GENERIC;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, sockopt};
+
+use crate::batch::{Batch, Limits, Report};
+use crate::dump::{Dump, End};
+use crate::error::{Cause, Operation};
+use crate::frame::{self, Attributes, Content, Malformed};
+use crate::wire::cmd;
+use crate::{
+    Command, Error, Info, RealServerEntry, Timeouts, VirtualServerEntry, VirtualServerKey, decode,
+    encode,
+};
+
+/// At least what the kernel fills into one datagram of a dump (32 KiB).
+const DATAGRAM: usize = 64 << 10;
+/// What one error reply may take of the receive buffer, overhead included: 832 bytes measured
+/// without a text.
+const REPLY_COST: usize = 2 << 10;
+/// How often an interrupted dump is asked for.
+const DUMP_ATTEMPTS: u32 = 8;
+
+/// A blocking connection to the IPVS of one network namespace: the one that the calling thread
+/// was in when it was opened.
+///
+/// Changes and dumps need `CAP_NET_ADMIN` in the user namespace of that network namespace.
+/// Calls take as long as the kernel works: from an async runtime, use a thread of its own.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+    family_id: u16,
+    sequence: u32,
+    batch: Batch,
+    request: Vec<u8>,
+    datagram: Vec<u8>,
+}
+
+/// Settings of a [`Client`]; the defaults are right unless you measured otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Receive buffer of the socket in bytes (`SO_RCVBUFFORCE`, or `SO_RCVBUF` up to
+    /// `net.core.rmem_max` where that is not permitted). Default 8 MiB.
+    pub receive_buffer: usize,
+    /// Send buffer of the socket in bytes, in the same way. Default 1 MiB.
+    pub send_buffer: usize,
+    /// How long to wait for a reply. The kernel answers within the send, so that this ends only
+    /// what should not happen. Default 10 seconds.
+    pub receive_timeout: Duration,
+    /// How much goes into one send. Default: 64 KiB and at most 512 commands, less where the
+    /// buffers got smaller than asked for.
+    pub limits: Option<Limits>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            receive_buffer: 8 << 20,
+            send_buffer: 1 << 20,
+            receive_timeout: Duration::from_secs(10),
+            limits: None,
+        }
+    }
+}
+
+impl Client {
+    /// Opens a socket and finds IPVS in the kernel, which loads its module if it can.
+    ///
+    /// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) where the kernel has no IPVS.
+    pub fn open() -> Result<Self, Error> {
+        Self::open_with(&Options::default())
+    }
+
+    /// As [`Client::open`], with other settings.
+    pub fn open_with(options: &Options) -> Result<Self, Error> {
+        let failed = |error: &io::Error| Error::new(Operation::Open, system(error));
+        let socket = connect(options).map_err(|error| failed(&error))?;
+        let limits = options.limits.unwrap_or_else(|| limits_of(&socket));
+        let mut client = Self {
+            socket,
+            family_id: 0,
+            sequence: 0,
+            batch: Batch::new(0, limits),
+            request: Vec::with_capacity(256),
+            datagram: Vec::with_capacity(DATAGRAM),
+        };
+        client.family_id = client.find_family()?;
+        client.batch = Batch::new(client.family_id, limits);
+        Ok(client)
+    }
+
+    /// The id that this kernel gave to the IPVS family (`nlmsg_type` of its messages).
+    pub fn family_id(&self) -> u16 {
+        self.family_id
+    }
+
+    /// Version of IPVS and size of its connection table.
+    pub fn info(&mut self) -> Result<Info, Error> {
+        self.ask(
+            Operation::GetInfo,
+            |out, family, sequence| encode::get(out, family, sequence, cmd::GET_INFO),
+            |attributes| decode::info(attributes).map(Some),
+        )
+    }
+
+    /// The timeouts of connections.
+    pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        self.ask(
+            Operation::GetTimeouts,
+            |out, family, sequence| encode::get(out, family, sequence, cmd::GET_CONFIG),
+            |attributes| decode::timeouts(attributes).map(Some),
+        )
+    }
+
+    /// All virtual servers, in the kernel's order (that of its hash table).
+    ///
+    /// Entries that the model cannot say (a protocol other than TCP, UDP and SCTP) are left out.
+    /// The kernel dumps in pieces of some 80 entries and does not tell when another program
+    /// adds or deletes between two pieces: then an entry can be missing or come twice.
+    pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, Error> {
+        self.dump(
+            Operation::DumpVirtualServers,
+            encode::dump_virtual_servers,
+            decode::virtual_server,
+        )
+    }
+
+    /// One virtual server; [`NotFound`](crate::ErrorKind::NotFound) if it is not there.
+    pub fn virtual_server(&mut self, key: VirtualServerKey) -> Result<VirtualServerEntry, Error> {
+        self.ask(
+            Operation::GetVirtualServer(key),
+            |out, family, sequence| encode::get_virtual_server(out, family, sequence, &key),
+            decode::virtual_server,
+        )
+    }
+
+    /// All real servers of a virtual server, the last added first.
+    ///
+    /// A virtual server that is not there has none: the kernel reports no error.
+    pub fn real_servers(&mut self, key: VirtualServerKey) -> Result<Vec<RealServerEntry>, Error> {
+        self.dump(
+            Operation::DumpRealServers(key),
+            |out, family, sequence| encode::dump_real_servers(out, family, sequence, &key),
+            |attributes| decode::real_server(attributes, key.family()),
+        )
+    }
+
+    /// Carries out commands in order, hundreds per system call, and goes on after failures.
+    ///
+    /// `commands` is pulled only as far as the next send needs, so that it may be computed on
+    /// the way.
+    pub fn execute<I>(&mut self, commands: I) -> Report
+    where
+        I: IntoIterator<Item = Command>,
+    {
+        let mut report = Report::default();
+        let mut commands = commands.into_iter().fuse();
+        loop {
+            self.batch.clear(self.sequence);
+            while self.batch.has_room()
+                && let Some(command) = commands.next()
+            {
+                self.batch.push(command);
+            }
+            if self.batch.is_empty() {
+                return report;
+            }
+            self.sequence = self.sequence.wrapping_add(self.batch.len() as u32);
+            self.exchange_batch(&mut report);
+            self.batch.conclude(&mut report);
+        }
+    }
+
+    /// Carries out one command.
+    pub fn run(&mut self, command: Command) -> Result<(), Error> {
+        let mut report = self.execute([command]);
+        match report.failed.pop() {
+            Some((_, error)) => Err(error),
+            None if report.uncertain.is_empty() => Ok(()),
+            None => Err(self.batch.uncertain_error(command)),
+        }
+    }
+
+    fn exchange_batch(&mut self, report: &mut Report) {
+        report.sends += 1;
+        let bytes = self.batch.bytes();
+        report.bytes += bytes.len();
+        if let Err(error) = send(&self.socket, bytes) {
+            self.batch.not_sent(errno(&error));
+            return;
+        }
+        let mut wait = RecvFlags::empty();
+        loop {
+            report.receives += 1;
+            match receive(&self.socket, &mut self.datagram, wait) {
+                Ok(()) if self.batch.absorb(&self.datagram) => return,
+                Ok(()) => {}
+                Err(error) => {
+                    let errno = errno(&error);
+                    if wait == RecvFlags::empty() {
+                        self.batch.lost_replies(errno);
+                    }
+                    if errno != Errno::NOBUFS {
+                        return;
+                    }
+                    // The kernel finished the batch before: what arrived is in the buffer.
+                    wait = RecvFlags::DONTWAIT;
+                }
+            }
+        }
+    }
+
+    fn find_family(&mut self) -> Result<u16, Error> {
+        self.ask(
+            Operation::FindFamily,
+            |out, _, sequence| encode::get_family(out, sequence),
+            |attributes| match attributes.find(CTRL_ATTR_FAMILY_ID)? {
+                Some(&[low, high]) => Ok(Some(u16::from_ne_bytes([low, high]))),
+                _ => Err(Malformed("family id")),
+            },
+        )
+    }
+
+    /// Sends a request that has one message as its answer.
+    fn ask<T>(
+        &mut self,
+        operation: Operation,
+        request: impl Fn(&mut Vec<u8>, u16, u32),
+        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<T, Error> {
+        let failed = |cause| Error::new(operation, cause);
+        let sequence = self.send_request(request).map_err(|error| failed(system(&error)))?;
+        loop {
+            receive(&self.socket, &mut self.datagram, RecvFlags::empty())
+                .map_err(|error| failed(system(&error)))?;
+            let flow = frame::messages(&self.datagram, |message| match message.content {
+                _ if message.sequence != sequence => ControlFlow::Continue(()),
+                Content::Data(attributes) => ControlFlow::Break(match decode(attributes) {
+                    Ok(Some(value)) => Ok(value),
+                    Ok(None) => Err(Cause::Malformed("entry: it says what this library cannot")),
+                    Err(Malformed(what)) => Err(Cause::Malformed(what)),
+                }),
+                Content::Reply(reply) | Content::Done(reply) => {
+                    ControlFlow::Break(Err(Cause::Refused(
+                        Errno::from_raw_os_error(reply.errno),
+                        reply.text.map(Into::into),
+                    )))
+                }
+            });
+            match flow {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(answer)) => return answer.map_err(failed),
+                Err(Malformed(what)) => return Err(failed(Cause::Malformed(what))),
+            }
+        }
+    }
+
+    /// Sends a request that has any number of messages as its answer; again if interrupted.
+    fn dump<T>(
+        &mut self,
+        operation: Operation,
+        request: impl Fn(&mut Vec<u8>, u16, u32),
+        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>, Error> {
+        let failed = |cause| Error::new(operation, cause);
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.send_request(&request).map_err(|error| failed(system(&error)))?;
+            let mut dump = Dump::new(sequence);
+            let end = loop {
+                match receive(&self.socket, &mut self.datagram, RecvFlags::empty()) {
+                    Ok(()) => {
+                        if let Some(end) = dump.absorb(&self.datagram, &decode) {
+                            break end;
+                        }
+                    }
+                    Err(error) if errno(&error) == Errno::NOBUFS => dump.lost(),
+                    Err(error) => return Err(failed(system(&error))),
+                }
+            };
+            match end {
+                End::Complete(entries) => return Ok(entries),
+                End::Interrupted => {}
+                End::Failed(cause) => return Err(failed(cause)),
+            }
+        }
+        Err(failed(Cause::Interrupted(DUMP_ATTEMPTS)))
+    }
+
+    fn send_request(&mut self, request: impl Fn(&mut Vec<u8>, u16, u32)) -> io::Result<u32> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        self.request.clear();
+        request(&mut self.request, self.family_id, sequence);
+        send(&self.socket, &self.request)?;
+        Ok(sequence)
+    }
+}
+
+fn connect(options: &Options) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_GENERIC)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?; // to the kernel, and nobody else's messages
+    // Both only make error replies better (since Linux 4.12 and 4.3).
+    let _ = socket.set_ext_ack(true);
+    let _ = socket.set_cap_ack(true);
+    if sockopt::set_socket_recv_buffer_size_force(&socket, options.receive_buffer).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, options.receive_buffer)?;
+    }
+    if sockopt::set_socket_send_buffer_size_force(&socket, options.send_buffer).is_err() {
+        sockopt::set_socket_send_buffer_size(&socket, options.send_buffer)?;
+    }
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(options.receive_timeout))?;
+    Ok(socket)
+}
+
+/// Sends must fit the send buffer, and the replies must fit if all commands fail.
+fn limits_of(socket: &Socket) -> Limits {
+    let mut limits = Limits::default();
+    if let Ok(size) = sockopt::socket_send_buffer_size(socket) {
+        limits.bytes = limits.bytes.min(size / 2);
+    }
+    if let Ok(size) = sockopt::socket_recv_buffer_size(socket) {
+        limits.commands = limits.commands.min(size / REPLY_COST);
+    }
+    limits
+}
+
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        match socket.send(bytes, 0) {
+            Ok(_) => return Ok(()), // netlink takes a datagram whole or not at all
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn receive(socket: &Socket, datagram: &mut Vec<u8>, flags: RecvFlags) -> io::Result<()> {
+    loop {
+        datagram.clear();
+        let flags = flags | RecvFlags::TRUNC;
+        match socket.recv(datagram, flags.bits().cast_signed()) {
+            Ok(length) if length > datagram.len() => return Err(Errno::MSGSIZE.into()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn system(error: &io::Error) -> Cause {
+    Cause::System(errno(error))
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,618 @@
+//! Against a real kernel, with ipvsadm(8) as the other reader and writer.
+//!
+//! Every test runs in a network namespace of its own: the test's process starts itself again
+//! under `unshare --net`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command as Process;
+
+use netlink_ipvs::message::{IpvsAttribute, IpvsAttributes, IpvsMessage, ServiceAttribute};
+use netlink_ipvs::{
+    Client, Command, ErrorKind, Family, Flags, Forwarding, Limits, Options, Protocol, RealServer,
+    RealServerConfig, RealServerKey, Stats, TableKey, Timeouts, Tunnel, VirtualServer,
+    VirtualServerConfig, VirtualServerKey, read_table,
+};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_generic::GenlMessage;
+use netlink_sys::protocols::NETLINK_GENERIC;
+use netlink_sys::{Socket, SocketAddr};
+
+/// Runs `body` in a new network namespace, with loopback up; `via` are words before the test's
+/// own command line.
+fn in_namespace(test: &str, via: &[&str], body: impl FnOnce()) {
+    const INSIDE: &str = "PROXIER_TEST_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let script = format!("ip link set lo up && exec {} \"$0\" \"$@\"", via.join(" "));
+    let status = Process::new("unshare")
+        .args(["--net", "sh", "-c", &script])
+        .arg(env::current_exe().unwrap())
+        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespace: {status}");
+}
+
+fn ipvsadm(arguments: &str) -> String {
+    let output = Process::new("ipvsadm").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ipvsadm {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// `ipvsadm -Sn`: sorted, as the kernel's order is that of a hash table.
+fn saved() -> BTreeSet<String> {
+    ipvsadm("-Sn").lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn lines(text: &[&str]) -> BTreeSet<String> {
+    text.iter().map(|line| (*line).to_owned()).collect()
+}
+
+fn key(address: &str, port: u16, protocol: Protocol) -> VirtualServerKey {
+    VirtualServerKey::new(address.parse().unwrap(), port, protocol)
+}
+
+fn tcp(port: u16) -> VirtualServerKey {
+    key("10.96.0.1", port, Protocol::Tcp)
+}
+
+const fn mark(mark: u32, family: Family) -> VirtualServerKey {
+    VirtualServerKey::FirewallMark { mark, family }
+}
+
+fn server(key: VirtualServerKey, scheduler: &str) -> VirtualServer {
+    let config = VirtualServerConfig::new(scheduler.parse().unwrap(), key.family());
+    VirtualServer { key, config }
+}
+
+fn real(address: &str, port: u16, forwarding: Forwarding, weight: u32) -> RealServer {
+    RealServer {
+        key: RealServerKey::new(address.parse().unwrap(), port),
+        config: RealServerConfig { forwarding, ..RealServerConfig::masquerade(weight) },
+    }
+}
+
+/// The `index`th of many real servers.
+fn numbered(index: u32) -> RealServer {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 128, 0, 0).to_bits() + index);
+    let key = RealServerKey::new(address.into(), 8080);
+    RealServer { key, config: RealServerConfig::masquerade(1) }
+}
+
+fn numbered_virtual(index: u32) -> VirtualServer {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 64, 0, 0).to_bits() + index);
+    server(VirtualServerKey::new(address.into(), 80, Protocol::Tcp), "rr")
+}
+
+fn virtual_servers(client: &mut Client) -> Vec<VirtualServer> {
+    let mut servers: Vec<_> =
+        client.virtual_servers().unwrap().iter().map(|entry| entry.server).collect();
+    servers.sort();
+    servers
+}
+
+fn real_servers(client: &mut Client, key: VirtualServerKey) -> Vec<RealServer> {
+    let mut servers: Vec<_> =
+        client.real_servers(key).unwrap().iter().map(|entry| entry.server).collect();
+    servers.sort();
+    servers
+}
+
+/// Every scheduler, flag, kind of key and engine, and the line that ipvsadm writes for it.
+fn every_virtual_server() -> Vec<(VirtualServer, &'static str)> {
+    let with = |key, scheduler, change: fn(&mut VirtualServerConfig)| {
+        let mut server = server(key, scheduler);
+        change(&mut server.config);
+        server
+    };
+    let persist = |timeout, prefix_len| {
+        move |config: &mut VirtualServerConfig| {
+            config.flags = config.flags | Flags::PERSISTENT;
+            config.timeout = timeout;
+            config.prefix_len = prefix_len;
+        }
+    };
+    let mut all: Vec<_> = [
+        (1, "rr", "-A -t 10.96.0.1:1 -s rr"),
+        (2, "wrr", "-A -t 10.96.0.1:2 -s wrr"),
+        (3, "lc", "-A -t 10.96.0.1:3 -s lc"),
+        (4, "wlc", "-A -t 10.96.0.1:4 -s wlc"),
+        (5, "lblc", "-A -t 10.96.0.1:5 -s lblc"),
+        (6, "lblcr", "-A -t 10.96.0.1:6 -s lblcr"),
+        (7, "dh", "-A -t 10.96.0.1:7 -s dh"),
+        (8, "sh", "-A -t 10.96.0.1:8 -s sh"),
+        (9, "sed", "-A -t 10.96.0.1:9 -s sed"),
+        (10, "nq", "-A -t 10.96.0.1:10 -s nq"),
+        (11, "fo", "-A -t 10.96.0.1:11 -s fo"),
+        (12, "ovf", "-A -t 10.96.0.1:12 -s ovf"),
+        (13, "mh", "-A -t 10.96.0.1:13 -s mh"),
+    ]
+    .map(|(port, scheduler, line)| (server(tcp(port), scheduler), line))
+    .to_vec();
+    let sched_flags = |config: &mut VirtualServerConfig| {
+        config.flags = Flags::SCHED1 | Flags::SCHED2;
+    };
+    let one_packet = |config: &mut VirtualServerConfig| config.flags = Flags::ONE_PACKET;
+    let mut sip = server(key("10.96.0.1", 5060, Protocol::Udp), "rr");
+    persist(60, 32)(&mut sip.config);
+    sip.config.persistence_engine = Some("sip".parse().unwrap());
+    let mut v4_net = server(tcp(20), "rr");
+    persist(10_800, 24)(&mut v4_net.config);
+    let mut any_port = server(tcp(0), "rr");
+    persist(360, 32)(&mut any_port.config);
+    let mut v6_net = server(key("fd00::1", 80, Protocol::Tcp), "wlc");
+    persist(600, 64)(&mut v6_net.config);
+    let mut v6_mark = server(mark(8, Family::Ipv6), "rr");
+    persist(300, 128)(&mut v6_mark.config);
+    all.extend([
+        (with(tcp(21), "sh", sched_flags), "-A -t 10.96.0.1:21 -s sh -b sh-fallback,sh-port"),
+        (with(tcp(22), "mh", sched_flags), "-A -t 10.96.0.1:22 -s mh -b mh-fallback,mh-port"),
+        (with(tcp(23), "rr", |c| c.flags = Flags::SCHED3), "-A -t 10.96.0.1:23 -s rr -b flag-3"),
+        (
+            with(key("10.96.0.1", 53, Protocol::Udp), "rr", one_packet),
+            "-A -u 10.96.0.1:53 -s rr -o",
+        ),
+        (sip, "-A -u 10.96.0.1:5060 -s rr -p 60 --pe sip"),
+        (v4_net, "-A -t 10.96.0.1:20 -s rr -p 10800 -M 255.255.255.0"),
+        (any_port, "-A -t 10.96.0.1:0 -s rr -p 360"),
+        (v6_net, "-A -t [fd00::1]:80 -s wlc -p 600 -M 64"),
+        (server(key("fd00::1", 53, Protocol::Udp), "rr"), "-A -u [fd00::1]:53 -s rr"),
+        (
+            server(key("10.96.0.1", 7000, Protocol::Sctp), "rr"),
+            "-A --sctp-service 10.96.0.1:7000 -s rr",
+        ),
+        (
+            server(key("fd00::1", 7000, Protocol::Sctp), "rr"),
+            "-A --sctp-service [fd00::1]:7000 -s rr",
+        ),
+        (server(mark(7, Family::Ipv4), "wlc"), "-A -f 7 -s wlc"),
+        (v6_mark, "-A -f 8 -6 -s rr -p 300"),
+    ]);
+    all
+}
+
+/// Every way of forwarding, and the line that ipvsadm writes for it below 10.96.0.1:80.
+fn every_real_server() -> Vec<(RealServer, &'static str)> {
+    let gue = |flags| Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags });
+    let gre = |flags| Forwarding::Tunnel(Tunnel::Gre { flags });
+    let mut limited = real("10.1.0.9", 80, Forwarding::Direct, 1);
+    limited.config.upper_threshold = 1000;
+    limited.config.lower_threshold = 10;
+    vec![
+        (real("10.1.0.1", 8080, Forwarding::Masquerade, 1), "-r 10.1.0.1:8080 -m -w 1"),
+        (real("10.1.0.2", 80, Forwarding::Masquerade, 0), "-r 10.1.0.2:80 -m -w 0"),
+        (real("10.1.0.3", 80, Forwarding::Direct, 65_535), "-r 10.1.0.3:80 -g -w 65535"),
+        (
+            real("10.1.0.4", 80, Forwarding::Tunnel(Tunnel::Ipip), 1),
+            "-r 10.1.0.4:80 -i -w 1 --tun-type ipip",
+        ),
+        (
+            real("10.1.0.5", 80, gue(0), 1),
+            "-r 10.1.0.5:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum",
+        ),
+        (
+            real("10.1.0.6", 80, gue(1), 1),
+            "-r 10.1.0.6:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum",
+        ),
+        (
+            real("10.1.0.7", 80, gue(2), 1),
+            "-r 10.1.0.7:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum",
+        ),
+        (real("10.1.0.8", 80, gre(1), 1), "-r 10.1.0.8:80 -i -w 1 --tun-type gre --tun-csum"),
+        (limited, "-r 10.1.0.9:80 -g -w 1"), // -S does not say the thresholds
+        (
+            real("fd00::a", 80, Forwarding::Tunnel(Tunnel::Ipip), 1),
+            "-r [fd00::a]:80 -i -w 1 --tun-type ipip",
+        ),
+        // An address of this host: the kernel keeps the method it was given.
+        (real("127.0.0.1", 80, Forwarding::Masquerade, 1), "-r 127.0.0.1:80 -m -w 1"),
+    ]
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn info_and_timeouts() {
+    in_namespace("info_and_timeouts", &[], || {
+        let mut client = Client::open().unwrap();
+        let info = client.info().unwrap();
+        let expected = format!(
+            "IP Virtual Server version {}.{}.{} (size={})\n",
+            info.version.0, info.version.1, info.version.2, info.connection_table_size
+        );
+        assert!(ipvsadm("-Ln").starts_with(&expected), "{info:?}");
+
+        ipvsadm("--set 901 121 301");
+        let set = Timeouts { tcp: 901, tcp_fin: 121, udp: 301 };
+        assert_eq!(client.timeouts().unwrap(), set);
+        client.run(Command::SetTimeouts(Timeouts { tcp: 77, tcp_fin: 0, udp: 33 })).unwrap();
+        assert_eq!(ipvsadm("-Ln --timeout"), "Timeout (tcp tcpfin udp): 77 121 33\n");
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn every_virtual_server_is_read_alike_by_ipvsadm_and_by_us() {
+    in_namespace("every_virtual_server_is_read_alike_by_ipvsadm_and_by_us", &[], || {
+        let mut client = Client::open().unwrap();
+        let all = every_virtual_server();
+        let expected: BTreeSet<_> = all.iter().map(|(_, line)| (*line).to_owned()).collect();
+        let mut servers: Vec<_> = all.iter().map(|(server, _)| *server).collect();
+        servers.sort();
+
+        let report = client.execute(servers.iter().copied().map(Command::AddVirtualServer));
+        assert!(report.is_success(), "{report:?}");
+        assert_eq!(report.sends, 1);
+        assert_eq!(saved(), expected);
+        assert_eq!(virtual_servers(&mut client), servers);
+        for server in &servers {
+            assert_eq!(client.virtual_server(server.key).unwrap().server, *server);
+        }
+
+        // The other direction: made by ipvsadm, read by us.
+        client.run(Command::Flush).unwrap();
+        assert_eq!(client.virtual_servers().unwrap(), []);
+        for (_, line) in all {
+            // ipvsadm cannot be told the third scheduler flag by its number.
+            ipvsadm(line.trim_end_matches(" -b flag-3"));
+        }
+        for server in &mut servers {
+            if server.config.flags == Flags::SCHED3 {
+                server.config.flags = Flags::NONE;
+            }
+        }
+        assert_eq!(virtual_servers(&mut client), servers);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn every_real_server_is_read_alike_by_ipvsadm_and_by_us() {
+    in_namespace("every_real_server_is_read_alike_by_ipvsadm_and_by_us", &[], || {
+        let mut client = Client::open().unwrap();
+        let all = every_real_server();
+        let mut servers: Vec<_> = all.iter().map(|(server, _)| *server).collect();
+        servers.sort();
+        let mut expected = lines(&["-A -t 10.96.0.1:80 -s rr"]);
+        expected.extend(all.iter().map(|(_, line)| format!("-a -t 10.96.0.1:80 {line}")));
+
+        client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
+        let report =
+            client.execute(servers.iter().map(|real| Command::AddRealServer(tcp(80), *real)));
+        assert!(report.is_success(), "{report:?}");
+        assert_eq!(saved(), expected);
+        assert_eq!(real_servers(&mut client, tcp(80)), servers);
+        let thresholds = ipvsadm("-Ln --thresholds");
+        let limited = thresholds.lines().find(|line| line.contains("10.1.0.9:80")).unwrap();
+        let numbers: Vec<_> = limited.split_whitespace().skip(2).collect();
+        assert_eq!(numbers, ["1000", "10", "0", "0"]);
+
+        client.run(Command::Flush).unwrap();
+        ipvsadm("-A -t 10.96.0.1:80 -s rr");
+        for (server, line) in &all {
+            let thresholds = match server.config.upper_threshold {
+                0 => "",
+                _ => " -x 1000 -y 10",
+            };
+            ipvsadm(&format!("-a -t 10.96.0.1:80 {line}{thresholds}"));
+        }
+        assert_eq!(real_servers(&mut client, tcp(80)), servers);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn methods_that_ipvsadm_cannot_set() {
+    in_namespace("methods_that_ipvsadm_cannot_set", &[], || {
+        let mut client = Client::open().unwrap();
+        client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
+        let servers = [
+            real("10.1.0.1", 80, Forwarding::LocalNode, 1),
+            real("10.1.0.2", 80, Forwarding::Bypass, 1),
+        ];
+        for server in servers {
+            client.run(Command::AddRealServer(tcp(80), server)).unwrap();
+        }
+        assert_eq!(real_servers(&mut client, tcp(80)), servers);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn changes_and_deletions() {
+    in_namespace("changes_and_deletions", &[], || {
+        let mut client = Client::open().unwrap();
+        let fwm = mark(9, Family::Ipv4);
+        let real_v6 = real("fd00::2", 80, Forwarding::Masquerade, 4);
+        let v6 = key("fd00::1", 80, Protocol::Tcp);
+        let mut changed = server(tcp(80), "wlc");
+        changed.config.flags = Flags::PERSISTENT;
+        changed.config.timeout = 30;
+        let report = client.execute([
+            Command::AddVirtualServer(server(tcp(80), "rr")),
+            Command::AddRealServer(tcp(80), numbered(1)),
+            Command::AddRealServer(tcp(80), numbered(2)),
+            Command::AddVirtualServer(server(fwm, "rr")),
+            Command::AddRealServer(fwm, numbered(3)),
+            Command::AddVirtualServer(server(v6, "rr")),
+            Command::AddRealServer(v6, real_v6),
+            Command::SetVirtualServer(changed),
+            Command::SetRealServer(
+                tcp(80),
+                RealServer { config: RealServerConfig::masquerade(0), ..numbered(1) },
+            ),
+            Command::DeleteRealServer(tcp(80), numbered(2).key),
+            Command::DeleteRealServer(v6, real_v6.key),
+            Command::Zero(Some(tcp(80))),
+            Command::Zero(None),
+            Command::DeleteVirtualServer(fwm),
+        ]);
+        assert!(report.is_success(), "{report:?}");
+        assert_eq!(
+            saved(),
+            lines(&[
+                "-A -t 10.96.0.1:80 -s wlc -p 30",
+                "-a -t 10.96.0.1:80 -r 10.128.0.1:8080 -m -w 0",
+                "-A -t [fd00::1]:80 -s rr",
+            ])
+        );
+        let entry = client.virtual_server(tcp(80)).unwrap();
+        assert_eq!(entry.stats, Stats::default());
+        client.run(Command::Flush).unwrap();
+        assert_eq!(saved(), lines(&[]));
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn errors_say_what_the_matter_is() {
+    in_namespace("errors_say_what_the_matter_is", &[], || {
+        let mut client = Client::open().unwrap();
+        client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
+        client.run(Command::AddRealServer(tcp(80), numbered(1))).unwrap();
+        let mut no_engine = server(tcp(81), "rr");
+        no_engine.config.flags = Flags::PERSISTENT;
+        no_engine.config.persistence_engine = Some("nosuch".parse().unwrap());
+        let mut too_heavy = numbered(3);
+        too_heavy.config.weight = u32::MAX;
+        let mut thresholds_crossed = numbered(3);
+        thresholds_crossed.config.upper_threshold = 1;
+        thresholds_crossed.config.lower_threshold = 2;
+        let other_family = real("fd00::7", 80, Forwarding::Masquerade, 1);
+        for (command, kind) in [
+            (Command::AddVirtualServer(server(tcp(80), "rr")), ErrorKind::Exists),
+            (Command::AddRealServer(tcp(80), numbered(1)), ErrorKind::Exists),
+            (Command::SetVirtualServer(server(tcp(81), "rr")), ErrorKind::NotFound),
+            (Command::DeleteVirtualServer(tcp(81)), ErrorKind::NotFound),
+            (Command::AddRealServer(tcp(81), numbered(1)), ErrorKind::NotFound),
+            (Command::SetRealServer(tcp(80), numbered(2)), ErrorKind::NotFound),
+            (Command::DeleteRealServer(tcp(80), numbered(2).key), ErrorKind::NotFound),
+            (Command::Zero(Some(tcp(81))), ErrorKind::NotFound),
+            (Command::AddVirtualServer(server(tcp(81), "nosuch")), ErrorKind::Unsupported),
+            (Command::SetVirtualServer(server(tcp(80), "nosuch")), ErrorKind::Unsupported),
+            (Command::AddVirtualServer(no_engine), ErrorKind::Unsupported),
+            (Command::AddRealServer(tcp(80), too_heavy), ErrorKind::Invalid),
+            (Command::AddRealServer(tcp(80), thresholds_crossed), ErrorKind::Invalid),
+            (Command::AddRealServer(tcp(80), other_family), ErrorKind::Invalid),
+        ] {
+            let error = client.run(command).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}: {:?}", error.errno());
+            assert_eq!(error.command(), Some(&command));
+        }
+        let error = client.virtual_server(tcp(81)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(client.real_servers(tcp(81)).unwrap(), [], "the kernel reports no error");
+        assert_eq!(
+            saved(),
+            lines(&["-A -t 10.96.0.1:80 -s rr", "-a -t 10.96.0.1:80 -r 10.128.0.1:8080 -m -w 1",])
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn without_the_capability() {
+    let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all"];
+    in_namespace("without_the_capability", &as_nobody, || {
+        // The module may have to be loaded, which needs no privilege.
+        let mut client = Client::open().unwrap();
+        let error = client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoPermission);
+        let report = client.execute((1..=300).map(|port| Command::DeleteVirtualServer(tcp(port))));
+        assert_eq!(report.failed.len(), 300);
+        assert!(report.uncertain.is_empty());
+        assert_eq!(client.virtual_servers().unwrap_err().kind(), ErrorKind::NoPermission);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn of_20_000_commands_each_failure_is_matched_to_its_own() {
+    in_namespace("of_20_000_commands_each_failure_is_matched_to_its_own", &[], || {
+        const COUNT: u32 = 20_000;
+        let mut client = Client::open().unwrap();
+        // Every 7th command deletes what is not there, every 11th adds what is.
+        let command = |index: u32| match index {
+            0 => Command::AddVirtualServer(numbered_virtual(0)),
+            _ if index.is_multiple_of(7) => {
+                Command::DeleteVirtualServer(numbered_virtual(COUNT + index).key)
+            }
+            _ if index.is_multiple_of(11) => Command::AddVirtualServer(numbered_virtual(0)),
+            _ => Command::AddVirtualServer(numbered_virtual(index)),
+        };
+        let report = client.execute((0..COUNT).map(command));
+        assert_eq!(report.sent, COUNT as usize);
+        assert!(report.sends < 50, "{} sends", report.sends);
+        assert_eq!(report.uncertain, []);
+        let expected: Vec<_> = (1..COUNT)
+            .filter_map(|index| match index {
+                _ if index.is_multiple_of(7) => Some((index as usize, ErrorKind::NotFound)),
+                _ if index.is_multiple_of(11) => Some((index as usize, ErrorKind::Exists)),
+                _ => None,
+            })
+            .collect();
+        let failed: Vec<_> =
+            report.failed.iter().map(|(index, error)| (*index, error.kind())).collect();
+        assert_eq!(failed, expected);
+        for (index, error) in &report.failed {
+            assert_eq!(error.command(), Some(&command(*index as u32)));
+        }
+        // The others were carried out, and a dump of many datagrams reads them all.
+        assert_eq!(client.virtual_servers().unwrap().len(), report.sent - failed.len());
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn large_tables_are_read_whole_and_alike_over_netlink_and_as_text() {
+    in_namespace("large_tables_are_read_whole_and_alike_over_netlink_and_as_text", &[], || {
+        let mut client = Client::open().unwrap();
+        let v6 = key("fd00::1", 80, Protocol::Tcp);
+        let mut odd = server(mark(7, Family::Ipv4), "wlc");
+        odd.config.flags = Flags::PERSISTENT;
+        odd.config.timeout = 60;
+        let mut ops = server(key("10.96.0.2", 53, Protocol::Udp), "wrr");
+        ops.config.flags = Flags::ONE_PACKET;
+        let add_real =
+            |index: u32| Command::AddRealServer(numbered_virtual(index % 500).key, numbered(index));
+        let commands = (0..500)
+            .map(|index| Command::AddVirtualServer(numbered_virtual(index)))
+            .chain((0..3000).map(add_real))
+            .chain(
+                (3000..5000)
+                    .map(|index| Command::AddRealServer(numbered_virtual(0).key, numbered(index))),
+            )
+            .chain([
+                Command::AddVirtualServer(server(v6, "rr")),
+                Command::AddRealServer(v6, real("fd00::7", 8080, Forwarding::Masquerade, 3)),
+                Command::AddVirtualServer(odd),
+                Command::AddRealServer(odd.key, real("10.1.0.1", 0, Forwarding::Direct, 2)),
+                Command::AddVirtualServer(ops),
+            ]);
+        let report = client.execute(commands);
+        assert!(report.is_success(), "{report:?}");
+
+        let mut over_netlink = BTreeSet::new();
+        let mut real_count = 0;
+        for entry in client.virtual_servers().unwrap() {
+            let server = entry.server;
+            let reals: BTreeSet<_> = client
+                .real_servers(server.key)
+                .unwrap()
+                .iter()
+                .map(|real| (real.server.key, real.server.config.weight))
+                .collect();
+            real_count += reals.len();
+            let key = match server.key {
+                VirtualServerKey::Address { address, port, protocol } => {
+                    TableKey::Address { address, port, protocol }
+                }
+                VirtualServerKey::FirewallMark { mark, .. } => TableKey::FirewallMark(mark),
+            };
+            let flags = server.config.flags;
+            over_netlink.insert((
+                key,
+                server.config.scheduler,
+                flags.contains(Flags::ONE_PACKET),
+                flags.contains(Flags::PERSISTENT),
+                reals,
+            ));
+        }
+        assert_eq!((over_netlink.len(), real_count), (503, 5002));
+        let as_text: BTreeSet<_> = read_table()
+            .unwrap()
+            .into_iter()
+            .map(|entry| {
+                let reals = entry.real_servers.iter().map(|real| (real.key, real.weight));
+                let reals: BTreeSet<_> = reals.collect();
+                (entry.key, entry.scheduler, entry.one_packet, entry.persistent, reals)
+            })
+            .collect();
+        assert_eq!(as_text, over_netlink);
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn lost_replies_are_uncertain_and_not_successes() {
+    in_namespace("lost_replies_are_uncertain_and_not_successes", &[], || {
+        const COUNT: usize = 500;
+        let mut client = Client::open_with(&Options {
+            receive_buffer: 2304,
+            limits: Some(Limits::default()),
+            ..Options::default()
+        })
+        .unwrap();
+        // Every second one fails: far more replies than fit.
+        let command = |index: usize| match index % 2 {
+            0 => Command::AddVirtualServer(numbered_virtual(index as u32)),
+            _ => Command::DeleteVirtualServer(tcp(index as u16)),
+        };
+        let report = client.execute((0..COUNT).map(command));
+        assert_eq!((report.sent, report.sends), (COUNT, 1));
+        assert!(!report.uncertain.is_empty());
+        let uncertain = |index| report.uncertain.iter().any(|range| range.contains(&index));
+        let failed = |index| report.failed.iter().any(|(at, _)| *at == index);
+        for index in 0..COUNT {
+            match index % 2 {
+                0 => assert!(!failed(index), "{index} was carried out"),
+                _ => assert!(failed(index) != uncertain(index), "{index} failed"),
+            }
+        }
+        // What the kernel did is there to be read, and the connection still works.
+        assert_eq!(client.virtual_servers().unwrap().len(), COUNT / 2);
+        client.run(Command::Flush).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn typed_messages_work_over_a_transport_of_ones_own() {
+    in_namespace("typed_messages_work_over_a_transport_of_ones_own", &[], || {
+        let mut client = Client::open().unwrap();
+        let family_id = client.family_id();
+        let mut socket = Socket::new(NETLINK_GENERIC).unwrap();
+        socket.bind_auto().unwrap();
+        socket.connect(&SocketAddr::new(0, 0)).unwrap();
+        let exchange = |message: IpvsMessage, flags: u16| {
+            let mut genl = GenlMessage::from_payload(message);
+            genl.set_resolved_family_id(family_id);
+            let mut request = NetlinkMessage::from(genl);
+            request.header.flags = NLM_F_REQUEST | flags;
+            request.finalize();
+            let mut bytes = vec![0; request.buffer_len()];
+            request.serialize(&mut bytes);
+            socket.send(&bytes, 0).unwrap();
+            let mut reply = Vec::with_capacity(8192);
+            socket.recv(&mut reply, 0).unwrap();
+            NetlinkMessage::<GenlMessage<IpvsMessage>>::deserialize(&reply).unwrap().payload
+        };
+        let wanted = server(tcp(80), "sed");
+        let ack = exchange(IpvsMessage::from(&Command::AddVirtualServer(wanted)), NLM_F_ACK);
+        assert!(matches!(ack, NetlinkPayload::Error(ref error) if error.code.is_none()));
+        let NetlinkPayload::InnerMessage(reply) =
+            exchange(IpvsMessage::get_virtual_server(&tcp(80)), 0)
+        else {
+            panic!("no virtual server");
+        };
+        assert_eq!(reply.payload.to_virtual_server().unwrap().server, wanted);
+
+        // A virtual server of a protocol that the model does not have does not hide the others.
+        let mut foreign = IpvsMessage::from(&Command::AddVirtualServer(server(tcp(81), "rr")));
+        if let IpvsAttributes::Common(attributes) = &mut foreign.attributes
+            && let IpvsAttribute::Service(service) = &mut attributes[0]
+        {
+            service[1] = ServiceAttribute::Protocol(50);
+        }
+        let ack = exchange(foreign, NLM_F_ACK);
+        assert!(matches!(ack, NetlinkPayload::Error(ref error) if error.code.is_none()), "{ack:?}");
+        assert_eq!(virtual_servers(&mut client), [wanted]);
+        let text: Vec<_> = read_table().unwrap().into_iter().map(|entry| entry.key).collect();
+        let address: IpAddr = "10.96.0.1".parse().unwrap();
+        assert_eq!(text, [TableKey::Address { address, port: 80, protocol: Protocol::Tcp }]);
+    });
+}
