@@ -96,7 +96,7 @@ fn lists_take_commas_and_repetition() {
     refused("--vmodule=a");
     let ips = parse("--node-address 10.0.0.1 --node-address=fd00::1,10.0.0.2").own.node_addresses;
     assert_eq!(ips.len(), 3);
-    assert_eq!(parse("--manifests a --manifests=-").own.manifests.len(), 2);
+    assert_eq!(parse("--manifests a --manifests -").own.manifests.len(), 2);
 }
 
 #[test]

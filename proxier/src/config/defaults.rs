@@ -7,6 +7,10 @@ use crate::value::{GoDuration, parse_ip, with_port};
 pub(super) const HEALTHZ_PORT: u16 = 10256;
 /// Port of the metrics server.
 pub(super) const METRICS_PORT: u16 = 10249;
+/// Requests a second to the API server.
+pub(super) const QPS: f32 = 5.0;
+/// Requests at once to the API server.
+pub(super) const BURST: i32 = 10;
 /// Bit of the packet mark that asks for masquerading (mark 0x4000).
 const MASQUERADE_BIT: i32 = 14;
 /// Keeps the kernel from killing the node's proxy first.
@@ -32,10 +36,10 @@ pub(super) fn apply(object: &mut KubeProxyConfiguration) {
     let client = &mut object.client_connection;
     text(&mut client.content_type, "application/vnd.kubernetes.protobuf");
     if client.qps == 0.0 {
-        client.qps = 5.0;
+        client.qps = QPS;
     }
     if client.burst == 0 {
-        client.burst = 10;
+        client.burst = BURST;
     }
 
     let iptables = &mut object.iptables;

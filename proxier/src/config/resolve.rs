@@ -11,7 +11,7 @@ use super::file::KubeProxyConfiguration;
 use super::validate::{FieldErrors, validate};
 use super::{
     ClientConnection, Config, ConfigError, Conntrack, DetectLocal, IpvsTimeouts, LogFormat,
-    Logging, NodePortAddresses, cluster_cidrs, gates, unused,
+    Logging, NodePortAddresses, cluster_cidrs, defaults, gates, unused,
 };
 use crate::args::Args;
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
@@ -63,9 +63,8 @@ pub(super) fn resolve(
         conntrack: conntrack(&object),
         bind_address: parse_ip(&object.bind_address).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         healthz_bind: socket_address(&object.healthz_bind_address),
-        metrics_bind: socket_address(&object.metrics_bind_address).unwrap_or_else(|| {
-            SocketAddr::from((Ipv4Addr::LOCALHOST, super::defaults::METRICS_PORT))
-        }),
+        metrics_bind: socket_address(&object.metrics_bind_address)
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, defaults::METRICS_PORT))),
         bind_address_hard_fail: object.bind_address_hard_fail,
         oom_score_adj: object.oom_score_adj.unwrap_or_default(),
         config_sync_period: object.config_sync_period.unsigned(),
@@ -84,8 +83,9 @@ fn client(args: &Args, object: &KubeProxyConfiguration) -> ClientConnection {
     ClientConnection {
         kubeconfig: kubeconfig.map(PathBuf::from),
         master: args.always.master.clone().filter(|url| !url.is_empty()),
-        qps: client.qps,
-        burst: unsigned(client.burst),
+        // Flags can still say 0 here, which is client-go's way to say its own defaults.
+        qps: if client.qps == 0.0 { defaults::QPS } else { client.qps },
+        burst: unsigned(if client.burst == 0 { defaults::BURST } else { client.burst }),
     }
 }
 

@@ -217,6 +217,14 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(nanos: i64) {
+            let duration = GoDuration::from_nanos(nanos);
+            proptest::prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+    }
+
     #[test]
     fn refuses_what_go_refuses() {
         for text in ["", "-", "30", "s", ".s", "1.2.3s", "30 s", "1d", "3000000h", "1h-5m", "5S"] {

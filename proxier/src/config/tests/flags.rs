@@ -144,6 +144,12 @@ fn addresses_and_deprecated_ports() {
 }
 
 #[test]
+fn no_requests_at_all_means_the_default() {
+    let client = with_flags("--kube-api-qps=0 --kube-api-burst=0").unwrap().client;
+    assert_eq!((client.qps, client.burst), (5.0, 10));
+}
+
+#[test]
 fn empty_lists_are_empty() {
     let config =
         with_flags("--nodeport-addresses= --ipvs-exclude-cidrs= --feature-gates=").unwrap();
