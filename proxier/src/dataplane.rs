@@ -8,9 +8,11 @@ mod contribution;
 mod desired;
 mod drain;
 pub mod firewall;
+pub mod leftovers;
 mod plan;
 pub mod render;
 pub mod sets;
+pub mod sysctls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The dataplane in the kernel.
 
 pub mod firewall;
+pub mod sysctl;
 
 use std::error::Error as StdError;
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use proxier::dataplane::firewall::{FirewallOptions, LocalDetector, Ruleset, ruleset};
+use proxier::dataplane::leftovers::{Leftovers, Scope};
 use proxier::dataplane::sets::{SetId, SetType};
 use proxier::kernel::firewall::{Firewall, Variant};
 
@@ -163,4 +164,72 @@ fn without_its_sets_the_kernel_refuses_the_rules_and_nothing_changes() {
     assert_eq!(error.kind(), proxier::kernel::firewall::ErrorKind::Unsupported, "{text}");
     assert!(text.contains("KUBE-LOOP-BACK"), "{text}");
     assert_eq!(firewall.observe_text(Family::Ipv4).unwrap(), None);
+}
+
+/// A node on which kube-proxy ran in iptables mode: taken over, then cleaned up.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/run"]
+fn a_node_in_iptables_mode_is_taken_over_and_cleaned_up() {
+    const OTHERS: &str = "*filter\n:KUBE-FIREWALL - [0:0]\n-A INPUT -j KUBE-FIREWALL\nCOMMIT\n\
+        *mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n\
+        *nat\n:CNI-HOSTPORT - [0:0]\n-A CNI-HOSTPORT -j RETURN\nCOMMIT\n";
+    const IPTABLES_MODE: &str = r#"*mangle
+:KUBE-PROXY-CANARY - [0:0]
+COMMIT
+*filter
+:KUBE-SERVICES - [0:0]
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A KUBE-SERVICES -d 10.96.0.9/32 -j REJECT
+COMMIT
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-SVC-A - [0:0]
+:KUBE-SEP-A - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVC-A
+-A KUBE-SVC-A -j KUBE-SEP-A
+-A KUBE-SEP-A -j KUBE-MARK-MASQ
+COMMIT
+"#;
+    let load = |text: &str| sh(&format!("iptables-restore --noflush <<'END'\n{text}END"));
+    let saved = || sh("iptables-save | grep '^[-:*]' | sed 's/ \\[.*//' | sort");
+    let mut firewall = firewall();
+    let rules = rules(Family::Ipv4);
+    load(OTHERS);
+    let others = saved();
+    firewall.install(&rules).unwrap();
+    let ours = saved();
+    let cleanup = |firewall: &mut Firewall| {
+        firewall.remove(Family::Ipv4).unwrap();
+        let text = firewall.save_text(Family::Ipv4).unwrap();
+        let leftovers = Leftovers::find(&text, Scope::All);
+        firewall.restore(Family::Ipv4, "clean up", &leftovers.removal_input()).unwrap();
+    };
+    cleanup(&mut firewall);
+    assert_eq!(saved(), others);
+
+    load(IPTABLES_MODE);
+    firewall.install(&rules).unwrap();
+    let text = firewall.save_text(Family::Ipv4).unwrap();
+    let leftovers = Leftovers::find(&text, Scope::NotOurs);
+    assert_eq!(leftovers.referred().count(), 0);
+    firewall.restore(Family::Ipv4, "take over", &leftovers.removal_input()).unwrap();
+    assert_eq!(saved(), ours);
+
+    cleanup(&mut firewall);
+    load(IPTABLES_MODE);
+    cleanup(&mut firewall);
+    assert_eq!(saved(), others);
 }

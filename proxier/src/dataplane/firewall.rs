@@ -122,6 +122,12 @@ impl fmt::Display for Table {
     }
 }
 
+/// Whether a rule of a built-in chain is one of our jumps.
+pub(super) fn is_jump(table: &str, chain: &str, spec: &str) -> bool {
+    let table = Table::ALL.into_iter().find(|own| own.name() == table);
+    table.is_some_and(|table| Jump::position(table, chain, spec).is_some())
+}
+
 /// The chain whose rules are a set: each drops for one virtual server.
 const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
 
