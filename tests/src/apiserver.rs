@@ -42,6 +42,8 @@ pub struct Recorded {
     pub watch: bool,
     /// Query parameters, decoded.
     pub query: std::collections::BTreeMap<String, String>,
+    /// Header `Authorization`.
+    pub authorization: Option<String>,
 }
 
 #[derive(Debug)]

@@ -43,9 +43,13 @@ fn timing() -> Timing {
 
 impl Client {
     fn start(server: &ApiServer, timing: Timing) -> Self {
+        let connection = Connection { server: Some(server.url()), ..Connection::default() };
+        Self::with(connection, timing)
+    }
+
+    fn with(connection: Connection, timing: Timing) -> Self {
         let (sender, changes) = mpsc::channel(16);
         let status = Arc::new(Status::default());
-        let connection = Connection { server: Some(server.url()), ..Connection::default() };
         let options = Options { timing, page_size: 3, ..Options::new("node-a") };
         let shared = Arc::clone(&status);
         let running = tokio::spawn(async move {
@@ -543,4 +547,36 @@ async fn ends_when_nobody_listens() {
     client.changes.close();
     while client.changes.recv().await.is_some() {}
     tokio::time::timeout(NEVER, &mut client.running).await.unwrap().unwrap();
+}
+
+/// The kubeconfig of a kubeadm DaemonSet: current context, token file.
+#[tokio::test]
+async fn a_kubeconfig_with_a_token_file() {
+    let server = server().await;
+    let folder = std::env::temp_dir().join(format!("proxier-watch-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("token"), "secret").unwrap();
+    let kubeconfig = folder.join("kubeconfig.conf");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "default",
+        "clusters": [{"name": "default", "cluster": {"server": server.url()}}],
+        "contexts": [
+            {"name": "default", "context": {"cluster": "default", "namespace": "default", "user": "default"}},
+        ],
+        "users": [{"name": "default", "user": {"tokenFile": folder.join("token")}}],
+    });
+    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    let connection = Connection { kubeconfig: Some(kubeconfig), server: None };
+    let mut client = Client::with(connection, timing());
+    client.converge(&server).await;
+    // A new connection brings the new token.
+    std::fs::write(folder.join("token"), "rotated").unwrap();
+    server.fault(On::Watch("services"), 1, Fault::Refuse { code: 401, retry_after: None });
+    server.disconnect();
+    client.converge(&server).await;
+    let seen: Vec<_> = server.requests().into_iter().filter_map(|r| r.authorization).collect();
+    assert_eq!(seen.len(), server.requests().len());
+    assert_eq!(seen.first().map(String::as_str), Some("Bearer secret"));
+    assert_eq!(seen.last().map(String::as_str), Some("Bearer rotated"));
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,18 +1,20 @@
 //! Manifests: Services, EndpointSlices, Endpoints and Nodes from files, folders or standard input.
 //!
-//! [`load`] reads them once. A document or an object that cannot be used costs only itself and
-//! is named in a [`Warning`]; kinds that are not needed are passed over.
+//! [`load`] reads them once, [`Manifests`] also follows them. A document or an object that cannot
+//! be used costs only itself and is named in a [`Warning`]; kinds that are not needed are passed
+//! over.
 
 mod document;
 mod objects;
+mod refresh;
+mod watch;
 mod world;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use self::objects::Content;
+use self::objects::{Content, Source};
 use self::world::World;
 use super::objects::{Converter, Origin};
 use super::{Change, Warning};
@@ -43,6 +45,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The system gives no notice of changed files.
+    #[error("be told of changes to manifests (inotify)")]
+    Notify(#[source] io::Error),
 }
 
 /// Reads manifests once. A path is a file, a folder (its `*.yaml`, `*.yml` and `*.json`, not those
@@ -65,6 +70,10 @@ pub struct Manifests {
     converter: Converter,
     files: BTreeMap<FileId, Content>,
     world: World,
+    /// Files that are gone, and since when: one that is replaced may be missing for a moment.
+    missing: BTreeMap<FileId, tokio::time::Instant>,
+    /// Warnings that the last state of all files together gave.
+    standing: BTreeSet<Warning>,
 }
 
 /// A file by the position of the path it was found under and its own path, which is the order in
@@ -80,6 +89,8 @@ impl Manifests {
             converter: Converter::new(Origin::Manifest),
             files: BTreeMap::new(),
             world: World::default(),
+            missing: BTreeMap::new(),
+            standing: BTreeSet::new(),
         }
     }
 
@@ -114,8 +125,9 @@ impl Manifests {
         for content in self.files.values_mut() {
             warnings.append(&mut content.warnings);
         }
-        let (world, mut merge_warnings) = World::merge(&self.files, &self.node);
-        warnings.append(&mut merge_warnings);
+        let (world, standing) = World::merge(&self.files, &self.node);
+        warnings.extend(standing.iter().cloned());
+        self.standing = standing.into_iter().collect();
         self.world = world;
         Ok(Loaded { changes: self.world.complete(), warnings })
     }
@@ -126,14 +138,14 @@ impl Manifests {
         } else {
             file.display().to_string()
         };
+        let source = Source::of(bytes);
         match std::str::from_utf8(bytes) {
-            Ok(text) => objects::read(&name, text, &self.converter),
+            Ok(text) => Content { source, ..objects::read(&name, text, &self.converter) },
             Err(error) => {
-                let mut text = String::from("ignored: it is not UTF-8 text");
-                let line = 1 + bytes[..error.valid_up_to()].split(|b| *b == b'\n').count() - 1;
-                let _ = write!(text, " (line {line})");
+                let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+                let text = format!("ignored: it is not UTF-8 text (line {line})");
                 let warnings = vec![Warning { object: name, text }];
-                Content { warnings, incomplete: true, ..Content::default() }
+                Content { warnings, incomplete: true, source, ..Content::default() }
             }
         }
     }

@@ -14,6 +14,7 @@
 mod backoff;
 mod client;
 mod decode;
+mod failure;
 mod limit;
 mod lines;
 mod resource;
@@ -99,20 +100,25 @@ impl Options {
 /// # Errors
 /// The configuration of the connection cannot be used (no such kubeconfig, bad certificate): only
 /// when called; later on, files that have become unreadable are one more fault to be retried.
-pub async fn run(
+pub async fn run<E: From<Change>>(
     connection: Connection,
     options: Options,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<E>,
     status: Arc<Status>,
 ) -> Result<(), Error> {
     connection.client().await?;
     let converter = Converter::new(Origin::Api);
     let (connection, options) = (&connection, &options);
-    let services =
-        Watch::<Services>::new(connection, options, &converter, changes.clone(), &status.services);
+    let services = Watch::<Services, E>::new(
+        connection,
+        options,
+        &converter,
+        changes.clone(),
+        &status.services,
+    );
     let slices =
-        Watch::<Slices>::new(connection, options, &converter, changes.clone(), &status.slices);
-    let node = Watch::<ThisNode>::new(connection, options, &converter, changes, &status.node);
+        Watch::<Slices, E>::new(connection, options, &converter, changes.clone(), &status.slices);
+    let node = Watch::<ThisNode, E>::new(connection, options, &converter, changes, &status.node);
     tokio::join!(services.run(), slices.run(), node.run());
     Ok(())
 }

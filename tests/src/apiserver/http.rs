@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
+        // Events are small, and a watch must not wait for the next one to fill a segment.
+        let _ = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             let service = service_fn(move |request| {
@@ -71,8 +73,11 @@ async fn answer(request: &Request<Incoming>, shared: &Arc<Shared>) -> Response<B
     };
     let fault = {
         let mut state = shared.lock();
-        state.requests.push(Recorded { resource: resource.clone(), watch, query: parameters });
-        state.faults.take(&resource, watch, query.streaming)
+        let authorization = request.headers().get(AUTHORIZATION);
+        let authorization = authorization.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let resource = resource.clone();
+        state.requests.push(Recorded { resource, watch, query: parameters, authorization });
+        state.faults.take(&query.resource, watch, query.streaming)
     };
     match &fault {
         Some(Fault::Refuse { code, retry_after }) => {

@@ -1,10 +1,13 @@
 //! Documents as objects of the cluster.
 
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::document::{Document, documents};
-use crate::cluster::Change;
+use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 use crate::source::objects::{Converted, Converter, quote};
 
@@ -19,6 +22,26 @@ pub(super) struct Content {
     pub(super) warnings: Vec<Warning>,
     /// Some document could not be read: objects may be missing.
     pub(super) incomplete: bool,
+    pub(super) source: Source,
+}
+
+/// What tells one text from another without keeping it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Source {
+    bytes: usize,
+    hash: u64,
+}
+
+impl Source {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        Self { bytes: bytes.len(), hash: hasher.finish() }
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.bytes == 0
+    }
 }
 
 /// One object.
@@ -30,6 +53,30 @@ pub(super) enum Object {
     Endpoints(Vec<Change>),
     /// Any node.
     Node(Change),
+}
+
+impl Object {
+    /// What makes it the same object in another text.
+    pub(super) fn identity(&self) -> (&'static str, Option<ObjectKey>) {
+        let kind_and_key = |change: &Change| match change {
+            Change::Service(service) => ("Service", Some(service.key.clone())),
+            Change::ServiceIgnored(key, _) => ("Service", Some(key.clone())),
+            Change::Slice(slice) => ("EndpointSlice", Some(slice.key.clone())),
+            Change::SliceGone(key) => ("EndpointSlice", Some(key.clone())),
+            Change::Node(node) => ("Node", Some(ObjectKey::new("", Arc::clone(&node.name)))),
+            _ => ("", None),
+        };
+        match self {
+            Self::Fact(change) | Self::Node(change) => kind_and_key(change),
+            Self::Endpoints(slices) => match slices.first() {
+                Some(Change::Slice(slice)) => {
+                    let namespace = Arc::clone(&slice.key.namespace);
+                    ("Endpoints", Some(ObjectKey { namespace, name: Arc::clone(&slice.service) }))
+                }
+                _ => ("Endpoints", None),
+            },
+        }
+    }
 }
 
 /// Reads a file's text. `file` is its name for people.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -108,16 +109,27 @@ impl Connection {
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-        let tls = config.rustls_https_connector_with_connector(tcp).map_err(failed)?;
-        let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(tls);
-        let stack = ClientBuilder::new(http.map_err(BoxError::from), "")
-            .with_layer(&config.extra_headers_layer().map_err(failed)?);
-        let client = match config.auth_layer().map_err(failed)? {
-            Some(auth) => stack.with_layer(&auth).with_layer(&config.base_uri_layer()).build(),
-            None => stack.with_layer(&config.base_uri_layer()).build(),
+        let client = if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
+            stack(&config, tcp)
+        } else {
+            config.rustls_https_connector_with_connector(tcp).and_then(|tls| stack(&config, tls))
         };
-        Ok(client)
+        client.map_err(failed)
     }
+}
+
+/// A client on a way to connect: the server's URL and the authentication are added.
+fn stack<C>(config: &Config, connector: C) -> kube::Result<Client>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
+    let stack = ClientBuilder::new(http.map_err(BoxError::from), "")
+        .with_layer(&config.extra_headers_layer()?);
+    Ok(match config.auth_layer()? {
+        Some(auth) => stack.with_layer(&auth).with_layer(&config.base_uri_layer()).build(),
+        None => stack.with_layer(&config.base_uri_layer()).build(),
+    })
 }
 
 #[cfg(test)]

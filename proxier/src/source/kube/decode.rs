@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::watch::Failure;
+use super::failure::Failure;
 use crate::source::objects::{Lenient, Shape, raw};
 
 /// One line of a watch.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 
-use super::watch::Failure;
+use super::failure::Failure;
 
 /// Longest line: an object in etcd has at most 1.5 MiB.
 const LINE: usize = 32 << 20;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::backoff::{Backoff, random};
 use super::decode::{self, ApiStatus, Event, Page};
+use super::failure::Failure;
 use super::limit::Limit;
 use super::lines::{self, Lines};
 use super::resource::Resource;
@@ -33,52 +34,6 @@ use crate::source::objects::Converter;
 /// Failures in a row after which a position is given up, in case it is what fails.
 const GIVE_UP_POSITION: u32 = 3;
 
-/// Why an attempt ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// There is nobody to send to any more.
-    #[error("the receiver is gone")]
-    Receiver,
-    #[error("the server no longer knows where this watch was: {0}")]
-    Gone(String),
-    #[error(
-        "the server has gone back from resource version {from} to {to}: was its database restored?"
-    )]
-    WentBack { from: String, to: String },
-    #[error("streaming lists do not work: {0}")]
-    NoStreaming(String),
-    #[error("the server refused with {code}: {text}")]
-    Refused { code: u16, text: String, retry_after: Option<Duration> },
-    #[error("{0:#}")]
-    Lost(anyhow::Error),
-    #[error("the server sent nothing for {0:?}")]
-    Stalled(Duration),
-    #[error("the server ended the watch after {0:?}")]
-    TooShort(Duration),
-    #[error("the server sent {0}")]
-    Garbage(String),
-}
-
-impl Failure {
-    /// From what the server says, as the answer or inside a stream.
-    pub(super) fn from_status(status: ApiStatus, retry_after: Option<Duration>) -> Self {
-        let ApiStatus { code, reason, message } = status;
-        let text = if message.is_empty() { reason.clone() } else { message };
-        if code == 410 || reason == "Expired" || reason == "Gone" {
-            Self::Gone(text)
-        } else {
-            Self::Refused { code, text, retry_after }
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-}
-
 /// How everything is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strategy {
@@ -88,11 +43,11 @@ enum Strategy {
     Pages,
 }
 
-pub(super) struct Watch<'a, R> {
+pub(super) struct Watch<'a, R, E> {
     connection: &'a Connection,
     options: &'a Options,
     converter: &'a Converter,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<E>,
     status: &'a WatchStatus,
     request: Request,
     labels: Option<String>,
@@ -114,12 +69,12 @@ pub(super) struct Watch<'a, R> {
     resource: std::marker::PhantomData<R>,
 }
 
-impl<'a, R: Resource> Watch<'a, R> {
+impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
     pub(super) fn new(
         connection: &'a Connection,
         options: &'a Options,
         converter: &'a Converter,
-        changes: mpsc::Sender<Change>,
+        changes: mpsc::Sender<E>,
         status: &'a WatchStatus,
     ) -> Self {
         let (labels, fields) = R::selectors(&options.node);
@@ -491,7 +446,7 @@ impl<'a, R: Resource> Watch<'a, R> {
     }
 
     async fn send(&self, change: Change) -> Result<(), Failure> {
-        self.changes.send(change).await.map_err(|_| Failure::Receiver)
+        self.changes.send(change.into()).await.map_err(|_| Failure::Receiver)
     }
 }
 

@@ -1,0 +1,198 @@
+//! Being told of changed files.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::refresh::Touched;
+use super::{Change, Error, Loaded, Manifests};
+
+/// How often a folder that is gone is looked for.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Complete writes and replacements; not each write, for a file is of no use before it is closed.
+const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF);
+
+impl Manifests {
+    /// Follows the files after [`read`](Self::read) and sends the differences, until the receiver
+    /// is dropped. What is wrong with a file is logged; what it said before stays in force.
+    ///
+    /// # Errors
+    /// The system gives no notice of changed files.
+    pub async fn watch<E: From<Change>>(mut self, changes: mpsc::Sender<E>) -> Result<(), Error> {
+        let mut folders = Folders::new(&self.paths).map_err(Error::Notify)?;
+        // What has changed since the files were read.
+        let mut touched = Touched::All;
+        loop {
+            let now = Instant::now();
+            let read = tokio::task::spawn_blocking(move || {
+                let loaded = self.refresh(&touched, now);
+                (self, loaded)
+            });
+            let Ok((manifests, Loaded { changes: differences, warnings })) = read.await else {
+                return Err(Error::Notify(io::Error::other("reading manifests was cancelled")));
+            };
+            self = manifests;
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            for change in differences {
+                if changes.send(change.into()).await.is_err() {
+                    return Ok(());
+                }
+            }
+            let next_look = self.next_look();
+            let look = async {
+                match next_look {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            touched = tokio::select! {
+                touched = folders.next() => touched.map_err(Error::Notify)?,
+                () = look => Touched::nothing(),
+                () = changes.closed() => return Ok(()),
+            };
+        }
+    }
+}
+
+/// The folders in which manifests are, and notice of what happens there.
+struct Folders {
+    notify: AsyncFd<OwnedFd>,
+    folders: Vec<Folder>,
+}
+
+struct Folder {
+    /// What the files in it begin with; nothing for files of the current folder.
+    path: PathBuf,
+    /// Watch descriptor, while the folder is there.
+    watch: Option<i32>,
+}
+
+impl Folders {
+    fn new(paths: &[PathBuf]) -> io::Result<Self> {
+        let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
+        let paths: BTreeSet<PathBuf> = paths
+            .iter()
+            .filter(|path| path.as_os_str() != "-")
+            .map(|path| if path.is_dir() { path.clone() } else { parent(path) })
+            .collect();
+        let folders = paths.into_iter().map(|path| Folder { path, watch: None }).collect();
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe to call; a descriptor that nothing else owns or \
+                      closes keeps what that one asks to be promised"
+        )]
+        let notify = AsyncFd::new(notify)?;
+        let mut this = Self { notify, folders };
+        this.watch_all();
+        Ok(this)
+    }
+
+    /// Watches the folders that are not watched; returns whether there was one that now is.
+    fn watch_all(&mut self) -> bool {
+        let mut found = false;
+        for folder in self.folders.iter_mut().filter(|folder| folder.watch.is_none()) {
+            let here = folder.path.as_os_str().is_empty();
+            let path = if here { Path::new(".") } else { &folder.path };
+            folder.watch = inotify::add_watch(&self.notify, path, EVENTS).ok();
+            found |= folder.watch.is_some();
+        }
+        found
+    }
+
+    /// Waits until something may have changed.
+    async fn next(&mut self) -> io::Result<Touched> {
+        loop {
+            let lost = self.folders.iter().any(|folder| folder.watch.is_none());
+            let patience = if lost { RETRY } else { Duration::MAX };
+            let ready = match tokio::time::timeout(patience, self.notify.readable()).await {
+                // Everything that waits is read below, so that the next readiness is news.
+                Ok(ready) => ready.map(|mut ready| ready.clear_ready()).map(|()| true)?,
+                Err(_) => false,
+            };
+            if !ready {
+                if self.watch_all() {
+                    return Ok(Touched::All);
+                }
+                continue;
+            }
+            if let Some(touched) = self.drain()? {
+                return Ok(touched);
+            }
+        }
+    }
+
+    /// Reads the events that wait. `None` where none of them matters.
+    fn drain(&mut self) -> io::Result<Option<Touched>> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut files = BTreeSet::new();
+        let mut all = false;
+        let mut reader = Reader::new(&self.notify, &mut buffer);
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let events = event.events();
+            if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+                all = true;
+                continue;
+            }
+            let watch = event.wd();
+            let Some(folder) = self.folders.iter_mut().find(|f| f.watch == Some(watch)) else {
+                continue;
+            };
+            if events.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF)
+            {
+                // Another folder may get the name; this one is nobody's any more.
+                if events.contains(ReadFlags::MOVE_SELF) {
+                    let _ = inotify::remove_watch(&self.notify, watch);
+                }
+                folder.watch = None;
+                all = true;
+                continue;
+            }
+            let Some(name) = event.file_name() else { continue };
+            let file = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+            if !events.contains(ReadFlags::CREATE) || is_complete(&file) {
+                files.insert(file);
+            }
+        }
+        if all {
+            self.watch_all();
+            return Ok(Some(Touched::All));
+        }
+        Ok((!files.is_empty()).then_some(Touched::Some(files)))
+    }
+}
+
+/// Whether a name that has just appeared is more than a file that somebody begins to write: links
+/// never see a write.
+fn is_complete(file: &Path) -> bool {
+    file.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
+}
+
+#[cfg(test)]
+mod tests;

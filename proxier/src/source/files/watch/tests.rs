@@ -1,0 +1,148 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tokio::sync::mpsc::Receiver;
+
+use super::super::refresh::MISSING;
+use super::super::tests::{Folder, service, summary};
+use super::*;
+
+/// Nothing here takes this long unless it never happens.
+const NEVER: Duration = Duration::from_mins(1);
+
+/// Watches a path; what the first read gave is not among the changes.
+fn follow(path: &Path) -> Receiver<Change> {
+    let mut manifests = Manifests::new(vec![path.to_owned()], "node-a");
+    manifests.read().unwrap();
+    let (sender, changes) = mpsc::channel(100);
+    tokio::spawn(manifests.watch(sender));
+    changes
+}
+
+async fn next(changes: &mut Receiver<Change>) -> String {
+    let change = tokio::time::timeout(NEVER, changes.recv()).await.expect("a change in time");
+    summary(&[change.expect("the watch must not end")]).remove(0)
+}
+
+/// The next change must be this one: everything before it would have been seen before it.
+async fn fence(changes: &mut Receiver<Change>, folder: &Folder) {
+    folder.write("fence.yaml", &service("fence", "10.9.9.9"));
+    assert_eq!(next(changes).await, "service default/fence [10.9.9.9]");
+    fs::remove_file(folder.0.join("fence.yaml")).unwrap();
+    assert_eq!(next(changes).await, "gone default/fence");
+}
+
+#[tokio::test]
+async fn written_replaced_and_removed_files() {
+    let folder = Folder::new("follow");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut changes = follow(&folder.0);
+    folder.write("b.yaml", &service("b", "10.0.0.2"));
+    assert_eq!(next(&mut changes).await, "service default/b [10.0.0.2]");
+
+    // An unchanged object is no change.
+    folder
+        .write("a.yaml", &format!("{}---\n{}", service("a", "10.0.0.1"), service("c", "10.0.0.3")));
+    assert_eq!(next(&mut changes).await, "service default/c [10.0.0.3]");
+
+    folder.write(".new", &service("a", "10.0.0.9"));
+    fs::rename(folder.0.join(".new"), folder.0.join("a.yaml")).unwrap();
+    assert_eq!(next(&mut changes).await, "service default/a [10.0.0.9]");
+    assert_eq!(next(&mut changes).await, "gone default/c");
+
+    fs::remove_file(folder.0.join("b.yaml")).unwrap();
+    assert_eq!(next(&mut changes).await, "gone default/b");
+    fence(&mut changes, &folder).await;
+}
+
+#[tokio::test]
+async fn a_half_written_file_deletes_nothing() {
+    let folder = Folder::new("half");
+    let whole = format!("{}---\n{}", service("a", "10.0.0.1"), service("b", "10.0.0.2"));
+    folder.write("a.yaml", &whole);
+    let mut changes = follow(&folder.0);
+    for half in [
+        "",
+        "\u{0}",
+        "apiVersion: v1\nkind: [",
+        &format!("{}---\nkind: {{", service("a", "10.0.0.1")),
+    ] {
+        folder.write("a.yaml", half);
+        fence(&mut changes, &folder).await;
+    }
+    // What can be read of it counts, and when it is whole again so does what is missing in it.
+    folder.write("a.yaml", &format!("{}---\nkind: {{", service("a", "10.0.0.7")));
+    assert_eq!(next(&mut changes).await, "service default/a [10.0.0.7]");
+    folder.write("a.yaml", &service("a", "10.0.0.7"));
+    assert_eq!(next(&mut changes).await, "gone default/b");
+}
+
+#[test]
+fn a_file_that_is_moved_away_and_replaced_is_never_gone() {
+    let folder = Folder::new("editor");
+    let file = folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    manifests.read().unwrap();
+    let start = Instant::now();
+    let mut refresh = |at| {
+        let loaded = manifests.refresh(&Touched::All, at);
+        assert_eq!(loaded.warnings, []);
+        (summary(&loaded.changes), manifests.next_look())
+    };
+    fs::rename(&file, folder.0.join("a.yaml~")).unwrap();
+    assert_eq!(refresh(start), (vec![], Some(start + MISSING)));
+    folder.write("a.yaml", &service("a", "10.0.0.2"));
+    let replaced = vec!["service default/a [10.0.0.2]".to_owned()];
+    assert_eq!(refresh(start + MISSING), (replaced, None));
+
+    fs::remove_file(&file).unwrap();
+    assert_eq!(refresh(start), (vec![], Some(start + MISSING)));
+    assert_eq!(refresh(start + MISSING), (vec!["gone default/a".to_owned()], None));
+}
+
+/// A ConfigMap is mounted as links to a folder that is a link, which is replaced as a whole.
+#[tokio::test]
+async fn a_config_map_that_is_swapped() {
+    let folder = Folder::new("configmap");
+    let version = |name: &str, text: &str| {
+        fs::create_dir(folder.0.join(name)).unwrap();
+        fs::write(folder.0.join(name).join("a.yaml"), text).unwrap();
+        symlink(name, folder.0.join("..data_tmp")).unwrap();
+        fs::rename(folder.0.join("..data_tmp"), folder.0.join("..data")).unwrap();
+    };
+    version("..1", &service("a", "10.0.0.1"));
+    symlink("..data/a.yaml", folder.0.join("a.yaml")).unwrap();
+    // As a folder, and as one file in it.
+    let mut changes = [follow(&folder.0), follow(&folder.0.join("a.yaml"))];
+    version("..2", &service("a", "10.0.0.2"));
+    for changes in &mut changes {
+        assert_eq!(next(changes).await, "service default/a [10.0.0.2]");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_vanishes_keeps_its_objects_and_may_come_back() {
+    let outer = Folder::new("vanish");
+    let inner = outer.0.join("inner");
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    let mut changes = follow(&inner);
+    fs::rename(&inner, outer.0.join("away")).unwrap();
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
+    fs::write(inner.join("b.yaml"), service("b", "10.0.0.2")).unwrap();
+    assert_eq!(next(&mut changes).await, "service default/b [10.0.0.2]");
+    fs::write(inner.join("b.yaml"), service("b", "10.0.0.3")).unwrap();
+    assert_eq!(next(&mut changes).await, "service default/b [10.0.0.3]");
+}
+
+#[tokio::test]
+async fn ends_when_nobody_listens() {
+    let folder = Folder::new("listen");
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    manifests.read().unwrap();
+    let (sender, changes) = mpsc::channel::<Change>(1);
+    let watching = tokio::spawn(manifests.watch(sender));
+    drop(changes);
+    tokio::time::timeout(NEVER, watching).await.unwrap().unwrap().unwrap();
+}
