@@ -106,7 +106,7 @@ pub async fn run<E: From<Change>>(
     changes: mpsc::Sender<E>,
     status: Arc<Status>,
 ) -> Result<(), Error> {
-    connection.client().await?;
+    connection.check().await?;
     let converter = Converter::new(Origin::Api);
     let (connection, options) = (&connection, &options);
     let services = Watch::<Services, E>::new(

@@ -93,6 +93,14 @@ impl Connection {
         Ok(config)
     }
 
+    /// Whether the configuration can be used. Nothing is sent to the server.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.client().await.map(drop)
+    }
+
     /// A client with fresh certificates and tokens.
     ///
     /// It is not the stack that the kube crate builds by default: that one has no keep-alive, writes
@@ -144,10 +152,10 @@ mod tests {
     async fn a_configuration_that_cannot_be_used_says_which_and_why() {
         let connection =
             Connection { kubeconfig: Some("/nonexistent/config".into()), server: None };
-        let text = chain(connection.client().await.err().unwrap());
+        let text = chain(connection.check().await.err().unwrap());
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
         let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
-        let text = chain(connection.client().await.err().unwrap());
+        let text = chain(connection.check().await.err().unwrap());
         assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");
     }
 }
