@@ -272,8 +272,11 @@ fn sources(folder: &str) -> Vec<Source> {
         let code = without_comments_and_tests(&fs::read_to_string(&path).unwrap());
         Source { path, module, code }
     };
+    let is_test = |path: &PathBuf| {
+        path.iter().skip(folder.iter().count()).any(|part| part == "tests" || part == "tests.rs")
+    };
     let found: Vec<_> =
-        files(&folder).into_iter().filter(|path| !path.ends_with("tests.rs")).map(read).collect();
+        files(&folder).into_iter().filter(|path| !is_test(path)).map(read).collect();
     assert!(!found.is_empty(), "no sources in {}", folder.display());
     found
 }

@@ -16,8 +16,6 @@ pub use self::installed::Installed;
 mod installed;
 mod rules;
 pub(crate) mod save;
-#[cfg(test)]
-mod tests;
 
 /// What the rules of one family depend on; all of it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -350,3 +348,6 @@ fn chain_difference(wanted: &[&str], present: &[String]) -> Option<String> {
     }
     present.get(wanted.len()).map(|rule| format!("rule {} is foreign: {rule}", wanted.len() + 1))
 }
+
+#[cfg(test)]
+mod tests;
