@@ -187,6 +187,22 @@ async fn survives_with(timing: Timing, on: On, times: usize, fault: Fault) -> Cl
     client
 }
 
+/// A fault while everything is read anew, by a client that has something to lose.
+async fn survives_reading_anew(timing: Timing, fault: Fault) {
+    let server = server().await;
+    let mut client = Client::start(&server, timing);
+    client.converge(&server).await;
+    server.fault(On::Streaming("services"), 1, fault.clone());
+    server.put(service("dev", "web", "10.96.1.3"));
+    server.delete("services", "dev", "web-7");
+    server.compact();
+    server.disconnect();
+    client.converge(&server).await;
+    assert_eq!(server.pending_faults(), 0, "the fault must have happened");
+    // Before the disconnection, or by the complete list after it.
+    assert_eq!(client.lost, ["dev/web-7"], "{fault:?}");
+}
+
 #[tokio::test]
 async fn lists_then_follows() {
     let server = server().await;
@@ -235,12 +251,18 @@ async fn a_cut_in_the_middle_of_a_list_or_an_event() {
     for after in [0, 3, 10, 11] {
         survives(On::Watch("services"), 1, Fault::HalfEvent { after }).await;
     }
+    for after in [0, 1, 1000, 2000] {
+        survives_reading_anew(timing(), Fault::Cut { after }).await;
+    }
+    for after in [0, 5, 9] {
+        survives_reading_anew(timing(), Fault::HalfEvent { after }).await;
+    }
 }
 
 #[tokio::test]
 async fn an_orderly_end_too_early_is_no_complete_list() {
-    for after in [0, 5, 11] {
-        survives(On::Streaming("services"), 1, Fault::End { after }).await;
+    for after in [0, 5, 9] {
+        survives_reading_anew(timing(), Fault::End { after }).await;
     }
 }
 
@@ -250,7 +272,8 @@ async fn a_stall_without_an_end() {
     let timing = Timing { watch: Duration::from_millis(700), ..timing() };
     for after in [0, 700] {
         let fault = Fault::Stall { after };
-        survives_with(timing.clone(), On::Watch("services"), 1, fault).await;
+        survives_with(timing.clone(), On::Watch("services"), 1, fault.clone()).await;
+        survives_reading_anew(timing.clone(), fault).await;
     }
     survives_with(timing, On::Watch("services"), 1, Fault::Silence).await;
 }
@@ -275,10 +298,13 @@ async fn garbage() {
         "{\"type\":\"WHAT\",\"object\":{}}",
     ] {
         let fault = Fault::Line { after: 2, line: line.to_owned() };
-        survives(On::Watch("services"), 2, fault).await;
+        survives(On::Watch("services"), 2, fault.clone()).await;
+        survives_reading_anew(timing(), fault).await;
     }
     for body in ["", "{}", "<html>proxy error</html>", "{\"kind\":\"ServiceList\",\"items\":[]}"] {
-        survives(On::Any("services"), 4, Fault::Body(body.to_owned())).await;
+        let fault = Fault::Body(body.to_owned());
+        survives(On::Any("services"), 4, fault.clone()).await;
+        survives_reading_anew(timing(), fault).await;
     }
 }
 
