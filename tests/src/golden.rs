@@ -4,11 +4,13 @@
 //! can be compared; [`compare`] says what differs, for people.
 
 mod compare;
+mod dry_run;
 mod dump;
 mod live;
 mod scenario;
 
 pub use compare::{Part, compare, ignore_rules_of_empty_sets};
+pub use dry_run::dry_run;
 pub use dump::{Blocks, Chains, Dump, Health, blocks, ipset_save, iptables_save};
 pub use live::{Sysctls, observe};
 pub use scenario::{Scenario, Step, root};

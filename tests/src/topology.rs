@@ -7,8 +7,9 @@
 //!                               └── node-b ── cni0 ──── pod-d
 //!                                   .11   10.244.1/24
 //! ```
-//! The daemon under test runs in `node-a`. The client's default route leads there, as if a router sent
-//! the service addresses to this node. IPv6 has the same host numbers, `fd00:10:244:N::/64` for pods.
+//! The daemon under test runs in the first node. The client's default route leads there, as if a router
+//! sent the service addresses to this node. IPv6 has the same host numbers, `fd00:10:244:N::/64` for pods.
+//! The names, the network between the nodes and the pods are those of a [`Plan`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,6 +17,17 @@ use anyhow::Result;
 
 use crate::command::run;
 use crate::netns::{Namespace, ip, require_test_kernel};
+
+/// What to build.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The network of the nodes, /24: node N has host number 10 + N, the client 100.
+    pub lan4: Ipv4Addr,
+    /// The same in IPv6, /64, with hexadecimal digits that look like the decimal ones.
+    pub lan6: Ipv6Addr,
+    /// Two nodes: their names, and those of their pods, whose host numbers count from 5.
+    pub nodes: [(&'a str, &'a [&'a str]); 2],
+}
 
 /// A machine or a pod: a namespace with one address of each family on `eth0`.
 #[derive(Debug)]
@@ -44,7 +56,7 @@ pub struct Node {
 pub struct Topology {
     /// A machine outside the cluster.
     pub client: Host,
-    /// `node-a`, where the daemon runs, and `node-b`.
+    /// The nodes; the daemon runs in the first.
     pub nodes: [Node; 2],
 }
 
@@ -55,6 +67,21 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+// === impl Plan ===
+
+impl Plan<'_> {
+    fn ipv4(&self, host: u8) -> Ipv4Addr {
+        let [a, b, c, _] = self.lan4.octets();
+        Ipv4Addr::new(a, b, c, host)
+    }
+
+    fn ipv6(&self, host: u16) -> Ipv6Addr {
+        let mut parts = self.lan6.segments();
+        parts[7] = host;
+        parts.into()
+    }
 }
 
 // === impl Host ===
@@ -78,18 +105,22 @@ impl Host {
         ipv6: Ipv6Addr,
     ) -> Result<Self> {
         let namespace = Namespace::create(name)?;
+        let host = ipv6.segments()[7];
         let link = format!(
             "link add veth-{name} type veth peer name eth0 netns {name}\n\
-             link set veth-{name} master {bridge} addrgenmode none up"
+             link set veth-{name} master {bridge} addrgenmode none\n\
+             link set veth-{name} up"
         );
         match at {
             Some(at) => at.ip(&link)?,
             None => ip(&link)?,
         }
-        // Without duplicate detection, and without link-local addresses, addresses work at once.
+        // Without duplicate detection addresses work at once. That of the link is what a router asks with.
         namespace.ip(&format!(
-            "link set eth0 addrgenmode none up\n\
+            "link set eth0 addrgenmode none\n\
+             link set eth0 up\n\
              addr add {ipv4}/24 dev eth0\n\
+             addr add fe80::{host:x}/64 dev eth0 nodad\n\
              addr add {ipv6}/64 dev eth0 nodad"
         ))?;
         Ok(Self { namespace, ipv4, ipv6 })
@@ -112,20 +143,22 @@ impl Node {
         found.unwrap_or_else(|| panic!("no pod {name} on node {}", self.host.namespace.name()))
     }
 
-    fn create(name: &str, number: u8, pods: &[&str]) -> Result<Self> {
+    fn create(plan: &Plan<'_>, number: u8) -> Result<Self> {
+        let (name, pods) = plan.nodes[usize::from(number)];
         let host = Host::create(
             name,
             None,
             "lan0",
-            Ipv4Addr::new(192, 168, 50, 10 + number),
-            Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0x10 + u16::from(number)),
+            plan.ipv4(10 + number),
+            plan.ipv6(0x10 + u16::from(number)),
         )?;
         let (ipv4, ipv6) = (pod_ipv4(number, 1), pod_ipv6(number, 1));
         host.namespace.ip(&format!(
-            "link add name cni0 type bridge\n\
-             link set cni0 addrgenmode none up\n\
+            "{}\n\
              addr add {ipv4}/24 dev cni0\n\
-             addr add {ipv6}/64 dev cni0 nodad"
+             addr add fe80::1/64 dev cni0 nodad\n\
+             addr add {ipv6}/64 dev cni0 nodad",
+            bridge("cni0")
         ))?;
         // What a cluster's network plugin sets; the daemon itself has nothing to do with IPv6's.
         host.namespace.sysctls(&[
@@ -161,23 +194,23 @@ impl Node {
 // === impl Topology ===
 
 impl Topology {
-    /// Builds it in the caller's network namespace, which must be empty.
+    /// Builds the one in the picture, in the caller's network namespace, which must be empty.
     pub fn build() -> Result<Self> {
+        Self::build_as(&Plan {
+            lan4: Ipv4Addr::new(192, 168, 50, 0),
+            lan6: Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0),
+            nodes: [("node-a", &["pod-a", "pod-b", "pod-c"]), ("node-b", &["pod-d"])],
+        })
+    }
+
+    /// Builds one with other names and addresses.
+    pub fn build_as(plan: &Plan<'_>) -> Result<Self> {
         require_test_kernel()?;
         // Packets between pods of one bridge must pass the node's rules, as in any Kubernetes node.
         run("modprobe", ["-a", "br_netfilter", "ip_vs", "nf_conntrack"])?;
-        ip("link add name lan0 type bridge\nlink set lan0 addrgenmode none up")?;
-        let client = Host::create(
-            "client",
-            None,
-            "lan0",
-            Ipv4Addr::new(192, 168, 50, 100),
-            Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0x100),
-        )?;
-        let nodes = [
-            Node::create("node-a", 0, &["pod-a", "pod-b", "pod-c"])?,
-            Node::create("node-b", 1, &["pod-d"])?,
-        ];
+        ip(&bridge("lan0"))?;
+        let client = Host::create("client", None, "lan0", plan.ipv4(100), plan.ipv6(0x100))?;
+        let nodes = [Node::create(plan, 0)?, Node::create(plan, 1)?];
         client.default_route(nodes[0].host.ipv4, nodes[0].host.ipv6)?;
         nodes[0].route_to(&nodes[1])?;
         nodes[1].route_to(&nodes[0])?;
@@ -193,6 +226,15 @@ impl Topology {
     pub fn pods(&self) -> impl Iterator<Item = &Host> {
         self.nodes.iter().flat_map(|node| &node.pods)
     }
+}
+
+/// Commands that make a bridge. It forwards multicast everywhere, whatever it has learned so far.
+fn bridge(name: &str) -> String {
+    format!(
+        "link add name {name} type bridge mcast_snooping 0\n\
+         link set {name} addrgenmode none\n\
+         link set {name} up"
+    )
 }
 
 fn pod_ipv4(node: u8, host: u8) -> Ipv4Addr {

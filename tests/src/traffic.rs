@@ -33,7 +33,7 @@ pub enum Protocol {
 }
 
 /// Where to listen or connect to, written `tcp:10.96.0.1:80` or `udp:[fd00::1]:53`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// The protocol.
     pub protocol: Protocol,
@@ -48,7 +48,7 @@ pub struct Answer {
     pub name: String,
     /// The client's address as the server saw it: masqueraded or not.
     pub peer: SocketAddr,
-    /// The server's own address of the connection; of UDP only the port is known.
+    /// The server's own address; of UDP what its socket is bound to.
     pub local: SocketAddr,
 }
 
@@ -72,6 +72,8 @@ pub struct Load {
 pub struct Report {
     /// Answers by server name.
     pub answers: BTreeMap<String, u32>,
+    /// Answers by the server's own address, where it is bound to one or the protocol has connections.
+    pub places: BTreeMap<SocketAddr, u32>,
     /// Answers by the client address that the servers saw, without the port.
     pub peers: BTreeMap<IpAddr, u32>,
     /// Failures by kind: `refused`, `timeout`, `reset`, or the error's text.
@@ -96,6 +98,7 @@ impl Report {
         match result {
             Ok(answer) => {
                 *self.answers.entry(answer.name.clone()).or_default() += 1;
+                *self.places.entry(answer.local).or_default() += 1;
                 *self.peers.entry(answer.peer.ip()).or_default() += 1;
             }
             Err(error) => *self.errors.entry(kind(error)).or_default() += 1,

@@ -1,15 +1,13 @@
 //! Every golden scenario without a kernel: what `proxier --dry-run` prints equals what kube-proxy left,
 //! in each format of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use proxier_tests::command::{output, program};
+use anyhow::{Result, ensure};
 use proxier_tests::golden::{
-    self, Chains, Dump, Part, Scenario, Step, blocks, compare, ignore_rules_of_empty_sets,
-    ipset_save, iptables_save,
+    self, Chains, Dump, Part, Scenario, Step, compare, dry_run, ignore_rules_of_empty_sets,
 };
 
 /// Follows from the number of processors of the machine.
@@ -44,7 +42,7 @@ const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 fn replay(name: &str) -> Result<()> {
     let scenario = Scenario::load(name)?;
     for step in &scenario.steps {
-        let mut actual = dry_run(&scenario, step)?;
+        let mut actual = dry_run(None, &arguments(&scenario, step))?;
         let mut expected = computable(step)?;
         // The dry run prints the settings that the daemon cares for, not all there are.
         actual.sysctls.retain(|key, _| expected.sysctls.contains_key(key));
@@ -66,43 +64,18 @@ fn replay(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the program once for every format.
-fn dry_run(scenario: &Scenario, step: &Step) -> Result<Dump> {
-    let print = |format: &str| {
-        let mut command = Command::new(program("proxier")?);
-        command
-            .arg("--dry-run")
-            .arg("--config")
-            .arg(&step.config)
-            .arg("--manifests")
-            .arg(&step.objects);
-        for address in &scenario.node_addresses {
-            command.arg("--node-address").arg(address.to_string());
-        }
-        if scenario.initial_namespace {
-            // The recording machine's own address was a node address there.
-            command.args(["--node-address", "10.0.2.15"]);
-        }
-        output(command.args(["-o", format]))
-    };
-    let (nat4, filter4) = iptables_save(&print("iptables")?);
-    let (nat6, filter6) = iptables_save(&print("ip6tables")?);
-    let sysctls = print("sysctls")?;
-    let sysctls = sysctls.lines().map(|line| {
-        let (key, value) = line.split_once('=').with_context(|| format!("sysctl line {line:?}"))?;
-        Ok((key.trim().to_owned(), value.trim().to_owned()))
-    });
-    Ok(Dump {
-        ipvs: blocks(&print("ipvsadm")?),
-        addresses: print("addresses")?.lines().map(str::to_owned).collect(),
-        sets: ipset_save(&print("ipset")?),
-        nat4,
-        filter4,
-        nat6,
-        filter6,
-        sysctls: sysctls.collect::<Result<BTreeMap<_, _>>>()?,
-        health: BTreeMap::new(),
-    })
+/// The arguments that stand for the scenario's node and cluster.
+fn arguments(scenario: &Scenario, step: &Step) -> Vec<String> {
+    let path = |path: &Path| path.display().to_string();
+    let mut words =
+        vec!["--config".into(), path(&step.config), "--manifests".into(), path(&step.objects)];
+    let mut addresses: Vec<_> = scenario.node_addresses.iter().map(ToString::to_string).collect();
+    if scenario.initial_namespace {
+        // The recording machine's own address was a node address there.
+        addresses.push("10.0.2.15".to_owned());
+    }
+    words.extend(addresses.into_iter().flat_map(|address| ["--node-address".to_owned(), address]));
+    words
 }
 
 /// The part of a step's dump that follows from its objects: without real servers that drain, and

@@ -130,9 +130,12 @@ fn the_kernel_is_read_back_as_it_was_written() {
         sysctls: [("net.ipv4.vs.conntrack".to_owned(), String::new())].into(),
         ..Dump::default()
     };
-    let read =
-        observe(&like, &[Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules, Part::Sysctls])
-            .unwrap();
+    let read = observe(
+        None,
+        &like,
+        &[Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules, Part::Sysctls],
+    )
+    .unwrap();
     assert_eq!(
         read.ipvs["-A -t 10.96.0.1:80 -s wrr"],
         ["-a -t 10.96.0.1:80 -r 10.244.0.5:8080 -m -w 7"]
@@ -160,7 +163,7 @@ fn goldens_put_into_this_kernel_are_read_back_alike() {
         let golden = Scenario::load(name).unwrap().steps.remove(0).expected;
         put(&golden).unwrap();
         let parts = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
-        let difference = compare(&golden, &observe(&golden, &parts).unwrap(), &parts);
+        let difference = compare(&golden, &observe(None, &golden, &parts).unwrap(), &parts);
         assert_eq!(difference, "", "{name}");
         let clean = "ipvsadm -C; ip link delete kube-ipvs0
             for tool in iptables ip6tables; do for table in nat filter; do $tool -t $table -F; $tool -t $table -X; done; done

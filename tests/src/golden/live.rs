@@ -8,11 +8,12 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{Dump, Health, Part, blocks, ipset_save, iptables_save};
-use crate::command::{output, run};
+use crate::command::output;
+use crate::netns::Namespace;
 
 /// The interface that carries the service addresses.
 const INTERFACE: &str = "kube-ipvs0";
@@ -31,20 +32,28 @@ pub struct Sysctls {
     before: BTreeMap<String, String>,
 }
 
-/// Reads these parts of the caller's network namespace. Of sysctls and health checks only those that
-/// `like` has.
-pub fn observe(like: &Dump, parts: &[Part]) -> Result<Dump> {
+/// Reads these parts of a network namespace, or of the caller's own. Of sysctls and health checks only
+/// those that `like` has, and only in the caller's own.
+pub fn observe(at: Option<&Namespace>, like: &Dump, parts: &[Part]) -> Result<Dump> {
+    let run = |words: &[&str]| -> Result<String> {
+        let (program, arguments) = words.split_first().context("a command")?;
+        let mut command = at.map_or_else(|| Command::new(program), |at| at.command(program));
+        output(command.args(arguments))
+    };
     let mut dump = Dump::default();
     for part in parts {
         match part {
             // Not ipvsadm-save: that is a script around this.
-            Part::Ipvs => dump.ipvs = blocks(&run("ipvsadm", ["-S", "-n"])?),
-            Part::Addresses => dump.addresses = addresses()?,
-            Part::Sets => dump.sets = ipset_save(&run("ipset", ["save"])?),
-            Part::Rules => {
-                (dump.nat4, dump.filter4) = iptables_save(&run("iptables-save", [""; 0])?);
-                (dump.nat6, dump.filter6) = iptables_save(&run("ip6tables-save", [""; 0])?);
+            Part::Ipvs => dump.ipvs = blocks(&run(&["ipvsadm", "-S", "-n"])?),
+            Part::Addresses => {
+                dump.addresses = addresses(&run(&["ip", "-j", "-d", "addr", "show"])?)?;
             }
+            Part::Sets => dump.sets = ipset_save(&run(&["ipset", "save"])?),
+            Part::Rules => {
+                (dump.nat4, dump.filter4) = iptables_save(&run(&["iptables-save"])?);
+                (dump.nat6, dump.filter6) = iptables_save(&run(&["ip6tables-save"])?);
+            }
+            Part::Sysctls | Part::Health if at.is_some() => bail!("{part:?} of another namespace"),
             Part::Sysctls => dump.sysctls = sysctls(like.sysctls.keys())?,
             Part::Health => dump.health = health(like.health.keys()),
         }
@@ -80,10 +89,9 @@ impl Sysctls {
 }
 
 /// The state and the addresses of our interface, none if there is none.
-fn addresses() -> Result<BTreeSet<String>> {
+fn addresses(text: &str) -> Result<BTreeSet<String>> {
     let mut lines = BTreeSet::new();
-    let all: Value = serde_json::from_str(&run("ip", ["-j", "-d", "addr", "show"])?)
-        .context("parse ip -j addr")?;
+    let all: Value = serde_json::from_str(text).context("parse the output of ip -j addr")?;
     let every = all.as_array().map_or(&[][..], Vec::as_slice);
     if let Some(link) = every.iter().find(|link| link["ifname"] == INTERFACE) {
         let kind = link["linkinfo"]["info_kind"].as_str().unwrap_or("?");
