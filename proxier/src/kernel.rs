@@ -1,6 +1,9 @@
 //! The dataplane in the kernel.
 
+pub mod conntrack;
 pub mod firewall;
+pub mod ipset;
+pub mod nfnetlink;
 pub mod sysctl;
 
 use std::error::Error as StdError;

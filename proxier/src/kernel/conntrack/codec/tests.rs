@@ -1,0 +1,154 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const GOLDEN: &str = include_str!("golden.txt");
+
+/// `struct nlmsghdr` and `struct nfgenmsg`
+const HEADERS: usize = 20;
+
+/// The messages that were sent (`>`) or received (`<`) under a command of the captures.
+fn captured(command: &str, direction: char) -> Vec<Vec<u8>> {
+    let section = GOLDEN
+        .split("\n\n# ")
+        .find_map(|section| section.strip_prefix(command)?.strip_prefix('\n'))
+        .unwrap_or_else(|| panic!("no capture of {command}"));
+    let mut messages = Vec::new();
+    for datagram in section.lines().filter_map(|line| line.strip_prefix(direction)) {
+        let text = datagram.trim();
+        let bytes: Vec<u8> = (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+            .collect();
+        let mut rest = bytes.as_slice();
+        while let Some(length) = rest.first_chunk::<4>() {
+            let length = u32::from_ne_bytes(*length) as usize;
+            messages.push(rest[..length].to_vec());
+            rest = &rest[length..];
+        }
+    }
+    messages
+}
+
+fn direction(source: &str, destination: &str) -> Direction {
+    Direction { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
+}
+
+fn listed(command: &str) -> Vec<Flow> {
+    let messages = captured(command, '<');
+    messages.iter().filter_map(|message| decode_flow(&message[HEADERS..]).unwrap()).collect()
+}
+
+/// The attributes of a message whose numbers are in `kinds`, as they stand there.
+fn part(message: &[u8], kinds: &[u16]) -> Vec<(u16, Vec<u8>)> {
+    attributes(&message[HEADERS..])
+        .map(Result::unwrap)
+        .filter(|attribute| kinds.contains(&attribute.kind))
+        .map(|attribute| (attribute.kind, attribute.value.to_vec()))
+        .collect()
+}
+
+#[test]
+fn reads_what_the_kernel_lists() {
+    let flows = listed("conntrack -L");
+    let dns = &flows[0];
+    assert_eq!(dns.protocol, Protocol::Udp);
+    assert_eq!(dns.original, direction("10.0.0.1:1111", "10.96.0.10:53"));
+    assert_eq!(dns.reply, direction("10.244.0.5:5353", "10.0.0.1:1111"));
+    assert!(dns.id.is_some());
+    let text = "udp 10.0.0.1:1111 -> 10.96.0.10:53 (answered by 10.244.0.5:5353)";
+    assert_eq!(dns.to_string(), text);
+    assert!(flows.iter().any(|flow| flow.protocol == Protocol::Tcp));
+
+    let flows = listed("conntrack -L -f ipv6");
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].original, direction("[fd00::1]:2222", "[fd00::10]:53"));
+    assert_eq!(flows[0].reply, direction("[fd00::10]:53", "[fd00::1]:2222"));
+}
+
+/// `conntrack -D` sends all that it knows about a flow; the parts that name it are these.
+#[test]
+fn deletes_as_conntrack_does() {
+    for (list, delete) in [
+        ("conntrack -L", "conntrack -D -p udp --sport 1111"),
+        ("conntrack -L -f ipv6", "conntrack -D -p udp -f ipv6"),
+    ] {
+        let theirs = captured(delete, '>').pop().unwrap();
+        let mut messages = Messages::default();
+        encode_delete(&mut messages, &listed(list)[0]);
+        let ours = messages.bytes();
+        assert_eq!(ours[4..6], theirs[4..6], "the command");
+        assert_eq!(ours[16..HEADERS][1..], theirs[16..HEADERS][1..]);
+        let tuples = [attr::ORIGINAL, attr::REPLY];
+        assert_eq!(part(ours, &tuples), part(&theirs, &tuples));
+    }
+}
+
+#[test]
+fn a_deletion_always_names_its_flow() {
+    let mut flow = listed("conntrack -L")[0];
+    flow.zone = Some(5);
+    flow.original_zone = Some(7);
+    let mut messages = Messages::default();
+    encode_delete(&mut messages, &flow);
+    assert_eq!(part(messages.bytes(), &[attr::ORIGINAL]).len(), 1);
+    assert_eq!(part(messages.bytes(), &[attr::ID]).len(), 1);
+    // What was listed, zones and number included, is what is deleted.
+    assert_eq!(decode_flow(&messages.bytes()[HEADERS..]).unwrap(), Some(flow));
+}
+
+#[test]
+fn a_list_is_asked_for_as_conntrack_does() {
+    let theirs = captured("conntrack -L -f ipv6", '>').remove(0);
+    let mut messages = Messages::default();
+    encode_list(&mut messages, Family::Ipv6, None);
+    assert_eq!(messages.bytes()[..6], theirs[..6]);
+    assert_eq!(messages.bytes()[16..], theirs[16..]);
+}
+
+fn any_flow() -> impl Strategy<Value = Flow> {
+    let v4 = any::<[u8; 16]>().prop_map(|bytes| {
+        [0, 4, 8, 12]
+            .map(|at| IpAddr::from([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+    });
+    let v6 = any::<[[u8; 16]; 4]>().prop_map(|addresses| addresses.map(IpAddr::from));
+    let protocol = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    let rest = (any::<Option<u16>>(), any::<Option<u16>>(), any::<Option<u32>>());
+    (prop_oneof![v4, v6], any::<[u16; 4]>(), protocol, rest).prop_map(
+        |(ips, ports, protocol, (zone, original_zone, id))| {
+            let end = |at: usize| SocketAddr::new(ips[at], ports[at]);
+            Flow {
+                protocol,
+                original: Direction { source: end(0), destination: end(1) },
+                reply: Direction { source: end(2), destination: end(3) },
+                zone,
+                original_zone,
+                id,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn flows_come_back_as_they_were(flow in any_flow()) {
+        let mut messages = Messages::default();
+        encode_delete(&mut messages, &flow);
+        prop_assert_eq!(decode_flow(&messages.bytes()[HEADERS..]).unwrap(), Some(flow));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode_flow(&bytes);
+    }
+
+    #[test]
+    fn damaged_lists_never_panic(at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        for mut message in captured("conntrack -L", '<') {
+            let body = &mut message[HEADERS..];
+            let at = at.index(body.len());
+            body[at] = value;
+            let _ = decode_flow(body);
+        }
+    }
+}

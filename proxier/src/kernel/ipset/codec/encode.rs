@@ -1,0 +1,172 @@
+//! Requests to ipset.
+
+use std::net::IpAddr;
+
+use netlink_ipvs::{Family, Protocol};
+use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
+
+use super::{Command, attr, data, family_number};
+use crate::dataplane::sets::{Member, SetType};
+use crate::kernel::ipset::SetSpec;
+use crate::kernel::nfnetlink::{Header, Messages};
+
+/// `NFNL_SUBSYS_IPSET`
+const SUBSYSTEM: u8 = 6;
+
+/// `IPSET_FLAG_LIST_HEADER`: list sets without their members.
+const LIST_HEADER: u32 = 1 << 2;
+
+/// `ipset`'s own default; the table grows by itself.
+const HASHSIZE: u32 = 1024;
+
+/// Writes requests in one protocol version.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernel::ipset) struct Encoder {
+    pub(in crate::kernel::ipset) protocol: u8,
+}
+
+impl Encoder {
+    fn push(
+        self,
+        messages: &mut Messages,
+        command: Command,
+        flags: u16,
+        body: impl FnOnce(&mut Messages),
+    ) {
+        let header = Header { subsystem: SUBSYSTEM, command: command as u8, flags, family: 2 };
+        messages.push(header, |m| {
+            m.attribute(attr::PROTOCOL, &[self.protocol]);
+            body(m);
+        });
+    }
+
+    pub(in crate::kernel::ipset) fn protocol(self, messages: &mut Messages) {
+        self.push(messages, Command::Protocol, 0, |_| ());
+    }
+
+    pub(in crate::kernel::ipset) fn set_type(
+        self,
+        messages: &mut Messages,
+        set_type: SetType,
+        family: Family,
+    ) {
+        self.push(messages, Command::Type, 0, |m| {
+            m.text(attr::TYPENAME, set_type.name());
+            m.attribute(attr::FAMILY, &[family_number(set_type, family)]);
+        });
+    }
+
+    pub(in crate::kernel::ipset) fn create(
+        self,
+        messages: &mut Messages,
+        set: &SetSpec<'_>,
+        revision: u8,
+    ) {
+        self.push(messages, Command::Create, NLM_F_CREATE | NLM_F_EXCL, |m| {
+            m.text(attr::SETNAME, set.name);
+            m.text(attr::TYPENAME, set.set_type.name());
+            m.attribute(attr::REVISION, &[revision]);
+            m.attribute(attr::FAMILY, &[family_number(set.set_type, set.family)]);
+            m.nested(attr::DATA, |m| {
+                if set.set_type == SetType::BitmapPort {
+                    be16(m, data::PORT, 0);
+                    be16(m, data::PORT_TO, u16::MAX);
+                } else {
+                    be32(m, data::HASHSIZE, HASHSIZE);
+                    be32(m, data::MAXELEM, set.capacity);
+                }
+            });
+        });
+    }
+
+    /// `Destroy` or `Flush`, of one set: without a name the kernel takes all sets.
+    pub(in crate::kernel::ipset) fn one(
+        self,
+        messages: &mut Messages,
+        command: Command,
+        name: &str,
+    ) {
+        let flags = if command == Command::Destroy { NLM_F_EXCL } else { 0 };
+        self.push(messages, command, flags, |m| m.text(attr::SETNAME, name));
+    }
+
+    /// `Rename` or `Swap`.
+    pub(in crate::kernel::ipset) fn two(
+        self,
+        messages: &mut Messages,
+        command: Command,
+        name: &str,
+        other: &str,
+    ) {
+        self.push(messages, command, 0, |m| {
+            m.text(attr::SETNAME, name);
+            m.text(attr::SETNAME2, other);
+        });
+    }
+
+    pub(in crate::kernel::ipset) fn list_headers(self, messages: &mut Messages) {
+        self.push(messages, Command::List, 0, |m| be32(m, attr::FLAGS, LIST_HEADER));
+    }
+
+    pub(in crate::kernel::ipset) fn list(self, messages: &mut Messages, name: &str) {
+        self.push(messages, Command::List, 0, |m| m.text(attr::SETNAME, name));
+    }
+
+    /// `Add` or `Delete` of one member. `NLM_F_EXCL` makes what is there already an error.
+    pub(in crate::kernel::ipset) fn member(
+        self,
+        messages: &mut Messages,
+        command: Command,
+        name: &str,
+        member: &Member,
+    ) {
+        self.push(messages, command, NLM_F_EXCL, |m| {
+            m.text(attr::SETNAME, name);
+            m.nested(attr::DATA, |m| {
+                encode_member(m, member);
+                be32(m, data::LINENO, 0);
+            });
+        });
+    }
+}
+
+pub(super) fn encode_member(messages: &mut Messages, member: &Member) {
+    let m = messages;
+    match member {
+        Member::Ip(ip) => address(m, data::IP, *ip),
+        Member::Port(port) => be16(m, data::PORT, *port),
+        Member::IpPort(ip, protocol, port) => endpoint(m, *ip, *protocol, *port),
+        Member::IpPortIp(ip, protocol, port, other) => {
+            endpoint(m, *ip, *protocol, *port);
+            address(m, data::IP2, *other);
+        }
+        Member::IpPortNet(ip, protocol, port, net) => {
+            endpoint(m, *ip, *protocol, *port);
+            address(m, data::IP2, net.network());
+            if net.prefix_len() < net.max_prefix_len() {
+                m.attribute(data::CIDR2, &[net.prefix_len()]);
+            }
+        }
+    }
+}
+
+fn endpoint(messages: &mut Messages, ip: IpAddr, protocol: Protocol, port: u16) {
+    address(messages, data::IP, ip);
+    be16(messages, data::PORT, port);
+    messages.attribute(data::PROTO, &[protocol.number()]);
+}
+
+fn address(messages: &mut Messages, kind: u16, ip: IpAddr) {
+    messages.nested(kind, |m| match ip {
+        IpAddr::V4(v4) => m.attribute(data::IPV4 | NLA_F_NET_BYTEORDER, &v4.octets()),
+        IpAddr::V6(v6) => m.attribute(data::IPV6 | NLA_F_NET_BYTEORDER, &v6.octets()),
+    });
+}
+
+fn be16(messages: &mut Messages, kind: u16, value: u16) {
+    messages.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+}
+
+fn be32(messages: &mut Messages, kind: u16, value: u32) {
+    messages.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+}
