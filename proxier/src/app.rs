@@ -1,5 +1,6 @@
 //! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
 
+mod daemon;
 mod dry_run;
 mod feed;
 
@@ -10,6 +11,7 @@ use anyhow::Context as _;
 
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
+use crate::telemetry;
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -45,10 +47,12 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(args, &Host)?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::WARN)
-        .init();
+    let mut logging = config.logging.clone();
+    if !matches!(action, Action::Run | Action::InitOnly) {
+        // Beside what a command prints, only what is wrong.
+        logging.verbosity = 0;
+    }
+    telemetry::init(&logging)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -61,9 +65,9 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::DryRun { watch } => dry_run::run(args, config, watch),
-        Action::InitOnly
-        | Action::Run
-        | Action::Cleanup
+        Action::InitOnly => daemon::init_only(&config),
+        Action::Run => daemon::run(args, config),
+        Action::Cleanup
         | Action::Diff
         | Action::Explain { .. }
         | Action::Status

@@ -48,6 +48,12 @@ pub enum Event {
     Configured(Resolver),
 }
 
+impl From<Change> for Event {
+    fn from(change: Change) -> Self {
+        Self::Change(change)
+    }
+}
+
 /// How the settings follow from the node object and the addresses of the host, by the present
 /// configuration.
 #[derive(Clone)]

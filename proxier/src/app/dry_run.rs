@@ -40,7 +40,12 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
-        let event = events.recv().await.context("the source ended before everything was read")?;
+        let Some(event) = events.recv().await else {
+            while let Some(ended) = tasks.join_next().await {
+                ended.context("read the source")??;
+            }
+            anyhow::bail!("the source ended before everything was read");
+        };
         reconciler.take(event);
         reconciler.step().await;
     }

@@ -1,6 +1,7 @@
 //! Starts what sends events: a source of objects, the addresses of the host.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::kernel::chain;
 use crate::reconcile::Event;
-use crate::source::{Warning, files};
+use crate::source::{Warning, files, kube as cluster};
 
 /// Events that may wait for the loop. Sources wait when it is full.
 pub(super) const QUEUE: usize = 4096;
@@ -29,10 +30,21 @@ pub(super) fn objects(
     args: &Args,
     config: &Config,
     events: &mpsc::Sender<Event>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     if args.own.manifests.is_empty() {
-        anyhow::bail!("give --manifests");
+        let connection = cluster::Connection {
+            kubeconfig: config.client.kubeconfig.clone(),
+            server: config.client.master.clone(),
+        };
+        let options = cluster::Options::new(&*config.node_name);
+        let events = events.clone();
+        tasks.spawn(async move {
+            let status = Arc::new(cluster::Status::default());
+            let watch = cluster::run(connection, options, events, status);
+            watch.await.context("watch the cluster")
+        });
+        return Ok(());
     }
     let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
     let loaded = manifests.read()?;
@@ -41,10 +53,11 @@ pub(super) fn objects(
     tasks.spawn(async move {
         for change in loaded.changes {
             if events.send(Event::Change(change)).await.is_err() {
-                return;
+                return Ok(());
             }
         }
-        let _keep = &manifests;
+        manifests.watch(events).await.context("follow the manifests")?;
+        // Nothing there that could change (standard input): what was read stays.
         std::future::pending().await
     });
     Ok(())
@@ -54,7 +67,7 @@ pub(super) fn objects(
 pub(super) fn host(
     args: &Args,
     events: &mpsc::Sender<Event>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let given = !args.own.node_addresses.is_empty();
     // Subscribe first, read second: what happens in between is not missed.
@@ -65,6 +78,7 @@ pub(super) fn host(
         if events.send(Event::HostAddresses(addresses)).await.is_ok() {
             follow_host(monitor, given, events).await;
         }
+        Ok(())
     });
     Ok(())
 }

@@ -1,0 +1,214 @@
+//! The daemon: prepares the host, starts the loop on its own thread, and what feeds it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use netlink_ipvs::{
+    Client, Command, Family, Scheduler, VirtualServer, VirtualServerConfig, VirtualServerKey,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::feed;
+use crate::args::Args;
+use crate::config::Config;
+use crate::kernel::Kernel;
+use crate::kernel::firewall::Firewall;
+use crate::reconcile::{Reconciler, Resolver, Status, Timing};
+use crate::settings::{Abilities, settings};
+
+/// How often the connections of draining real servers are counted.
+const DRAIN_CHECK: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT. The dataplane stays as it is and goes on forwarding.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let host = Host::prepare(&config)?;
+    let (sender, events) = mpsc::channel(feed::QUEUE);
+    let mut tasks = tokio::task::JoinSet::new();
+    feed::host(args, &sender, &mut tasks)?;
+    feed::objects(args, &config, &sender, &mut tasks)?;
+    drop(sender);
+
+    let timing = Timing {
+        sync_period: config.sync_period,
+        min_sync_period: config.min_sync_period,
+        drain_timeout: config.drain_timeout,
+        drain_check: DRAIN_CHECK,
+    };
+    let config = Arc::new(config);
+    let abilities = host.abilities.clone();
+    let for_resolver = Arc::clone(&config);
+    let resolver = Resolver::new(move |node, host| settings(&for_resolver, &abilities, node, host));
+    let (started, status) = oneshot::channel();
+    // Netlink batches execute inside send: not on the thread that answers health checks.
+    let (ended, mut end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("dataplane".to_owned())
+        .spawn(move || {
+            let result = dataplane(host, resolver, timing, events, started);
+            // Nobody waits any more only when the process is ending.
+            let _ = ended.send(result);
+        })
+        .context("start the dataplane thread")?;
+    let status = match status.await {
+        Ok(status) => status,
+        Err(_) => {
+            end.await.context("the dataplane thread ended")??;
+            bail!("the dataplane thread ended before it began");
+        }
+    };
+    let log_ready = tokio::spawn(ready(status.clone()));
+    let _ = status;
+
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),
+        _ = interrupt.recv() => info!("SIGINT: ending, the dataplane stays"),
+        Some(ended) = tasks.join_next() => {
+            ended.context("a source ended")??;
+            bail!("a source has ended");
+        }
+        result = &mut end => {
+            result.context("the dataplane thread ended")??;
+            bail!("every source has ended");
+        }
+    }
+    log_ready.abort();
+    // With the last sender the loop ends, after the step it is in.
+    tasks.shutdown().await;
+    end.await.context("the dataplane thread ended")??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> anyhow::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(kind).context("wait for signals")
+}
+
+/// The loop, on this thread until its senders are gone.
+fn dataplane(
+    host: Host,
+    resolver: Resolver,
+    timing: Timing,
+    events: mpsc::Receiver<crate::reconcile::Event>,
+    started: oneshot::Sender<watch::Receiver<Arc<Status>>>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
+        let (reconciler, status) = Reconciler::new(kernel, resolver, timing);
+        // Nobody waits any more only when the process is ending.
+        let _ = started.send(status);
+        reconciler.run(events).await;
+        Ok(())
+    })
+}
+
+/// Says once that everything is programmed.
+async fn ready(mut status: watch::Receiver<Arc<Status>>) {
+    if let Ok(status) = status.wait_for(|status| status.synced).await {
+        info!(
+            services = status.services,
+            virtual_servers = status.virtual_servers,
+            real_servers = status.real_servers,
+            "ready: the kernel is as the cluster says"
+        );
+    }
+}
+
+/// `--init-only`: sets what needs more privileges than running, and nothing else.
+pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
+    // Opening IPVS makes the kernel load it, and with it the settings below net/ipv4/vs.
+    open_ipvs()?;
+    let _ = config;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the host has, found out before anything is changed.
+pub(super) struct Host {
+    pub(super) ipvs: Client,
+    pub(super) firewall: Firewall,
+    pub(super) abilities: Abilities,
+}
+
+impl Host {
+    /// Checks everything that the daemon cannot do without, then sets kernel settings and timeouts.
+    pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
+        let mut host = Self::look()?;
+        host.check_scheduler(config.scheduler)?;
+        let _ = config;
+        let timeouts = netlink_ipvs::Timeouts {
+            tcp: config.ipvs_timeouts.tcp,
+            tcp_fin: config.ipvs_timeouts.tcp_fin,
+            udp: config.ipvs_timeouts.udp,
+        };
+        if timeouts != netlink_ipvs::Timeouts::default() {
+            host.ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
+        }
+        Ok(host)
+    }
+
+    /// Finds out what is there and changes nothing.
+    pub(super) fn look() -> anyhow::Result<Self> {
+        let ipvs = open_ipvs()?;
+        let firewall = Firewall::find(iptables_directory().as_deref());
+        let mut abilities = Abilities { families: Vec::new(), random_fully: true };
+        for family in [Family::Ipv4, Family::Ipv6] {
+            match firewall.tools(family) {
+                Ok(tools) => {
+                    abilities.families.push(family);
+                    abilities.random_fully &= tools.random_fully();
+                }
+                Err(error) if family == Family::Ipv4 => {
+                    return Err(anyhow::Error::new(error)).context("IPv4 cannot be served");
+                }
+                Err(error) => warn!(error = crate::kernel::chain(&*error), "IPv6 is not served"),
+            }
+        }
+        Ok(Self { ipvs, firewall, abilities })
+    }
+
+    /// Makes sure that the kernel has the scheduler, before a service needs it. Making a virtual
+    /// server is the only way to ask.
+    fn check_scheduler(&mut self, scheduler: Scheduler) -> anyhow::Result<()> {
+        let used = self.ipvs.virtual_servers().context("list virtual servers")?;
+        if used.iter().any(|entry| entry.server.config.scheduler == scheduler) {
+            return Ok(());
+        }
+        // TEST-NET-2, RFC 5737: no service has it.
+        let address = std::net::Ipv4Addr::new(198, 51, 100, 0).into();
+        let key = VirtualServerKey::new(address, 20000, netlink_ipvs::Protocol::Tcp);
+        let config = VirtualServerConfig::new(scheduler, Family::Ipv4);
+        let probe = VirtualServer { key, config };
+        match self.ipvs.run(Command::AddVirtualServer(probe)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == netlink_ipvs::ErrorKind::Exists => {}
+            Err(error) if error.kind() == netlink_ipvs::ErrorKind::NotFound => bail!(
+                "the kernel has no IPVS scheduler {scheduler}: load the module ip_vs_{scheduler} or \
+                 choose another (rr, wrr, lc, wlc, sh, mh, ...) with ipvs.scheduler"
+            ),
+            Err(error) if error.kind() == netlink_ipvs::ErrorKind::NoPermission => bail!(
+                "no permission to program IPVS: CAP_NET_ADMIN is needed (run as root, or give the \
+                 container the capability NET_ADMIN)"
+            ),
+            Err(error) => return Err(error).context("try the scheduler"),
+        }
+        self.ipvs
+            .run(Command::DeleteVirtualServer(key))
+            .context("remove the probe of the scheduler")
+    }
+}
+
+fn open_ipvs() -> anyhow::Result<Client> {
+    Client::open().context("the kernel's IPVS is needed (module ip_vs)")
+}
+
+/// Where to look for iptables instead of the usual places.
+#[allow(clippy::disallowed_methods, reason = "the one place that reads it")]
+fn iptables_directory() -> Option<PathBuf> {
+    std::env::var_os(Firewall::DIRECTORY_VARIABLE).map(PathBuf::from)
+}

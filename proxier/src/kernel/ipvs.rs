@@ -1,0 +1,120 @@
+//! IPVS: operations to commands, dumps to state.
+
+use std::collections::BTreeMap;
+
+use netlink_ipvs::{
+    Client, Command, ErrorKind, RealServer, RealServerKey, VirtualServer, VirtualServerKey,
+};
+
+use super::op_error;
+use crate::dataplane::{Connections, Op, OpError, OpErrorKind, VirtualServerState};
+
+/// IPVS of this network namespace.
+#[derive(Debug)]
+pub(super) struct Ipvs {
+    client: Client,
+}
+
+impl Ipvs {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Every virtual server with its real servers.
+    pub(super) fn observe(
+        &mut self,
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        let servers = self.client.virtual_servers().map_err(failed)?;
+        let mut out = BTreeMap::new();
+        for entry in servers {
+            let key = entry.server.key;
+            out.insert(key, self.with_real_servers(entry.server)?);
+        }
+        Ok(out)
+    }
+
+    /// Some virtual servers with their real servers, those of them that exist.
+    pub(super) fn observe_some(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        let mut out = BTreeMap::new();
+        for key in keys {
+            match self.client.virtual_server(*key) {
+                Ok(entry) => {
+                    out.insert(*key, self.with_real_servers(entry.server)?);
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(out)
+    }
+
+    fn with_real_servers(&mut self, server: VirtualServer) -> Result<VirtualServerState, OpError> {
+        let entries = self.client.real_servers(server.key).map_err(failed)?;
+        let mut real_servers: Vec<RealServer> =
+            entries.into_iter().map(|entry| entry.server).collect();
+        real_servers.sort_unstable_by_key(|real| real.key);
+        Ok(VirtualServerState { config: server.config, real_servers: real_servers.into() })
+    }
+
+    /// Connection counts of the real servers of some virtual servers.
+    pub(super) fn connections(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
+        let mut out = Vec::new();
+        for key in keys {
+            for entry in self.client.real_servers(*key).map_err(failed)? {
+                let connections = Connections {
+                    active: entry.connections.active,
+                    inactive: entry.connections.inactive,
+                };
+                out.push((*key, entry.server.key, connections));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Carries out operations on virtual and real servers; those that failed, by their index.
+    pub(super) fn execute(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+        let report = self.client.execute(ops.iter().filter_map(command));
+        let mut out: Vec<(usize, OpError)> =
+            report.failed.into_iter().map(|(at, error)| (at, failed(error))).collect();
+        out.extend(report.uncertain.into_iter().flatten().map(|at| {
+            let text = "the kernel's answer was lost".to_owned();
+            (at, OpError { kind: OpErrorKind::Surprise, text })
+        }));
+        out
+    }
+}
+
+/// The command of an operation; none for those that other parts of the kernel carry out.
+fn command(op: &Op) -> Option<Command> {
+    Some(match *op {
+        Op::AddVirtualServer(key, config) => {
+            Command::AddVirtualServer(VirtualServer { key, config })
+        }
+        Op::SetVirtualServer(key, config) => {
+            Command::SetVirtualServer(VirtualServer { key, config })
+        }
+        Op::RemoveVirtualServer(key) => Command::DeleteVirtualServer(key),
+        Op::AddRealServer(key, server) => Command::AddRealServer(key, server),
+        Op::SetRealServer(key, server) => Command::SetRealServer(key, server),
+        Op::RemoveRealServer(key, server) => Command::DeleteRealServer(key, server),
+        _ => return None,
+    })
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn failed(error: netlink_ipvs::Error) -> OpError {
+    let kind = match error.kind() {
+        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Uncertain => OpErrorKind::Surprise,
+        ErrorKind::NoPermission | ErrorKind::Unsupported | ErrorKind::Invalid => {
+            OpErrorKind::Refused
+        }
+        _ => OpErrorKind::Retry,
+    };
+    op_error(kind, &error)
+}
