@@ -1,8 +1,10 @@
 //! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
 
 mod daemon;
+mod diff;
 mod dry_run;
 mod feed;
+mod sysctls;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -67,11 +69,8 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         Action::DryRun { watch } => dry_run::run(args, config, watch),
         Action::InitOnly => daemon::init_only(&config),
         Action::Run => daemon::run(args, config),
-        Action::Cleanup
-        | Action::Diff
-        | Action::Explain { .. }
-        | Action::Status
-        | Action::MigrateCheck => {
+        Action::Diff => Ok(diff::run(args, config)),
+        Action::Cleanup | Action::Explain { .. } | Action::Status | Action::MigrateCheck => {
             anyhow::bail!("this command is not there yet")
         }
     }

@@ -124,7 +124,7 @@ async fn ready(mut status: watch::Receiver<Arc<Status>>) {
 pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
     // Opening IPVS makes the kernel load it, and with it the settings below net/ipv4/vs.
     open_ipvs()?;
-    let _ = config;
+    super::sysctls::apply(config)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,6 +140,7 @@ impl Host {
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
         let mut host = Self::look()?;
         host.check_scheduler(config.scheduler)?;
+        super::sysctls::apply(config)?;
         let _ = config;
         let timeouts = netlink_ipvs::Timeouts {
             tcp: config.ipvs_timeouts.tcp,

@@ -22,21 +22,47 @@ use crate::settings::{Abilities, settings};
 /// Prints the first complete state; with `watch`, every operation after it.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Result<ExitCode> {
+    let sysctls = super::sysctls::text(&config)?;
+    let (mut reconciler, mut source) = complete(args, config, Abilities::default()).await?;
+    super::print(&render(reconciler.desired(), args.own.output, &sysctls))?;
+    if !watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    reconciler.dataplane().done.clear();
+    while let Some(event) = source.events.recv().await {
+        reconciler.take(event);
+        reconciler.step().await;
+        for op in std::mem::take(&mut reconciler.dataplane().done) {
+            super::print(&format!("{op}\n"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What still comes after the first complete state.
+pub(super) struct Source {
+    events: mpsc::Receiver<Event>,
+    _tasks: JoinSet<anyhow::Result<()>>,
+}
+
+/// Reads the source until it is complete, into a loop over memory.
+pub(super) async fn complete(
+    args: &Args,
+    config: Config,
+    abilities: Abilities,
+) -> anyhow::Result<(Reconciler<Memory>, Source)> {
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
     let mut tasks = JoinSet::new();
     feed::objects(args, &config, &sender, &mut tasks)?;
     drop(sender);
-    let output = args.own.output;
-    let sysctls = String::new();
     let timing = Timing {
-        sync_period: Duration::MAX / 4,
+        sync_period: FOR_EVER,
         min_sync_period: Duration::ZERO,
         drain_timeout: Duration::ZERO,
-        drain_check: Duration::from_secs(1),
+        drain_check: FOR_EVER,
     };
-    let resolver =
-        Resolver::new(move |node, host| settings(&config, &Abilities::default(), node, host));
+    let resolver = Resolver::new(move |node, host| settings(&config, &abilities, node, host));
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
@@ -49,20 +75,11 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
         reconciler.take(event);
         reconciler.step().await;
     }
-    super::print(&render(reconciler.desired(), output, &sysctls))?;
-    if !watch {
-        return Ok(ExitCode::SUCCESS);
-    }
-    reconciler.dataplane().done.clear();
-    while let Some(event) = events.recv().await {
-        reconciler.take(event);
-        reconciler.step().await;
-        for op in std::mem::take(&mut reconciler.dataplane().done) {
-            super::print(&format!("{op}\n"))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok((reconciler, Source { events, _tasks: tasks }))
 }
+
+/// Longer than any program runs.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// The desired state in one of the output formats.
 fn render(desired: &Desired, output: Output, sysctls: &str) -> String {

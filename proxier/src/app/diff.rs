@@ -1,0 +1,84 @@
+//! `proxier diff`: what the running proxy would change now.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+
+use super::daemon::Host;
+use super::dry_run;
+use crate::args::{Args, Output};
+use crate::config::Config;
+use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
+use crate::kernel::Kernel;
+
+/// The kernel could not be read.
+const EXIT_UNKNOWN: u8 = 2;
+
+/// Prints the operations that would bring the kernel to what is wanted. Exit status: 0 none, 1
+/// some, 2 could not tell.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
+    match difference(args, config).await {
+        Ok(plan) => {
+            if let Err(error) = super::print(&text(&plan, args.own.output)) {
+                super::report(&format!("{error:#}"));
+                return ExitCode::from(EXIT_UNKNOWN);
+            }
+            ExitCode::from(u8::from(!plan.is_empty()))
+        }
+        Err(error) => {
+            super::report(&format!("{error:#}"));
+            ExitCode::from(EXIT_UNKNOWN)
+        }
+    }
+}
+
+async fn difference(args: &Args, config: Config) -> anyhow::Result<Plan> {
+    let host = Host::look()?;
+    let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
+    let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
+    let observed = kernel.observe().await.map_err(|error| anyhow!(error.text))?;
+    let desired = reconciler.desired().state();
+    let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
+    // What drains is as it should be.
+    let mut drains = Drains::new(Duration::MAX);
+    for (key, server) in &observed.virtual_servers {
+        drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
+    }
+    let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
+    let mut plan = plan(desired, &observed, &all, &drains, settings);
+    plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
+    Ok(plan)
+}
+
+fn text(plan: &Plan, output: Output) -> String {
+    if output == Output::Json {
+        let ops: Vec<String> = plan.ops.iter().map(ToString::to_string).collect();
+        return format!("{:#}\n", serde_json::json!({ "same": ops.is_empty(), "changes": ops }));
+    }
+    if plan.is_empty() {
+        return "the kernel is as the cluster says\n".to_owned();
+    }
+    plan.ops.iter().map(|op| format!("{} {op}\n", sign(op))).collect()
+}
+
+fn sign(op: &Op) -> char {
+    match op {
+        Op::CreateSet(..)
+        | Op::AddMember(..)
+        | Op::AddVirtualServer(..)
+        | Op::AddRealServer(..)
+        | Op::Bind(..) => '+',
+        Op::GrowSet(..)
+        | Op::InstallFirewall(..)
+        | Op::SetVirtualServer(..)
+        | Op::SetRealServer(..)
+        | Op::ForgetFlows(..) => '~',
+        Op::Unbind(..)
+        | Op::RemoveRealServer(..)
+        | Op::RemoveVirtualServer(..)
+        | Op::RemoveMember(..) => '-',
+    }
+}

@@ -1,0 +1,49 @@
+//! The kernel settings that the configuration asks for.
+
+use anyhow::{Context as _, bail};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::dataplane::sysctls::{self, ConntrackOptions, Sysctl, SysctlOptions};
+use crate::kernel::sysctl::Sysctls;
+
+/// Brings the settings of this host to their values and says what was changed.
+pub(super) fn apply(config: &Config) -> anyhow::Result<()> {
+    let system = Sysctls::system();
+    let report = system.apply(&wanted(config, &system)?);
+    for change in &report.changes {
+        info!("{change}");
+    }
+    for failure in &report.failures {
+        let text = crate::kernel::chain(failure);
+        if failure.is_fatal() {
+            bail!("{text}");
+        }
+        warn!("{text}");
+    }
+    Ok(())
+}
+
+/// The settings as `sysctl` prints them.
+pub(super) fn text(config: &Config) -> anyhow::Result<String> {
+    Ok(sysctls::text(&wanted(config, &Sysctls::system())?))
+}
+
+fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
+    let conntrack = &config.conntrack;
+    let options = SysctlOptions {
+        strict_arp: config.strict_arp,
+        conntrack: ConntrackOptions {
+            max_per_core: conntrack.max_per_core,
+            min: conntrack.min,
+            tcp_established: conntrack.tcp_established,
+            tcp_close_wait: conntrack.tcp_close_wait,
+            be_liberal: conntrack.be_liberal,
+            udp: conntrack.udp,
+            udp_stream: conntrack.udp_stream,
+        },
+        ..SysctlOptions::default()
+    };
+    let kernel = system.kernel_version().context("choose the kernel settings")?;
+    Ok(sysctls::wanted(&options, kernel, system.cpus()))
+}
