@@ -49,12 +49,11 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(args, &Host)?;
-    let mut logging = config.logging.clone();
-    if !matches!(action, Action::Run | Action::InitOnly) {
-        // Beside what a command prints, only what is wrong.
-        logging.verbosity = 0;
+    if matches!(action, Action::Run | Action::InitOnly) {
+        telemetry::init(&config.logging)?;
+    } else {
+        telemetry::init_quiet()?;
     }
-    telemetry::init(&logging)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -70,7 +69,8 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         Action::InitOnly => daemon::init_only(&config),
         Action::Run => daemon::run(args, config),
         Action::Diff => Ok(diff::run(args, config)),
-        Action::Cleanup | Action::Explain { .. } | Action::Status | Action::MigrateCheck => {
+        Action::Cleanup => daemon::clean_up(),
+        Action::Explain { .. } | Action::Status | Action::MigrateCheck => {
             anyhow::bail!("this command is not there yet")
         }
     }

@@ -28,7 +28,7 @@ pub use contribution::{Contribution, Frontend, FrontendKind, Health, Skipped, co
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
 pub use plan::{Plan, plan};
-use sets::{Member, SetId};
+use sets::{Member, SetId, SetRole};
 
 use crate::cluster::topology::Place;
 
@@ -89,6 +89,13 @@ pub enum Target {
     VirtualServer(VirtualServerKey),
     /// A host address on `kube-ipvs0`.
     Address(IpAddr),
+}
+
+impl Target {
+    /// The member by which the firewall knows an address on `kube-ipvs0`.
+    pub(crate) fn ipvs_ip(address: IpAddr) -> Self {
+        Self::Member(SetRole::IpvsIps.of(Family::of(address)), Member::Ip(address))
+    }
 }
 
 impl fmt::Display for Target {

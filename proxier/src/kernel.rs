@@ -3,6 +3,7 @@
 //! A plan is carried out in its order; what stands together and goes to the same part of the kernel
 //! goes in one batch.
 
+pub mod cleanup;
 pub mod conntrack;
 pub mod firewall;
 pub mod ipset;

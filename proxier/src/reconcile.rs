@@ -27,8 +27,8 @@ use tracing::{debug, info, warn};
 use crate::cluster::{Change, Cluster, Dirty, Node, ObjectKey};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::{
-    Conflict, Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target, contribution,
-    plan,
+    Conflict, Contribution, Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target,
+    contribution, plan,
 };
 
 pub use status::{Counters, Draining, Status};
@@ -102,6 +102,7 @@ pub struct Reconciler<D> {
     cluster: Cluster,
     dirty: Dirty,
     host_addresses: Option<Vec<IpAddr>>,
+    external_ips: bool,
     settings: Option<Settings>,
     desired: Desired,
     believed: Option<State>,
@@ -165,6 +166,7 @@ impl<D: Dataplane> Reconciler<D> {
             cluster: Cluster::new(),
             dirty: Dirty::default(),
             host_addresses: None,
+            external_ips: false,
             settings: None,
             desired: Desired::default(),
             believed: None,
@@ -294,12 +296,12 @@ impl<D: Dataplane> Reconciler<D> {
             self.show(started);
             return;
         }
-        if adopting {
-            self.compute_first();
-            self.converge().await;
-        }
         self.compute();
         if adopting {
+            let all = std::mem::take(&mut self.touched);
+            self.touched = self.first_targets(&all);
+            self.converge().await;
+            self.touched.extend(all);
             self.touched.extend(self.believed.iter().flat_map(State::targets));
         }
         if self.due.retry.is_some_and(|at| at <= started) {
@@ -347,7 +349,9 @@ impl<D: Dataplane> Reconciler<D> {
         let Some(settings) = &self.settings else { return };
         for family in &settings.families {
             let Some(options) = settings.firewall.get(family) else { continue };
-            let rules = ruleset(*family, options, self.desired.drops());
+            let mut options = options.clone();
+            options.physdev &= self.external_ips;
+            let rules = ruleset(*family, &options, self.desired.drops());
             let text = Arc::from(rules.save_text());
             self.desired.set_firewall(*family, text, &mut self.touched);
         }
@@ -391,22 +395,18 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// The API server and the cluster DNS come before everything else, so that a new node can reach
-    /// the one and resolve names while the rest is being programmed.
-    fn compute_first(&mut self) {
-        let first: Vec<ObjectKey> = self
-            .cluster
-            .services()
-            .filter(|service| {
-                let key = (&*service.key.namespace, &*service.key.name);
-                let dns = service.ports.iter().any(|port| port.port == 53);
-                key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
-            })
-            .map(|service| service.key.clone())
-            .collect();
-        for key in first {
-            self.compute_service(&key);
-        }
+    /// Sets and rules, the API server and the cluster DNS come before everything else, so that a
+    /// new node can reach the one and resolve names while the rest is being programmed.
+    fn first_targets(&self, all: &BTreeSet<Target>) -> BTreeSet<Target> {
+        let base =
+            all.iter().filter(|target| matches!(target, Target::Set(_) | Target::Firewall(_)));
+        let services = self.cluster.services().filter(|service| {
+            let key = (&*service.key.namespace, &*service.key.name);
+            let dns = service.ports.iter().any(|port| port.port == 53);
+            key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
+        });
+        let contributions = services.filter_map(|service| self.desired.contribution(&service.key));
+        base.copied().chain(contributions.flat_map(Contribution::targets)).collect()
     }
 
     fn compute(&mut self) {
@@ -423,7 +423,11 @@ impl<D: Dataplane> Reconciler<D> {
                 drops_changed |= self.compute_service(key);
             }
         }
-        if drops_changed {
+        // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
+        // before a rule with it has something to match.
+        let external_ips = self.desired.has_external_ips();
+        if drops_changed || external_ips != self.external_ips {
+            self.external_ips = external_ips;
             self.render_firewall();
         }
         self.status.services = self.cluster.services().len();

@@ -58,6 +58,20 @@ pub fn init(logging: &Logging) -> Result<LogHandle, TelemetryError> {
     Ok(handle)
 }
 
+/// For commands that print a result: only what is wrong goes to standard error, without times.
+pub fn init_quiet() -> Result<(), TelemetryError> {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .with_filter(LevelFilter::WARN);
+    tracing_subscriber::registry()
+        .with(lines)
+        .try_init()
+        .map_err(|source| TelemetryError { action: "open", source: source.into() })
+}
+
 // === impl LogHandle ===
 
 impl LogHandle {

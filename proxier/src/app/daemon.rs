@@ -1,5 +1,6 @@
 //! The daemon: prepares the host, starts the loop on its own thread, and what feeds it.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use tracing::{info, warn};
 use super::feed;
 use crate::args::Args;
 use crate::config::Config;
-use crate::kernel::Kernel;
 use crate::kernel::firewall::Firewall;
+use crate::kernel::{Kernel, chain, cleanup};
 use crate::reconcile::{Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
 
@@ -56,12 +57,9 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
             let _ = ended.send(result);
         })
         .context("start the dataplane thread")?;
-    let status = match status.await {
-        Ok(status) => status,
-        Err(_) => {
-            end.await.context("the dataplane thread ended")??;
-            bail!("the dataplane thread ended before it began");
-        }
+    let Ok(status) = status.await else {
+        end.await.context("the dataplane thread ended")??;
+        bail!("the dataplane thread ended before it began");
     };
     let log_ready = tokio::spawn(ready(status.clone()));
     let _ = status;
@@ -128,6 +126,31 @@ pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `cleanup`: removes everything of ours from the kernel.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn clean_up() -> anyhow::Result<ExitCode> {
+    // Without IPVS in the kernel there is nothing of it to remove.
+    let mut ipvs = Client::open()
+        .inspect_err(|error| warn!(error = chain(error), "no virtual servers to remove"))
+        .ok();
+    let mut firewall = Firewall::find(iptables_directory().as_deref());
+    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall).await;
+    let mut text = String::new();
+    for (verb, lines) in [("removed", &report.removed), ("kept", &report.kept)] {
+        for line in lines {
+            let _ = writeln!(text, "{verb} {line}");
+        }
+    }
+    if text.is_empty() && report.failed.is_empty() {
+        text.push_str("nothing of ours was there\n");
+    }
+    super::print(&text)?;
+    if !report.failed.is_empty() {
+        bail!("not everything could be removed: {}", report.failed.join("; "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What the host has, found out before anything is changed.
 pub(super) struct Host {
     pub(super) ipvs: Client,
@@ -167,7 +190,7 @@ impl Host {
                 Err(error) if family == Family::Ipv4 => {
                     return Err(anyhow::Error::new(error)).context("IPv4 cannot be served");
                 }
-                Err(error) => warn!(error = crate::kernel::chain(&*error), "IPv6 is not served"),
+                Err(error) => warn!(error = chain(&*error), "IPv6 is not served"),
             }
         }
         Ok(Self { ipvs, firewall, abilities })

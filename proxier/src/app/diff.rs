@@ -1,6 +1,7 @@
 //! `proxier diff`: what the running proxy would change now.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,10 @@ fn text(plan: &Plan, output: Output) -> String {
     if plan.is_empty() {
         return "the kernel is as the cluster says\n".to_owned();
     }
-    plan.ops.iter().map(|op| format!("{} {op}\n", sign(op))).collect()
+    plan.ops.iter().fold(String::new(), |mut out, op| {
+        let _ = writeln!(out, "{} {op}", sign(op));
+        out
+    })
 }
 
 fn sign(op: &Op) -> char {

@@ -88,61 +88,53 @@ const BURST: Duration = Duration::from_millis(50);
 
 async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Event>) {
     let mut ours = DummyInterface::find(INTERFACE).await.ok().flatten().map(|i| i.index());
+    // Addresses have changed since they were read.
     let mut stale = false;
     loop {
         let next = if stale {
-            match tokio::time::timeout(BURST, monitor.changed()).await {
-                Ok(next) => next,
-                Err(_) => {
-                    stale = false;
-                    match read_host_addresses() {
-                        Ok(_) if given => {}
-                        Ok(addresses) => {
-                            if events.send(Event::HostAddresses(addresses)).await.is_err() {
-                                return;
-                            }
-                        }
-                        // The last good list stays.
-                        Err(error) => {
-                            tracing::warn!(
-                                error = chain(&error),
-                                "cannot read the addresses of this host"
-                            );
-                            stale = true;
-                        }
-                    }
-                    continue;
-                }
-            }
+            tokio::time::timeout(BURST, monitor.changed()).await.ok()
         } else {
-            monitor.changed().await
+            Some(monitor.changed().await)
         };
         let event = match next {
-            Ok(HostEvent::Address { interface, address, added, .. }) if Some(interface) == ours => {
+            None => match read_host_addresses() {
+                Ok(addresses) => {
+                    stale = false;
+                    (!given).then_some(Event::HostAddresses(addresses))
+                }
+                Err(error) => {
+                    // The last good list stays.
+                    tracing::warn!(error = chain(&error), "cannot read the addresses of this host");
+                    None
+                }
+            },
+            Some(Ok(HostEvent::Address { interface, address, added }))
+                if Some(interface) == ours =>
+            {
                 Some(Event::Bound(address, added))
             }
-            Ok(HostEvent::Address { .. }) => {
+            Some(Ok(HostEvent::Address { .. })) => {
                 stale = true;
                 None
             }
-            Ok(HostEvent::Link { index, name, deleted, .. }) if name == INTERFACE => {
+            Some(Ok(HostEvent::Link { index, name, deleted, .. })) if name == INTERFACE => {
                 ours = (!deleted).then_some(index);
                 deleted.then_some(Event::Disturbed)
             }
-            Ok(HostEvent::Link { .. }) => None,
-            Ok(_) => {
+            Some(Ok(HostEvent::Link { .. })) => None,
+            Some(Ok(_)) => {
                 stale = true;
                 Some(Event::Disturbed)
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::warn!(error = chain(&error), "no longer told of address changes");
                 return;
             }
         };
-        if let Some(event) = event {
-            if events.send(event).await.is_err() {
-                return;
-            }
+        if let Some(event) = event
+            && events.send(event).await.is_err()
+        {
+            return;
         }
     }
 }

@@ -10,7 +10,7 @@ use netlink_ipvs::{
 };
 
 use super::sets::{Member, SetId, SetRole};
-use super::{RealServers, Settings, VirtualServerState};
+use super::{RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, merge, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
 
@@ -92,6 +92,34 @@ pub struct Contribution {
     pub no_local_internal: Vec<Family>,
     /// The same for externalTrafficPolicy Local.
     pub no_local_external: Vec<Family>,
+}
+
+impl Frontend {
+    /// What goes with it besides its virtual server.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let address = match self.key {
+            VirtualServerKey::Address { address, .. } if self.bind => Some(address),
+            _ => None,
+        };
+        let members = self.members.iter().map(|(set, member)| Target::Member(*set, *member));
+        members.chain(address.map(Target::Address))
+    }
+}
+
+impl Contribution {
+    /// Everything that it asks for.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let members = self.members.iter().map(|(set, member)| Target::Member(*set, *member));
+        let frontends = self.frontends.iter().flat_map(|frontend| {
+            let server = Target::VirtualServer(frontend.key);
+            let known = frontend.targets().filter_map(|target| match target {
+                Target::Address(address) => Some(Target::ipvs_ip(address)),
+                _ => None,
+            });
+            std::iter::once(server).chain(frontend.targets()).chain(known)
+        });
+        members.chain(frontends)
+    }
 }
 
 /// Computes what a service asks for on this node.

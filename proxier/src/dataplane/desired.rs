@@ -1,7 +1,6 @@
 //! What all services together ask for: claims by owner, and who wins where two want the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -62,6 +61,13 @@ impl Desired {
     /// Virtual servers that the node itself may not use.
     pub fn drops(&self) -> &BTreeSet<VirtualServerKey> {
         &self.drops
+    }
+
+    /// Whether any service has an external IP.
+    pub fn has_external_ips(&self) -> bool {
+        let roles = [SetRole::ExternalIp, SetRole::ExternalIpLocal];
+        let sets = self.state.sets.iter().filter(|(set, _)| roles.contains(&set.role));
+        sets.into_iter().any(|(_, content)| !content.members.is_empty())
     }
 
     /// What a service asks for.
@@ -234,7 +240,7 @@ impl Desired {
                 touched.insert(Target::VirtualServer(frontend.key));
                 self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
             }
-            for target in targets(frontend) {
+            for target in frontend.targets() {
                 self.add(target, touched);
             }
             if frontend.drop_from_node {
@@ -242,7 +248,7 @@ impl Desired {
             }
         }
         if let Some(frontend) = had {
-            for target in targets(frontend) {
+            for target in frontend.targets() {
                 self.remove(target, touched);
             }
             if has.is_none() {
@@ -276,7 +282,7 @@ impl Desired {
         }
         touched.insert(target);
         if let Target::Address(address) = target {
-            self.add(ipvs_ip(address), touched);
+            self.add(Target::ipvs_ip(address), touched);
         }
     }
 
@@ -296,27 +302,12 @@ impl Desired {
             }
             Target::Address(address) => {
                 self.state.addresses.remove(&address);
-                self.remove(ipvs_ip(address), touched);
+                self.remove(Target::ipvs_ip(address), touched);
             }
             Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => return,
         }
         touched.insert(target);
     }
-}
-
-/// What goes with a frontend besides its virtual server.
-fn targets(frontend: &Frontend) -> impl Iterator<Item = Target> + '_ {
-    let address = match frontend.key {
-        VirtualServerKey::Address { address, .. } if frontend.bind => Some(address),
-        _ => None,
-    };
-    let members = frontend.members.iter().map(|(set, member)| Target::Member(*set, *member));
-    members.chain(address.map(Target::Address))
-}
-
-/// The member by which the firewall knows an address on `kube-ipvs0`.
-fn ipvs_ip(address: IpAddr) -> Target {
-    Target::Member(SetRole::IpvsIps.of(Family::of(address)), Member::Ip(address))
 }
 
 #[cfg(test)]

@@ -1,0 +1,168 @@
+//! Removes everything of ours from the kernel, and nothing else's.
+
+use std::collections::BTreeSet;
+
+use dummy_iface::DummyInterface;
+use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
+
+use super::firewall::Firewall;
+use super::ipset::{IpsetClient, SetSpec};
+use super::{chain, nfnetlink};
+use crate::dataplane::INTERFACE;
+use crate::dataplane::leftovers::{Leftovers, Scope};
+use crate::dataplane::sets::{Member, SetId, SetRole};
+
+/// What a clean-up did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What was removed, one line each.
+    pub removed: Vec<String>,
+    /// What is left because somebody else uses it or made it.
+    pub kept: Vec<String>,
+    /// What could not be removed, and why.
+    pub failed: Vec<String>,
+}
+
+impl Report {
+    fn note<T, E: std::error::Error>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.failed.push(format!("{what}: {}", chain(&error)))).ok()
+    }
+}
+
+/// Removes our virtual servers, `kube-ipvs0`, our rules and what other modes of kube-proxy left,
+/// and our sets. Each step goes on where another fails.
+///
+/// Ours are the virtual servers that our sets and `kube-ipvs0` know; every other one stays.
+pub async fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
+    let mut report = Report::default();
+    let interface = DummyInterface::find(INTERFACE).await;
+    let interface = report.note("find kube-ipvs0", interface).flatten();
+    let sets = IpsetClient::open();
+    let mut sets = report.note("open ipset", sets);
+    if let Some(ipvs) = ipvs {
+        let known = Known::read(interface.as_ref(), sets.as_mut());
+        virtual_servers(ipvs, &known, &mut report);
+    }
+    for family in [Family::Ipv4, Family::Ipv6] {
+        rules(firewall, family, &mut report);
+    }
+    if let Some(interface) = interface {
+        let deleted = interface.delete().await;
+        if report.note("delete kube-ipvs0", deleted).is_some() {
+            report.removed.push(format!("interface {INTERFACE}"));
+        }
+    }
+    if let Some(sets) = &mut sets {
+        destroy_sets(sets, &mut report);
+    }
+    report
+}
+
+/// What tells our virtual servers from others.
+#[derive(Default)]
+struct Known {
+    addresses: BTreeSet<std::net::IpAddr>,
+    members: BTreeSet<(SetId, Member)>,
+}
+
+impl Known {
+    fn read(interface: Option<&DummyInterface>, sets: Option<&mut IpsetClient>) -> Self {
+        let mut known = Self::default();
+        if let Some(interface) = interface {
+            known.addresses = interface.addresses().unwrap_or_default();
+        }
+        if let Some(sets) = sets {
+            for set in SetId::all() {
+                let members = sets.members(set.name()).unwrap_or_default();
+                known.members.extend(members.into_iter().map(|member| (set, member)));
+            }
+        }
+        known
+    }
+
+    fn is_ours(&self, key: &VirtualServerKey) -> bool {
+        let VirtualServerKey::Address { address, port, protocol } = *key else { return false };
+        let has =
+            |role: SetRole, member: Member| self.members.contains(&(role.of(key.family()), member));
+        let by_port = Member::IpPort(address, protocol, port);
+        let node_port = match protocol {
+            Protocol::Tcp => has(SetRole::NodePortTcp, Member::Port(port)),
+            Protocol::Udp => has(SetRole::NodePortUdp, Member::Port(port)),
+            Protocol::Sctp => has(SetRole::NodePortSctp, by_port),
+        };
+        node_port
+            || self.addresses.contains(&address)
+            || [
+                SetRole::ClusterIp,
+                SetRole::ExternalIp,
+                SetRole::ExternalIpLocal,
+                SetRole::LoadBalancer,
+            ]
+            .into_iter()
+            .any(|role| has(role, by_port))
+    }
+}
+
+fn virtual_servers(ipvs: &mut Client, known: &Known, report: &mut Report) {
+    let listed = ipvs.virtual_servers();
+    let Some(entries) = report.note("list virtual servers", listed) else { return };
+    let (ours, others): (Vec<_>, Vec<_>) =
+        entries.iter().map(|entry| entry.server.key).partition(|key| known.is_ours(key));
+    report.kept.extend(others.iter().map(|key| format!("virtual server {key}: not ours")));
+    let outcome = ipvs.execute(ours.iter().map(|key| Command::DeleteVirtualServer(*key)));
+    for (_, error) in &outcome.failed {
+        report.failed.push(chain(error));
+    }
+    let removed = ours.len() - outcome.failed.len();
+    if removed > 0 {
+        report.removed.push(format!("{removed} virtual servers"));
+    }
+}
+
+fn rules(firewall: &mut Firewall, family: Family, report: &mut Report) {
+    // A family that this host does not use has no rules.
+    if firewall.tools(family).is_err() {
+        return;
+    }
+    let what = format!("{family} firewall rules");
+    match firewall.remove(family) {
+        Ok(removal) => {
+            if removal.found {
+                report.removed.push(what.clone());
+            }
+            let kept = removal.foreign.into_iter();
+            report.kept.extend(kept.map(|rule| format!("a chain of ours that {rule} leads to")));
+        }
+        Err(error) => report.failed.push(format!("{what}: {}", chain(&*error))),
+    }
+    let what = format!("{family} rules of kube-proxy's iptables mode");
+    let text = match firewall.save_text(family) {
+        Ok(text) => text,
+        Err(error) => return report.failed.push(format!("{what}: {}", chain(&*error))),
+    };
+    let leftovers = Leftovers::find(&text, Scope::All);
+    if leftovers.is_empty() {
+        return;
+    }
+    match firewall.restore(family, "remove rules of iptables mode", &leftovers.removal_input()) {
+        Ok(()) => report.removed.push(what),
+        Err(error) => report.failed.push(format!("{what}: {}", chain(&*error))),
+    }
+}
+
+fn destroy_sets(sets: &mut IpsetClient, report: &mut Report) {
+    let mut removed = 0;
+    for set in SetId::all() {
+        match sets.destroy(SetSpec::of(set, 0).name) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == nfnetlink::ErrorKind::Busy => {
+                report.kept.push(format!("set {set}: rules of others refer to it"));
+            }
+            Err(error) => report.failed.push(chain(&error)),
+        }
+    }
+    if removed > 0 {
+        report.removed.push(format!("{removed} sets"));
+    }
+}
