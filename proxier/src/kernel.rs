@@ -8,3 +8,323 @@ pub mod conntrack;
 pub mod firewall;
 pub mod ipset;
 mod ipvs;
+pub mod nfnetlink;
+pub mod sysctl;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+
+use dummy_iface::{AddressChange, DummyInterface, Ensured};
+use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
+
+use self::conntrack::Conntrack;
+use self::firewall::Firewall;
+use self::ipset::{IpsetClient, SetSpec};
+use self::ipvs::Ipvs;
+use crate::dataplane::firewall::Ruleset;
+use crate::dataplane::sets::SetId;
+use crate::dataplane::{
+    Connections, Dataplane, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
+    SetState, State, VirtualServerState,
+};
+
+/// The kernel of this network namespace.
+#[derive(Debug)]
+pub struct Kernel {
+    ipvs: Ipvs,
+    /// Absent until something is bound, or when somebody has deleted it.
+    interface: Option<DummyInterface>,
+    sets: IpsetClient,
+    firewall: Firewall,
+    conntrack: Option<Conntrack>,
+    families: Vec<Family>,
+}
+
+/// A part of the kernel that cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// IPVS.
+    #[error("open IPVS")]
+    Ipvs(#[source] netlink_ipvs::Error),
+    /// The dummy interface.
+    #[error("set up {INTERFACE}")]
+    Interface(#[source] dummy_iface::Error),
+    /// Sets.
+    #[error("open ipset")]
+    Sets(#[source] nfnetlink::Error),
+}
+
+/// Which part of the kernel an operation goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Sets,
+    Firewall,
+    Members,
+    Ipvs,
+    Addresses,
+    Flows,
+}
+
+impl Part {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::CreateSet(..) | Op::GrowSet(..) => Self::Sets,
+            Op::InstallFirewall(..) => Self::Firewall,
+            Op::AddMember(..) | Op::RemoveMember(..) => Self::Members,
+            Op::AddVirtualServer(..)
+            | Op::SetVirtualServer(..)
+            | Op::RemoveVirtualServer(..)
+            | Op::AddRealServer(..)
+            | Op::SetRealServer(..)
+            | Op::RemoveRealServer(..) => Self::Ipvs,
+            Op::Bind(..) | Op::Unbind(..) => Self::Addresses,
+            Op::ForgetFlows(..) => Self::Flows,
+        }
+    }
+}
+
+// === impl Kernel ===
+
+impl Kernel {
+    /// Opens every part and changes nothing.
+    pub async fn open(
+        ipvs: netlink_ipvs::Client,
+        firewall: Firewall,
+        families: Vec<Family>,
+    ) -> Result<Self, Error> {
+        let interface = DummyInterface::find(INTERFACE).await.map_err(Error::Interface)?;
+        let sets = IpsetClient::open().map_err(Error::Sets)?;
+        // Without it only the flows of removed UDP endpoints linger until they time out.
+        let conntrack = Conntrack::open()
+            .inspect_err(|error| tracing::warn!(error = chain(error), "no connection tracking"))
+            .ok();
+        Ok(Self { ipvs: Ipvs::new(ipvs), interface, sets, firewall, conntrack, families })
+    }
+
+    /// Processes started so far; only the firewall starts any.
+    pub fn processes_started(&self) -> u64 {
+        self.firewall.processes_started()
+    }
+
+    fn firewall_op(&mut self, op: &Op) -> Result<(), OpError> {
+        let Op::InstallFirewall(family, text) = op else { return Ok(()) };
+        let installation = self
+            .firewall
+            .install(&Ruleset::parse(*family, text))
+            .map_err(|error| op_error(OpErrorKind::Retry, &*error))?;
+        if installation.without_physdev {
+            tracing::info!(%family, "the kernel has no match physdev, the rules do without it");
+        }
+        Ok(())
+    }
+
+    fn set_op(&mut self, op: &Op) -> Result<(), OpError> {
+        let result = match op {
+            Op::CreateSet(set, capacity) => self.create_set(&SetSpec::of(*set, *capacity)),
+            Op::GrowSet(set, capacity) => self.sets.remake(&SetSpec::of(*set, *capacity)),
+            _ => return Ok(()),
+        };
+        result.map_err(|error| op_error(OpErrorKind::Retry, &error))
+    }
+
+    /// Creates a set; one of the same name that is not what we need goes, unless rules of others
+    /// refer to it.
+    fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), nfnetlink::Error> {
+        match self.sets.create(set) {
+            Err(error) if error.kind() == nfnetlink::ErrorKind::Exists => {
+                self.sets.destroy(set.name)?;
+                self.sets.create(set)
+            }
+            result => result,
+        }
+    }
+
+    fn members(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+        let changes = ops.iter().filter_map(|op| match op {
+            Op::AddMember(set, member) => Some(ipset::Change::Add(set.name(), *member)),
+            Op::RemoveMember(set, member) => Some(ipset::Change::Remove(set.name(), *member)),
+            _ => None,
+        });
+        let report = self.sets.apply(changes);
+        let mut failed: Vec<(usize, OpError)> = report
+            .failed
+            .into_iter()
+            .map(|(at, error)| {
+                let kind = match error.kind() {
+                    nfnetlink::ErrorKind::NotFound => OpErrorKind::Surprise,
+                    _ => OpErrorKind::Retry,
+                };
+                (at, op_error(kind, &error))
+            })
+            .collect();
+        if report.uncertain && failed.is_empty() {
+            let text = "the kernel's answer was lost".to_owned();
+            failed.push((0, OpError { kind: OpErrorKind::Surprise, text }));
+        }
+        failed
+    }
+
+    /// Creates `kube-ipvs0` if it is not there.
+    async fn ensure_interface(&mut self) -> Result<(), OpError> {
+        if self.interface.is_none() {
+            let (interface, ensured) = DummyInterface::ensure(INTERFACE)
+                .await
+                .map_err(|error| op_error(OpErrorKind::Retry, &error))?;
+            if ensured == Ensured::Created {
+                tracing::info!(interface = INTERFACE, "created");
+            }
+            self.interface = Some(interface);
+        }
+        Ok(())
+    }
+
+    async fn addresses(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+        if let Err(error) = self.ensure_interface().await {
+            return (0..ops.len()).map(|at| (at, error.clone())).collect();
+        }
+        let Some(interface) = &self.interface else { return Vec::new() };
+        let changes = ops.iter().filter_map(|op| match op {
+            Op::Bind(address) => Some(AddressChange::Add(*address)),
+            Op::Unbind(address) => Some(AddressChange::Remove(*address)),
+            _ => None,
+        });
+        let report = interface.apply(changes);
+        let gone = report.failed.iter().any(|(_, e)| e.kind() == dummy_iface::ErrorKind::NotFound);
+        let kind = |error: &dummy_iface::Error| match error.kind() {
+            dummy_iface::ErrorKind::NotFound => OpErrorKind::Surprise,
+            _ => OpErrorKind::Retry,
+        };
+        if gone {
+            // Deleted under our hands; the next attempt makes it anew.
+            self.interface = None;
+        }
+        report.failed.into_iter().map(|(at, error)| (at, op_error(kind(&error), &error))).collect()
+    }
+
+    /// Deletes the flows that lead to no real server of their virtual server, with one dump for
+    /// each family.
+    fn flows(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+        let Some(conntrack) = &mut self.conntrack else { return Vec::new() };
+        let wanted: BTreeMap<SocketAddr, &RealServers> = ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::ForgetFlows(VirtualServerKey::Address { address, port, .. }, keep) => {
+                    Some((SocketAddr::new(*address, *port), keep))
+                }
+                _ => None,
+            })
+            .collect();
+        let families: BTreeSet<Family> = wanted.keys().map(|to| Family::of(to.ip())).collect();
+        let mut stale = Vec::new();
+        for family in families {
+            match conntrack.flows(family, Protocol::Udp) {
+                Ok(found) => stale.extend(found.flows.into_iter().filter(|flow| {
+                    let from = flow.reply.source;
+                    let from = RealServerKey::new(from.ip(), from.port());
+                    wanted
+                        .get(&flow.original.destination)
+                        .is_some_and(|keep| !keep.iter().any(|real| real.key == from))
+                })),
+                Err(error) => return vec![(0, op_error(OpErrorKind::Retry, &error))],
+            }
+        }
+        if stale.is_empty() {
+            return Vec::new();
+        }
+        let report = conntrack.delete(&stale);
+        tracing::info!(
+            flows = stale.len(),
+            failed = report.failed.len(),
+            "deleted stale UDP flows"
+        );
+        Vec::new()
+    }
+}
+
+impl Dataplane for Kernel {
+    async fn observe(&mut self) -> Result<State, OpError> {
+        let retry = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
+        self.interface = DummyInterface::find(INTERFACE).await.map_err(|e| retry(&e))?;
+        let mut state = State { virtual_servers: self.ipvs.observe()?, ..State::default() };
+        if let Some(interface) = &self.interface {
+            state.addresses = interface.addresses().map_err(|e| retry(&e))?;
+        }
+        let families = &self.families;
+        state.addresses.retain(|address| families.contains(&Family::of(*address)));
+        for header in self.sets.list().map_err(|e| retry(&e))? {
+            let Some(set) = SetId::by_name(&header.name) else { continue };
+            // One of another kind is as good as none; creating ours deals with it.
+            if !families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
+                continue;
+            }
+            let members = self.sets.members(set.name()).map_err(|e| retry(&e))?;
+            let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
+            state.sets.insert(set, SetState { capacity, members });
+        }
+        for family in families {
+            if let Some(text) = self.firewall.observe_text(*family).map_err(|e| retry(&*e))? {
+                state.firewall.insert(*family, text);
+            }
+        }
+        Ok(state)
+    }
+
+    async fn observe_virtual_servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        self.ipvs.observe_some(keys)
+    }
+
+    async fn connections(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
+        self.ipvs.connections(keys)
+    }
+
+    async fn apply(&mut self, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Err(error) = self.ensure_interface().await {
+            tracing::warn!(error = error.text, "no {INTERFACE}");
+        }
+        let mut start = 0;
+        while let Some(first) = plan.ops.get(start) {
+            let part = Part::of(first);
+            let same = plan.ops[start..].iter().take_while(|op| Part::of(op) == part).count();
+            let ops = &plan.ops[start..start + same];
+            let one_by_one = |run: &mut dyn FnMut(&Op) -> Result<(), OpError>| {
+                let results = ops.iter().enumerate().map(|(at, op)| (at, run(op)));
+                results.filter_map(|(at, result)| Some((at, result.err()?))).collect()
+            };
+            let failed: Vec<(usize, OpError)> = match part {
+                Part::Sets => one_by_one(&mut |op| self.set_op(op)),
+                Part::Firewall => one_by_one(&mut |op| self.firewall_op(op)),
+                Part::Members => self.members(ops),
+                Part::Ipvs => self.ipvs.execute(ops),
+                Part::Addresses => self.addresses(ops).await,
+                Part::Flows => self.flows(ops),
+            };
+            outcome.failed.extend(failed.into_iter().map(|(at, error)| (start + at, error)));
+            start += same;
+        }
+        outcome
+    }
+}
+
+/// An error and its causes as one line.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn op_error(kind: OpErrorKind, error: &dyn StdError) -> OpError {
+    OpError { kind, text: chain(error) }
+}
