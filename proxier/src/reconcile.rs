@@ -11,10 +11,11 @@
 //! 5. once in a `sync_period` everything is observed and what differs is repaired, by the very
 //!    same steps.
 
+mod due;
+mod resolver;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Change, Cluster, Dirty, Node, ObjectKey};
+use crate::cluster::{Change, Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::{
     Conflict, Contribution, Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target,
     contribution, plan,
 };
 
+use due::Due;
+pub use resolver::Resolver;
 pub use status::{Counters, Draining, Status};
 
 /// What the loop reacts to.
@@ -51,33 +54,6 @@ pub enum Event {
 impl From<Change> for Event {
     fn from(change: Change) -> Self {
         Self::Change(change)
-    }
-}
-
-/// How the settings follow from the node object and the addresses of the host, by the present
-/// configuration.
-#[derive(Clone)]
-pub struct Resolver(Arc<Resolve>);
-
-type Resolve = dyn Fn(Option<&Node>, &[IpAddr]) -> Settings + Send + Sync;
-
-impl Resolver {
-    /// From the function that gives the settings.
-    pub fn new(
-        resolve: impl Fn(Option<&Node>, &[IpAddr]) -> Settings + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(resolve))
-    }
-
-    /// The settings for this node object and these addresses.
-    pub fn resolve(&self, node: Option<&Node>, host_addresses: &[IpAddr]) -> Settings {
-        (self.0)(node, host_addresses)
-    }
-}
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
     }
 }
 
@@ -115,33 +91,6 @@ pub struct Reconciler<D> {
     conflicts: BTreeMap<VirtualServerKey, Conflict>,
     status: Status,
     publish: watch::Sender<Arc<Status>>,
-}
-
-/// What has to be done even if nothing happens.
-#[derive(Debug)]
-struct Due {
-    audit: Instant,
-    drain_check: Option<Instant>,
-    retry: Option<Instant>,
-    retry_delay: Duration,
-}
-
-impl Due {
-    const FIRST_RETRY: Duration = Duration::from_millis(500);
-
-    fn next(&self) -> Instant {
-        [self.drain_check, self.retry].into_iter().flatten().fold(self.audit, Instant::min)
-    }
-
-    fn fail(&mut self, now: Instant, limit: Duration) {
-        self.retry = Some(now + self.retry_delay);
-        self.retry_delay = (self.retry_delay * 2).min(limit.max(Self::FIRST_RETRY));
-    }
-
-    fn succeed(&mut self) {
-        self.retry = None;
-        self.retry_delay = Self::FIRST_RETRY;
-    }
 }
 
 impl<D: Dataplane> Reconciler<D> {

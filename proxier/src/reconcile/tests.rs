@@ -7,7 +7,7 @@ use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler};
 use super::*;
 use crate::cluster::topology::Place;
 use crate::cluster::{
-    Conditions, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, SourceRanges,
+    Conditions, Endpoint, EndpointSlice, Node, Service, ServicePort, SlicePort, SourceRanges,
 };
 use crate::dataplane::firewall::FirewallOptions;
 use crate::dataplane::{Connections, Op};
