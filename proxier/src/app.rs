@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
+use crate::kernel::chain;
 use crate::telemetry;
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> ExitCode {
     match act(args) {
         Ok(code) => code,
         Err(error) => {
-            report(&format!("{error:#}"));
+            report(&chain(&*error));
             let usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }

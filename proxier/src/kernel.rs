@@ -313,13 +313,17 @@ impl Dataplane for Kernel {
     }
 }
 
-/// An error and its causes as one line.
+/// An error and its causes as one line. A cause that the error before it has already told, as some
+/// libraries do, is not told again.
 pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -29,12 +29,13 @@ const DRAIN_CHECK: Duration = Duration::from_secs(5);
 pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    // All that can be missing is found out before anything is changed.
+    let source = feed::Source::find(args, &config).await?;
     let host = Host::prepare(&config)?;
     let (sender, events) = mpsc::channel(feed::QUEUE);
     let mut tasks = tokio::task::JoinSet::new();
     feed::host(args, &sender, &mut tasks)?;
-    feed::objects(args, &config, &sender, &mut tasks)?;
-    drop(sender);
+    tasks.spawn(source.run(sender));
 
     let timing = Timing {
         sync_period: config.sync_period,
@@ -211,10 +212,17 @@ impl Host {
         match self.ipvs.run(Command::AddVirtualServer(probe)) {
             Ok(()) => {}
             Err(error) if error.kind() == netlink_ipvs::ErrorKind::Exists => {}
-            Err(error) if error.kind() == netlink_ipvs::ErrorKind::NotFound => bail!(
-                "the kernel has no IPVS scheduler {scheduler}: load the module ip_vs_{scheduler} or \
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    netlink_ipvs::ErrorKind::NotFound | netlink_ipvs::ErrorKind::Unsupported
+                ) =>
+            {
+                bail!(
+                    "the kernel has no IPVS scheduler {scheduler}: load the module ip_vs_{scheduler} or \
                  choose another (rr, wrr, lc, wlc, sh, mh, ...) with ipvs.scheduler"
-            ),
+                )
+            }
             Err(error) if error.kind() == netlink_ipvs::ErrorKind::NoPermission => bail!(
                 "no permission to program IPVS: CAP_NET_ADMIN is needed (run as root, or give the \
                  container the capability NET_ADMIN)"

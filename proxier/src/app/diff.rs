@@ -12,7 +12,7 @@ use super::dry_run;
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, chain};
 
 /// The kernel could not be read.
 const EXIT_UNKNOWN: u8 = 2;
@@ -24,13 +24,13 @@ pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
     match difference(args, config).await {
         Ok(plan) => {
             if let Err(error) = super::print(&text(&plan, args.own.output)) {
-                super::report(&format!("{error:#}"));
+                super::report(&chain(&*error));
                 return ExitCode::from(EXIT_UNKNOWN);
             }
             ExitCode::from(u8::from(!plan.is_empty()))
         }
         Err(error) => {
-            super::report(&format!("{error:#}"));
+            super::report(&chain(&*error));
             ExitCode::from(EXIT_UNKNOWN)
         }
     }

@@ -54,8 +54,7 @@ pub(super) async fn complete(
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
     let mut tasks = JoinSet::new();
-    feed::objects(args, &config, &sender, &mut tasks)?;
-    drop(sender);
+    tasks.spawn(feed::Source::find(args, &config).await?.run(sender));
     let timing = Timing {
         sync_period: FOR_EVER,
         min_sync_period: Duration::ZERO,

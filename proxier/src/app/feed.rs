@@ -14,53 +14,58 @@ use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::kernel::chain;
 use crate::reconcile::Event;
-use crate::source::{Warning, files, kube as cluster};
+use crate::source::{files, kube as cluster};
 
 /// Events that may wait for the loop. Sources wait when it is full.
 pub(super) const QUEUE: usize = 4096;
 
-pub(super) fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
+/// A source of objects that is there and can be used.
+pub(super) enum Source {
+    /// Manifests, and what they say.
+    Manifests(files::Manifests, files::Loaded),
+    /// The API server.
+    Cluster(cluster::Connection, cluster::Options),
 }
 
-/// Starts the source of objects: manifests if there are any, else the API server.
-pub(super) fn objects(
-    args: &Args,
-    config: &Config,
-    events: &mpsc::Sender<Event>,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    if args.own.manifests.is_empty() {
-        let connection = cluster::Connection {
-            kubeconfig: config.client.kubeconfig.clone(),
-            server: config.client.master.clone(),
-        };
-        let options = cluster::Options::new(&*config.node_name);
-        let events = events.clone();
-        tasks.spawn(async move {
-            let status = Arc::new(cluster::Status::default());
-            let watch = cluster::run(connection, options, events, status);
-            watch.await.context("watch the cluster")
-        });
-        return Ok(());
+impl Source {
+    /// Manifests if there are any, else the API server. Nothing is started yet.
+    pub(super) async fn find(args: &Args, config: &Config) -> anyhow::Result<Self> {
+        if args.own.manifests.is_empty() {
+            let connection = cluster::Connection {
+                kubeconfig: config.client.kubeconfig.clone(),
+                server: config.client.master.clone(),
+            };
+            connection.check().await.context("watch the cluster")?;
+            return Ok(Self::Cluster(connection, cluster::Options::new(&*config.node_name)));
+        }
+        let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
+        let loaded = manifests.read().context("read the manifests")?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self::Manifests(manifests, loaded))
     }
-    let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
-    let loaded = manifests.read()?;
-    warn(&loaded.warnings);
-    let events = events.clone();
-    tasks.spawn(async move {
-        for change in loaded.changes {
-            if events.send(Event::Change(change)).await.is_err() {
-                return Ok(());
+
+    /// Sends what there is, and what changes.
+    pub(super) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+        match self {
+            Self::Cluster(connection, options) => {
+                let status = Arc::new(cluster::Status::default());
+                let watch = cluster::run(connection, options, events, status);
+                watch.await.context("watch the cluster")
+            }
+            Self::Manifests(manifests, loaded) => {
+                for change in loaded.changes {
+                    if events.send(Event::Change(change)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                manifests.watch(events).await.context("follow the manifests")?;
+                // Nothing there that could change (standard input): what was read stays.
+                std::future::pending().await
             }
         }
-        manifests.watch(events).await.context("follow the manifests")?;
-        // Nothing there that could change (standard input): what was read stays.
-        std::future::pending().await
-    });
-    Ok(())
+    }
 }
 
 /// Starts to follow the addresses of the host, unless they are given.

@@ -140,13 +140,16 @@ pub fn ipset(state: &State) -> String {
     sets.sort_unstable_by_key(|(set, _)| set.name());
     sets.into_iter().fold(String::new(), |mut out, (set, content)| {
         let kind = set.set_type();
-        let _ = match kind {
-            SetType::BitmapPort => writeln!(out, "create {set} {} range 0-65535", kind.name()),
-            _ => {
-                let family = match set.family {
-                    Family::Ipv4 => "inet",
-                    Family::Ipv6 => "inet6",
-                };
+        let _ = write!(out, "create {set} {} ", kind.name());
+        let _ = if kind == SetType::BitmapPort {
+            writeln!(out, "range 0-65535")
+        } else {
+            let family = match set.family {
+                Family::Ipv4 => "inet",
+                Family::Ipv6 => "inet6",
+            };
+            writeln!(out, "family {family} hashsize 1024 maxelem {}", content.capacity)
+        };
                 let capacity = content.capacity;
                 let kind = kind.name();
                 writeln!(
