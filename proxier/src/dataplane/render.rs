@@ -150,14 +150,6 @@ pub fn ipset(state: &State) -> String {
             };
             writeln!(out, "family {family} hashsize 1024 maxelem {}", content.capacity)
         };
-                let capacity = content.capacity;
-                let kind = kind.name();
-                writeln!(
-                    out,
-                    "create {set} {kind} family {family} hashsize 1024 maxelem {capacity}"
-                )
-            }
-        };
         for member in &content.members {
             let _ = writeln!(out, "add {set} {member}");
         }
