@@ -5,6 +5,7 @@
 //! - Identity ([`VirtualServerKey`], [`RealServerKey`]), configuration ([`VirtualServerConfig`],
 //!   [`RealServerConfig`]) and counters ([`Stats`], [`Connections`]) are separate types, all plain
 //!   values without pointers.
+//! - [`read_table`] reads identity and weights of everything at once, where that is enough.
 //! - [`message`] has the same messages as typed values over `netlink-packet-generic`, for another
 //!   transport. [`Batch`] is the batching without a socket.
 //! - [`Error`] names the operation and the object; [`Error::kind`] says whether something exists,

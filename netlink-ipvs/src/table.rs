@@ -1,11 +1,4 @@
 //! The whole table in one read of `/proc/net/ip_vs`.
-//!
-//! Over netlink the real servers of each virtual server are a dump of their own. The text has
-//! all of them at once, but not everything about them: what it leaves out, or rounds, is not in
-//! these types, so that what is in them can be compared.
-//!
-//! Left out: timeouts (in ticks there), scheduler flags, the persistence engine, thresholds,
-//! the options of tunnels, persistence templates, counters, and the family of a firewall mark.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -79,11 +72,34 @@ pub enum TableMethod {
     Bypass,
 }
 
-/// Reads the table of the network namespace that the calling thread is in.
+/// Reads the table of the network namespace that the calling thread is in, from
+/// `/proc/thread-self/net/ip_vs`.
 ///
-/// The kernel writes it 4 KiB at a time: if it is changed meanwhile, an entry can be missing or
-/// come twice. Virtual servers of other protocols than TCP, UDP and SCTP are left out. Fails with
-/// [`Unsupported`](crate::ErrorKind::Unsupported) while the module `ip_vs` is not loaded.
+/// Over netlink the real servers of each virtual server are a dump of their own. The text has all
+/// of them at once, but not everything about them: what it leaves out is not in [`TableEntry`],
+/// so that what is in it can be compared. Left out are timeouts (in ticks there), netmasks,
+/// scheduler flags, the persistence engine, thresholds, the options of tunnels, persistence
+/// templates, counters, and the family of a firewall mark.
+///
+/// Measured in User-mode Linux 6.1 on a busy machine, the best of six:
+///
+/// | virtual x real servers | [`virtual_servers`] | and [`real_servers`] of each | `read_table` |
+/// | --- | --- | --- | --- |
+/// | 1,000 x 10 | 0.9 ms | 59 ms | 6 ms |
+/// | 10,000 x 2 | 23 ms | 525 ms | 152 ms |
+/// | 10,000 x 10 | 122 ms | 1,501 ms | 175 ms |
+///
+/// System calls are slow there (three for each virtual server, one for every 4 KiB of text), so
+/// elsewhere the gap is narrower. Asking for the real servers of several virtual servers in one
+/// send does not help: a socket has one dump at a time, the others are refused with `EBUSY`.
+///
+/// The kernel writes the text 4 KiB at a time: if the table is changed meanwhile, an entry can be
+/// missing or come twice. Virtual servers of other protocols than TCP, UDP and SCTP are left out.
+/// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) while the module `ip_vs` is not
+/// loaded.
+///
+/// [`virtual_servers`]: crate::Client::virtual_servers
+/// [`real_servers`]: crate::Client::real_servers
 pub fn read_table() -> Result<Vec<TableEntry>, Error> {
     let failed = |cause| Error::new(Operation::ReadTable, cause);
     let text = fs::read_to_string(PATH).map_err(|error| {

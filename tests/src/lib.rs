@@ -4,6 +4,7 @@
 pub mod apiserver;
 pub mod command;
 pub mod daemon;
+pub mod floor;
 pub mod golden;
 pub mod manifest;
 pub mod netns;
