@@ -19,17 +19,16 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPaylo
 use netlink_packet_generic::GenlMessage;
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-/// Runs `body` in a new network namespace, with loopback up; `via` are words before the test's
-/// own command line.
-fn in_namespace(test: &str, via: &[&str], body: impl FnOnce()) {
+/// Runs `body` in a new network namespace, with loopback up.
+fn in_namespace(test: &str, body: impl FnOnce()) {
     const INSIDE: &str = "PROXIER_TEST_INSIDE";
     if env::var_os(INSIDE).is_some() {
         return body();
     }
-    let script = format!("ip link set lo up && exec {} \"$0\" \"$@\"", via.join(" "));
     let status = Process::new("unshare")
-        .args(["--net", "sh", "-c", &script])
+        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
         .arg(env::current_exe().unwrap())
         .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -217,7 +216,7 @@ fn every_real_server() -> Vec<(RealServer, &'static str)> {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn info_and_timeouts() {
-    in_namespace("info_and_timeouts", &[], || {
+    in_namespace("info_and_timeouts", || {
         let mut client = Client::open().unwrap();
         let info = client.info().unwrap();
         let expected = format!(
@@ -237,7 +236,7 @@ fn info_and_timeouts() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_virtual_server_is_read_alike_by_ipvsadm_and_by_us() {
-    in_namespace("every_virtual_server_is_read_alike_by_ipvsadm_and_by_us", &[], || {
+    in_namespace("every_virtual_server_is_read_alike_by_ipvsadm_and_by_us", || {
         let mut client = Client::open().unwrap();
         let all = every_virtual_server();
         let expected: BTreeSet<_> = all.iter().map(|(_, line)| (*line).to_owned()).collect();
@@ -272,7 +271,7 @@ fn every_virtual_server_is_read_alike_by_ipvsadm_and_by_us() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_real_server_is_read_alike_by_ipvsadm_and_by_us() {
-    in_namespace("every_real_server_is_read_alike_by_ipvsadm_and_by_us", &[], || {
+    in_namespace("every_real_server_is_read_alike_by_ipvsadm_and_by_us", || {
         let mut client = Client::open().unwrap();
         let all = every_real_server();
         let mut servers: Vec<_> = all.iter().map(|(server, _)| *server).collect();
@@ -307,7 +306,7 @@ fn every_real_server_is_read_alike_by_ipvsadm_and_by_us() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn methods_that_ipvsadm_cannot_set() {
-    in_namespace("methods_that_ipvsadm_cannot_set", &[], || {
+    in_namespace("methods_that_ipvsadm_cannot_set", || {
         let mut client = Client::open().unwrap();
         client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
         let servers = [
@@ -324,7 +323,7 @@ fn methods_that_ipvsadm_cannot_set() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn changes_and_deletions() {
-    in_namespace("changes_and_deletions", &[], || {
+    in_namespace("changes_and_deletions", || {
         let mut client = Client::open().unwrap();
         let fwm = mark(9, Family::Ipv4);
         let real_v6 = real("fd00::2", 80, Forwarding::Masquerade, 4);
@@ -370,7 +369,7 @@ fn changes_and_deletions() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn errors_say_what_the_matter_is() {
-    in_namespace("errors_say_what_the_matter_is", &[], || {
+    in_namespace("errors_say_what_the_matter_is", || {
         let mut client = Client::open().unwrap();
         client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
         client.run(Command::AddRealServer(tcp(80), numbered(1))).unwrap();
@@ -416,8 +415,10 @@ fn errors_say_what_the_matter_is() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn without_the_capability() {
-    let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all"];
-    in_namespace("without_the_capability", &as_nobody, || {
+    in_namespace("without_the_capability", || {
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).unwrap(); // of this thread
         // The module may have to be loaded, which needs no privilege.
         let mut client = Client::open().unwrap();
         let error = client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap_err();
@@ -432,7 +433,7 @@ fn without_the_capability() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn of_20_000_commands_each_failure_is_matched_to_its_own() {
-    in_namespace("of_20_000_commands_each_failure_is_matched_to_its_own", &[], || {
+    in_namespace("of_20_000_commands_each_failure_is_matched_to_its_own", || {
         const COUNT: u32 = 20_000;
         let mut client = Client::open().unwrap();
         // Every 7th command deletes what is not there, every 11th adds what is.
@@ -469,7 +470,7 @@ fn of_20_000_commands_each_failure_is_matched_to_its_own() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn large_tables_are_read_whole_and_alike_over_netlink_and_as_text() {
-    in_namespace("large_tables_are_read_whole_and_alike_over_netlink_and_as_text", &[], || {
+    in_namespace("large_tables_are_read_whole_and_alike_over_netlink_and_as_text", || {
         let mut client = Client::open().unwrap();
         let v6 = key("fd00::1", 80, Protocol::Tcp);
         let mut odd = server(mark(7, Family::Ipv4), "wlc");
@@ -539,7 +540,7 @@ fn large_tables_are_read_whole_and_alike_over_netlink_and_as_text() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn lost_replies_are_uncertain_and_not_successes() {
-    in_namespace("lost_replies_are_uncertain_and_not_successes", &[], || {
+    in_namespace("lost_replies_are_uncertain_and_not_successes", || {
         const COUNT: usize = 500;
         let mut client = Client::open_with(&Options {
             receive_buffer: 2304,
@@ -572,7 +573,7 @@ fn lost_replies_are_uncertain_and_not_successes() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn typed_messages_work_over_a_transport_of_ones_own() {
-    in_namespace("typed_messages_work_over_a_transport_of_ones_own", &[], || {
+    in_namespace("typed_messages_work_over_a_transport_of_ones_own", || {
         let mut client = Client::open().unwrap();
         let family_id = client.family_id();
         let mut socket = Socket::new(NETLINK_GENERIC).unwrap();
