@@ -408,3 +408,8 @@ pub trait Dataplane {
     /// Carries out a plan in its order. An operation that fails does not stop the others.
     fn apply(&mut self, plan: &Plan) -> impl Future<Output = Outcome>;
 }
+
+#[cfg(test)]
+#[path = "../../tests/src/builders.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests crate, which uses all of it")]
+mod builders;

@@ -12,3 +12,7 @@ pub mod settings;
 pub mod source;
 pub mod telemetry;
 pub mod value;
+
+/// The test helpers of the `tests` crate are written against this crate's name.
+#[cfg(test)]
+extern crate self as proxier;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use netlink_ipvs::{RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, Forwarding, RealServer, RealServerKey, VirtualServerKey};
 
+use crate::dataplane::sets::{Member, SetId};
 use crate::dataplane::{
     Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, RealServers, SetState, State,
     VirtualServerState,
@@ -53,10 +54,13 @@ impl Memory {
             }
             Op::GrowSet(set, capacity) => {
                 let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
+                if known.members.len() > *capacity as usize {
+                    return Err(surprise("its members do not fit"));
+                }
                 known.capacity = *capacity;
             }
             Op::InstallFirewall(family, rules) => {
-                let missing = crate::dataplane::sets::SetId::all()
+                let missing = SetId::all()
                     .filter(|set| set.family == *family)
                     .find(|set| !state.sets.contains_key(set));
                 if let Some(set) = missing {
@@ -66,12 +70,7 @@ impl Memory {
             }
             Op::AddMember(set, member) => {
                 let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
-                if known.members.len() >= known.capacity as usize {
-                    return Err(surprise("the set is full"));
-                }
-                if !known.members.insert(*member) {
-                    return Err(surprise("exists"));
-                }
+                add_member(known, *set, *member).map_err(surprise)?;
             }
             Op::RemoveMember(set, member) => {
                 let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
@@ -95,10 +94,15 @@ impl Memory {
                 state.virtual_servers.remove(key).ok_or_else(|| surprise("not found"))?;
             }
             Op::AddRealServer(key, server) => {
+                let tunnel = matches!(server.config.forwarding, Forwarding::Tunnel(_));
+                if !tunnel && Family::of(server.key.address) != key.family() {
+                    return Err(surprise("the real server is of another family"));
+                }
                 let add = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
                     at.err().map(|at| servers.insert(at, *server))
                 };
-                edit(state, key, &server.key, add).ok_or_else(|| surprise("exists"))?;
+                edit(state, key, &server.key, add)
+                    .ok_or_else(|| surprise("exists, or its virtual server does not"))?;
             }
             Op::SetRealServer(key, server) => {
                 let set = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
@@ -129,6 +133,16 @@ impl Memory {
         self.done.push(op.clone());
         Ok(())
     }
+}
+
+fn add_member(known: &mut SetState, set: SetId, member: Member) -> Result<(), &'static str> {
+    if !member.fits(set) {
+        return Err("the set is of another type or family");
+    }
+    if known.members.len() >= known.capacity as usize {
+        return Err("the set is full");
+    }
+    if known.members.insert(member) { Ok(()) } else { Err("exists") }
 }
 
 /// Edits the real servers of a virtual server at the place of one of them; `None` when there is no
@@ -195,3 +209,6 @@ impl Dataplane for Memory {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

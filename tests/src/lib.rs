@@ -2,6 +2,7 @@
 //! namespaces, the daemon under test and the two ends of test traffic.
 
 pub mod apiserver;
+pub mod builders;
 pub mod command;
 pub mod daemon;
 pub mod floor;

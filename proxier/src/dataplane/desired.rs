@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, VirtualServerKey};
 
-use super::sets::{Member, SetId, SetRole};
+use super::sets::{SetId, SetRole};
 use super::{Contribution, Frontend, SetState, State, Target};
 use crate::cluster::ObjectKey;
 
@@ -132,57 +132,64 @@ impl Desired {
         if self.contributions.get(service) == new.as_ref() {
             return false;
         }
-        let mut drops_changed = false;
-        let old = match &new {
-            Some(new) => self.contributions.insert(service.clone(), new.clone()),
+        let frontends = |of: Option<&(Owner, Contribution)>| -> BTreeMap<_, Frontend> {
+            let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
+            frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
+        };
+        let before = frontends(self.contributions.get(service));
+        let after = frontends(new.as_ref());
+        let keys: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
+        let had: Vec<_> = keys.iter().map(|key| self.winner(key, service, &before)).collect();
+
+        let new_owner = new.as_ref().map(|(owner, _)| owner.clone());
+        let new_members = new.as_ref().map(|(_, contribution)| contribution.members.clone());
+        let old = match new {
+            Some(new) => self.contributions.insert(service.clone(), new),
             None => self.contributions.remove(service),
         };
-        let frontends =
-            |of: &Option<(Owner, Contribution)>| -> BTreeMap<VirtualServerKey, Frontend> {
-                let frontends = of.iter().flat_map(|(_, contribution)| &contribution.frontends);
-                frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
-            };
-        let (before, after) = (frontends(&old), frontends(&new));
-        let old_owner = old.as_ref().map(|(owner, _)| owner);
-        let new_owner = new.as_ref().map(|(owner, _)| owner);
+        for key in before.keys() {
+            self.unclaim(key, old.as_ref().map(|(owner, _)| owner));
+        }
+        for key in after.keys() {
+            self.claim(key, new_owner.as_ref());
+        }
+        let winners: Vec<(Option<Frontend>, Option<Frontend>)> = keys
+            .iter()
+            .zip(had)
+            .map(|(key, had)| (had, self.winner(key, service, &after)))
+            .filter(|(had, has)| had != has)
+            .collect();
 
-        // First all that is new, then all that is gone: what both ask for is never let go.
-        for frontend in after.values() {
-            let had = self.winner(&frontend.key, service, before.get(&frontend.key));
-            self.unclaim(&frontend.key, old_owner.filter(|_| before.contains_key(&frontend.key)));
-            self.claim(&frontend.key, new_owner);
-            let has = self.winner(&frontend.key, service, Some(frontend));
-            drops_changed |= self.replace(had.as_ref(), has.as_ref(), touched);
+        // First all that is new, then all that is gone: what both ask for is never let go, and not
+        // touched.
+        let mut drops_changed = false;
+        for frontend in winners.iter().filter_map(|(_, has)| has.as_ref()) {
+            drops_changed |= self.put(frontend, touched);
         }
-        for (key, frontend) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
-            let had = self.winner(key, service, Some(frontend));
-            self.unclaim(key, old_owner);
-            let has = self.winner(key, service, None);
-            drops_changed |= self.replace(had.as_ref(), has.as_ref(), touched);
-        }
-        let members = |of: &Option<(Owner, Contribution)>| -> Vec<(SetId, Member)> {
-            of.iter().flat_map(|(_, contribution)| contribution.members.iter().copied()).collect()
-        };
-        for (set, member) in members(&new) {
+        for (set, member) in new_members.into_iter().flatten() {
             self.add(Target::Member(set, member), touched);
         }
-        for (set, member) in members(&old) {
+        for (had, has) in &winners {
+            if let Some(had) = had {
+                drops_changed |= self.take(had, has.as_ref(), touched);
+            }
+        }
+        for (set, member) in old.into_iter().flat_map(|(_, contribution)| contribution.members) {
             self.remove(Target::Member(set, member), touched);
         }
         drops_changed
     }
 
-    /// The frontend that has `key` now. `own` stands for the frontend of `service`, whose
-    /// contribution has already been replaced.
+    /// The frontend that has `key` now; those of `service` are `own`.
     fn winner(
         &self,
         key: &VirtualServerKey,
         service: &ObjectKey,
-        own: Option<&Frontend>,
+        own: &BTreeMap<VirtualServerKey, Frontend>,
     ) -> Option<Frontend> {
         let owner = self.claims.get(key)?;
         if owner.service == *service {
-            return own.cloned();
+            return own.get(key).cloned();
         }
         let (_, contribution) = self.contributions.get(&owner.service)?;
         contribution.frontends.iter().find(|frontend| frontend.key == *key).cloned()
@@ -223,43 +230,35 @@ impl Desired {
         }
     }
 
-    /// Puts one frontend in the place of another.
-    fn replace(
+    /// Puts in a frontend and what goes with it, beside what it replaces. Whether the drops changed
+    /// is the result.
+    fn put(&mut self, frontend: &Frontend, touched: &mut BTreeSet<Target>) -> bool {
+        if self.state.virtual_servers.get(&frontend.key) != Some(&frontend.server) {
+            touched.insert(Target::VirtualServer(frontend.key));
+            self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
+        }
+        for target in frontend.targets() {
+            self.add(target, touched);
+        }
+        frontend.drop_from_node && self.drops.insert(frontend.key)
+    }
+
+    /// Takes away what went with a frontend, and its virtual server if nothing replaces it.
+    fn take(
         &mut self,
-        had: Option<&Frontend>,
-        has: Option<&Frontend>,
+        frontend: &Frontend,
+        replaced_by: Option<&Frontend>,
         touched: &mut BTreeSet<Target>,
     ) -> bool {
-        if had == has {
-            return false;
+        for target in frontend.targets() {
+            self.remove(target, touched);
         }
-        let mut drops_changed = false;
-        if let Some(frontend) = has {
-            let server = self.state.virtual_servers.get(&frontend.key);
-            if server != Some(&frontend.server) {
-                touched.insert(Target::VirtualServer(frontend.key));
-                self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
-            }
-            for target in frontend.targets() {
-                self.add(target, touched);
-            }
-            if frontend.drop_from_node {
-                drops_changed |= self.drops.insert(frontend.key);
-            }
+        if replaced_by.is_none() {
+            self.state.virtual_servers.remove(&frontend.key);
+            touched.insert(Target::VirtualServer(frontend.key));
         }
-        if let Some(frontend) = had {
-            for target in frontend.targets() {
-                self.remove(target, touched);
-            }
-            if has.is_none() {
-                self.state.virtual_servers.remove(&frontend.key);
-                touched.insert(Target::VirtualServer(frontend.key));
-            }
-            if frontend.drop_from_node && !has.is_some_and(|has| has.drop_from_node) {
-                drops_changed |= self.drops.remove(&frontend.key);
-            }
-        }
-        drops_changed
+        let still_dropped = replaced_by.is_some_and(|frontend| frontend.drop_from_node);
+        frontend.drop_from_node && !still_dropped && self.drops.remove(&frontend.key)
     }
 
     fn add(&mut self, target: Target, touched: &mut BTreeSet<Target>) {

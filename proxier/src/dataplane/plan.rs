@@ -4,12 +4,13 @@
 //! its virtual server, no service that has endpoints before and after is without, and no VIP is
 //! open to host processes or unfiltered sources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use netlink_ipvs::{Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
 
+use super::sets::{SetId, SetRole, SetType};
 use super::{Drains, Op, Settings, State, Target, VirtualServerState};
 
 /// Ordered operations, and what each virtual server is once they all took place.
@@ -34,6 +35,8 @@ enum Phase {
     Sets,
     Firewall,
     AddMembers,
+    /// Members by which an address is closed to those that no other set lets through.
+    Close,
     VirtualServers,
     AddRealServers,
     Quiesce,
@@ -43,6 +46,7 @@ enum Phase {
     /// A flag that only matters while servers drain goes after them.
     SettleVirtualServers,
     RemoveVirtualServers,
+    Reopen,
     RemoveMembers,
     Flows,
 }
@@ -63,20 +67,21 @@ pub fn plan(
         steps: std::array::from_fn(|_| Vec::new()),
         planned: 0,
         intended: Vec::new(),
+        capacities: BTreeMap::new(),
+        added: BTreeMap::new(),
         settings,
     };
     for target in touched {
         match target {
-            Target::Set(set) => {
-                let Some(wanted) = desired.sets.get(set) else { continue };
-                match believed.sets.get(set) {
-                    None => planner.push(Phase::Sets, Op::CreateSet(*set, wanted.capacity)),
-                    Some(known) if known.capacity < wanted.capacity => {
-                        planner.push(Phase::Sets, Op::GrowSet(*set, wanted.capacity));
-                    }
-                    Some(_) => {}
+            Target::Set(set) => match (desired.sets.get(set), believed.sets.get(set)) {
+                (Some(wanted), None) => {
+                    planner.push(Phase::Sets, Op::CreateSet(*set, wanted.capacity));
                 }
-            }
+                (Some(wanted), Some(_)) => {
+                    planner.capacities.insert(*set, wanted.capacity);
+                }
+                (None, _) => {}
+            },
             Target::Firewall(family) => {
                 let Some(rules) = desired.firewall.get(family) else { continue };
                 if believed.firewall.get(family) != Some(rules) {
@@ -85,10 +90,17 @@ pub fn plan(
                 }
             }
             Target::Member(set, member) => {
+                // What closes an address comes after what opens it, and goes before.
+                let closes = matches!(set.role, SetRole::LoadBalancerFw | SetRole::IpvsIps);
                 match (desired.has_member(*set, member), believed.has_member(*set, member)) {
-                    (true, false) => planner.push(Phase::AddMembers, Op::AddMember(*set, *member)),
-                    (false, true) => {
-                        planner.push(Phase::RemoveMembers, Op::RemoveMember(*set, *member));
+                    (true, false) => {
+                        let phase = if closes { Phase::Close } else { Phase::AddMembers };
+                        planner.push(phase, Op::AddMember(*set, *member));
+                        *planner.added.entry(*set).or_default() += 1;
+                    }
+                    (false, true) if settings.families.contains(&set.family) => {
+                        let phase = if closes { Phase::Reopen } else { Phase::RemoveMembers };
+                        planner.push(phase, Op::RemoveMember(*set, *member));
                     }
                     _ => {}
                 }
@@ -96,7 +108,9 @@ pub fn plan(
             Target::Address(address) => {
                 match (desired.addresses.contains(address), believed.addresses.contains(address)) {
                     (true, false) => planner.push(Phase::Bind, Op::Bind(*address)),
-                    (false, true) => planner.push(Phase::Unbind, Op::Unbind(*address)),
+                    (false, true) if settings.families.contains(&Family::of(*address)) => {
+                        planner.push(Phase::Unbind, Op::Unbind(*address));
+                    }
                     _ => {}
                 }
             }
@@ -106,6 +120,7 @@ pub fn plan(
             }
         }
     }
+    planner.grow_sets(believed);
     let ops = planner.steps.into_iter().reduce(|mut ops, mut phase| {
         ops.append(&mut phase);
         ops
@@ -118,6 +133,10 @@ struct Planner<'a> {
     steps: [Vec<Op>; Phase::COUNT],
     planned: usize,
     intended: Vec<(VirtualServerKey, Option<VirtualServerState>)>,
+    /// Wanted capacities of sets that exist.
+    capacities: BTreeMap<SetId, u32>,
+    /// How many members each set gets.
+    added: BTreeMap<SetId, usize>,
     settings: &'a Settings,
 }
 
@@ -125,6 +144,22 @@ impl Planner<'_> {
     fn push(&mut self, phase: Phase, op: Op) {
         self.steps[phase as usize].push(op);
         self.planned += 1;
+    }
+
+    /// New members come before old ones go, so a set must hold both for a moment.
+    fn grow_sets(&mut self, believed: &State) {
+        for set in SetId::all().filter(|set| set.set_type() != SetType::BitmapPort) {
+            let Some(known) = believed.sets.get(&set) else { continue };
+            let most = known.members.len() + self.added.get(&set).copied().unwrap_or_default();
+            let wanted = self.capacities.get(&set).copied().unwrap_or_default();
+            let mut capacity = known.capacity.max(wanted);
+            while (capacity as usize) < most {
+                capacity = capacity.max(1).saturating_mul(2);
+            }
+            if capacity > known.capacity {
+                self.push(Phase::Sets, Op::GrowSet(set, capacity));
+            }
+        }
     }
 
     fn virtual_server(

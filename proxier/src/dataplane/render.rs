@@ -16,6 +16,11 @@ use super::State;
 use super::sets::{SetId, SetType};
 pub use table::{Style, table};
 
+/// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` of `uapi/linux/ip_vs.h`.
+const TUNNEL_CHECKSUM: u16 = 1;
+/// `IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`
+const TUNNEL_REMOTE_CHECKSUM: u16 = 2;
+
 /// What `ipvsadm-save -n` prints, sorted by line, real servers below their virtual server.
 pub fn ipvsadm(state: &State) -> String {
     let mut blocks: Vec<(String, Vec<String>)> = state
@@ -80,12 +85,12 @@ fn virtual_server_arguments(key: &VirtualServerKey, config: &VirtualServerConfig
             let _ = write!(out, " --pe {engine}");
         }
     }
+    if config.flags.contains(Flags::ONE_PACKET) {
+        out.push_str(" -o");
+    }
     let flags = scheduler_flags(config);
     if !flags.is_empty() {
         let _ = write!(out, " -b {}", flags.join(","));
-    }
-    if config.flags.contains(Flags::ONE_PACKET) {
-        out.push_str(" -o");
     }
     out
 }
@@ -105,22 +110,29 @@ pub fn scheduler_flags(config: &VirtualServerConfig) -> Vec<&'static str> {
         .collect()
 }
 
+/// Without thresholds, which `ipvsadm-save` leaves out.
 fn real_server_arguments(real: &RealServer) -> String {
+    let checksum = |flags: u16| match flags {
+        TUNNEL_REMOTE_CHECKSUM => "--tun-remcsum",
+        TUNNEL_CHECKSUM => "--tun-csum",
+        _ => "--tun-nocsum",
+    };
     let forwarding = match real.config.forwarding {
         Forwarding::Masquerade => "-m",
-        Forwarding::Tunnel(Tunnel::Ipip) => "-i",
-        Forwarding::Tunnel(Tunnel::Gue { .. }) => "-i --tun-type gue",
-        Forwarding::Tunnel(Tunnel::Gre { .. }) => "-i --tun-type gre",
+        Forwarding::Tunnel(_) => "-i",
         Forwarding::Direct | Forwarding::LocalNode | Forwarding::Bypass => "-g",
     };
-    let mut out = format!("{forwarding} -w {}", real.config.weight);
-    if real.config.upper_threshold != 0 {
-        let _ = write!(out, " -x {}", real.config.upper_threshold);
-    }
-    if real.config.lower_threshold != 0 {
-        let _ = write!(out, " -y {}", real.config.lower_threshold);
-    }
-    out
+    let tunnel = match real.config.forwarding {
+        Forwarding::Tunnel(Tunnel::Ipip) => " --tun-type ipip".to_owned(),
+        Forwarding::Tunnel(Tunnel::Gue { port, flags }) => {
+            format!(" --tun-type gue --tun-port {port} {}", checksum(flags))
+        }
+        Forwarding::Tunnel(Tunnel::Gre { flags }) => {
+            format!(" --tun-type gre {}", checksum(flags))
+        }
+        _ => String::new(),
+    };
+    format!("{forwarding} -w {}{tunnel}", real.config.weight)
 }
 
 /// The addresses on `kube-ipvs0`, one a line: `inet 10.96.0.1/32 scope global`.

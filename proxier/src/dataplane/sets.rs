@@ -283,6 +283,26 @@ pub enum Member {
     Port(u16),
 }
 
+impl Member {
+    /// Whether it is of the type and family of a set.
+    pub fn fits(&self, set: SetId) -> bool {
+        let (kind, address) = match *self {
+            Self::Ip(address) => (SetType::HashIp, Some(address)),
+            Self::IpPort(address, ..) => (SetType::HashIpPort, Some(address)),
+            Self::IpPortIp(address, ..) => (SetType::HashIpPortIp, Some(address)),
+            Self::IpPortNet(address, ..) => (SetType::HashIpPortNet, Some(address)),
+            Self::Port(_) => (SetType::BitmapPort, None),
+        };
+        let second = match *self {
+            Self::IpPortIp(.., address) => Some(address),
+            Self::IpPortNet(.., net) => Some(net.addr()),
+            Self::Ip(_) | Self::IpPort(..) | Self::Port(_) => None,
+        };
+        let of_family = |address: IpAddr| Family::of(address) == set.family;
+        kind == set.set_type() && address.is_none_or(of_family) && second.is_none_or(of_family)
+    }
+}
+
 /// As `ipset save` prints it; a network of one address has no prefix length there.
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
