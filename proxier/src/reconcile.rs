@@ -11,6 +11,7 @@
 //! 5. once in a `sync_period` everything is observed and what differs is repaired, by the very
 //!    same steps.
 
+mod balance;
 mod due;
 mod resolver;
 mod status;
@@ -34,7 +35,7 @@ use crate::dataplane::{
 
 use due::Due;
 pub use resolver::Resolver;
-pub use status::{Counters, Draining, Status};
+pub use status::{Counters, Draining, FamilyStatus, Status};
 
 /// What the loop reacts to.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ pub struct Reconciler<D> {
     due: Due,
     conflicts: BTreeMap<VirtualServerKey, Conflict>,
     status: Status,
+    writes_shown: u64,
     publish: watch::Sender<Arc<Status>>,
 }
 
@@ -126,6 +128,7 @@ impl<D: Dataplane> Reconciler<D> {
             due,
             conflicts: BTreeMap::new(),
             status: Status::default(),
+            writes_shown: 0,
             publish,
         };
         (reconciler, receiver)
@@ -190,9 +193,14 @@ impl<D: Dataplane> Reconciler<D> {
                     self.settings_changed();
                 }
                 self.cluster.apply(change, &mut self.dirty);
+                // What the health server says of the node must not wait for a step.
+                if self.status.node(self.cluster.node()) {
+                    self.publish.send_replace(Arc::new(self.status.clone()));
+                }
             }
             Event::HostAddresses(addresses) => {
                 if self.host_addresses.as_ref() != Some(&addresses) {
+                    self.status.host_addresses = addresses.as_slice().into();
                     self.host_addresses = Some(addresses);
                     self.settings_changed();
                 }
@@ -237,12 +245,16 @@ impl<D: Dataplane> Reconciler<D> {
         let started = Instant::now();
         self.resolve();
         let adopting = self.believed.is_none();
+        if self.status.last_step.is_none() {
+            self.status.last_step = Some(started);
+            self.publish.send_replace(Arc::new(self.status.clone()));
+        }
         if adopting || self.due.audit <= started {
             self.observe().await;
         }
         if self.believed.is_none() {
             // A kernel that was never read is not written to.
-            self.show(started);
+            self.end_step(started);
             return;
         }
         self.compute();
@@ -265,17 +277,7 @@ impl<D: Dataplane> Reconciler<D> {
                 break;
             }
         }
-        let now = Instant::now();
-        if self.failed.is_empty() && self.unknown.is_empty() && self.believed.is_some() {
-            self.due.succeed();
-            self.status.failing_since = None;
-            self.status.last_success = Some(now);
-        } else {
-            self.due.fail(now, self.timing.sync_period);
-            self.status.failing_since.get_or_insert(started);
-        }
-        self.status.counters.steps += 1;
-        self.show(started);
+        self.end_step(started);
     }
 
     /// Settles what every service depends on.
@@ -327,9 +329,7 @@ impl<D: Dataplane> Reconciler<D> {
             Err(error) => {
                 warn!(error = error.text, "cannot read the kernel, keeping what is there");
                 self.status.observe_error = Some(error.text);
-                self.status.failing_since.get_or_insert_with(Instant::now);
-                self.due.fail(Instant::now(), self.timing.sync_period);
-                self.due.audit = self.due.retry.unwrap_or(self.due.audit);
+                self.due.audit = Instant::now() + self.due.retry_delay;
             }
         }
     }
@@ -534,37 +534,6 @@ impl<D: Dataplane> Reconciler<D> {
             }
             Err(error) => warn!(error = error.text, "cannot count connections of draining servers"),
         }
-    }
-
-    fn show(&mut self, started: Instant) {
-        self.status.complete = true;
-        self.status.synced =
-            self.failed.is_empty() && self.unknown.is_empty() && self.believed.is_some();
-        self.status.pending = self.failed.len() + self.unknown.len();
-        self.status.draining = self
-            .drains
-            .iter()
-            .map(|(virtual_server, real_server, connections, deadline)| Draining {
-                virtual_server,
-                real_server,
-                connections,
-                deadline: Instant::from_std(deadline),
-            })
-            .collect();
-        let writes = self.status.counters.writes();
-        if writes != self.status.counters_shown {
-            info!(
-                changes = writes - self.status.counters_shown,
-                virtual_servers = self.status.virtual_servers,
-                real_servers = self.status.real_servers,
-                draining = self.status.draining.len(),
-                failed = self.failed.len(),
-                millis = started.elapsed().as_millis() as u64,
-                "programmed"
-            );
-            self.status.counters_shown = writes;
-        }
-        self.publish.send_replace(Arc::new(self.status.clone()));
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of `proxier` a module may use besides itself. `app` and the program use everything.
 /// Every module is listed: a new one finds its place here first.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
     ("source", &["cluster"]),
@@ -22,8 +22,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("args", &["value"]),
     ("config", &["args", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
-    ("health", &["cluster", "dataplane", "reconcile"]),
-    ("metrics", &["cluster", "dataplane", "reconcile"]),
+    ("http", &["cluster", "config", "dataplane", "reconcile"]),
     ("telemetry", &["config"]),
     ("app", ANY),
     ("main", ANY),

@@ -1,13 +1,14 @@
 //! What the loop shows of itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use tokio::time::Instant;
 
-use crate::cluster::ObjectKey;
-use crate::dataplane::{Contribution, Health, Op, State, VirtualServerState};
+use crate::cluster::{Node, ObjectKey};
+use crate::dataplane::{Contribution, Health, Op, State, Target, VirtualServerState};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,18 @@ pub struct Status {
     pub failing_since: Option<Instant>,
     /// When the kernel was last as wanted.
     pub last_success: Option<Instant>,
+    /// When the last step ended; while the first one is under way, when that began. Older than
+    /// the sync period and a step's duration, it says that the loop is stuck.
+    pub last_step: Option<Instant>,
+    /// The families that are served, and how syncing each of them goes.
+    pub families: BTreeMap<Family, FamilyStatus>,
+    /// Whether the node may be given traffic from outside (see [`Node::eligible`]), once its object
+    /// was read.
+    pub node_eligible: Option<bool>,
+    /// The addresses of the node object.
+    pub node_addresses: Arc<[IpAddr]>,
+    /// The addresses of the host's other interfaces.
+    pub host_addresses: Arc<[IpAddr]>,
     /// Why the kernel could not be read.
     pub observe_error: Option<String>,
     /// Services that are proxied.
@@ -42,7 +55,17 @@ pub struct Status {
     pub no_local: Arc<BTreeMap<ObjectKey, NoLocal>>,
     /// What has been done since the start.
     pub counters: Counters,
-    pub(super) counters_shown: u64,
+}
+
+/// How syncing a family goes as a whole. It fails if the kernel cannot be read, or the family's
+/// rules or a set of it cannot be put in place; what only one service lacks does not count, or one
+/// bad Service would take every node out of every load balancer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// When it last went well.
+    pub last_success: Option<Instant>,
+    /// Since when it has been failing.
+    pub failing_since: Option<Instant>,
 }
 
 /// Families in which a service with a Local policy has endpoints, but none on this node.
@@ -130,6 +153,48 @@ impl Status {
         self.errors.push_back(text);
     }
 
+    /// Takes in the node object. Whether anything that is shown has changed.
+    pub(super) fn node(&mut self, node: Option<&Node>) -> bool {
+        let eligible = node.map(|node| node.eligible);
+        let addresses = node.map(|node| &*node.addresses).unwrap_or_default();
+        if self.node_eligible == eligible && *self.node_addresses == *addresses {
+            return false;
+        }
+        self.node_eligible = eligible;
+        self.node_addresses = addresses.into();
+        true
+    }
+
+    /// Ends a step that began at `started` with these targets failed. Whether nothing has failed.
+    pub(super) fn step_ended(
+        &mut self,
+        started: Instant,
+        families: &[Family],
+        failed: &BTreeMap<Target, String>,
+    ) -> bool {
+        let now = Instant::now();
+        let unread = self.observe_error.is_some();
+        let broken: BTreeSet<Family> = failed.keys().filter_map(foundation).collect();
+        self.families.retain(|family, _| families.contains(family));
+        for family in families {
+            let status = self.families.entry(*family).or_default();
+            if unread || broken.contains(family) {
+                status.failing_since.get_or_insert(started);
+            } else {
+                *status = FamilyStatus { last_success: Some(now), failing_since: None };
+            }
+        }
+        if self.synced {
+            self.failing_since = None;
+            self.last_success = Some(now);
+        } else {
+            self.failing_since.get_or_insert(started);
+        }
+        self.last_step = Some(now);
+        self.counters.steps += 1;
+        self.synced
+    }
+
     /// Counts anew after a complete observation.
     pub(super) fn observed(&mut self, state: &State) {
         self.virtual_servers = state.virtual_servers.len();
@@ -166,6 +231,15 @@ impl Status {
             external: wanted.no_local_external.clone(),
         });
         put(&mut self.no_local, key, no_local.filter(|no_local| *no_local != NoLocal::default()));
+    }
+}
+
+/// The family that does not work without this target.
+fn foundation(target: &Target) -> Option<Family> {
+    match target {
+        Target::Firewall(family) => Some(*family),
+        Target::Set(set) => Some(set.family),
+        Target::Member(..) | Target::VirtualServer(_) | Target::Address(_) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler};
+use tokio::time::advance;
 
 use super::*;
 use crate::cluster::topology::Place;
@@ -348,6 +349,63 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
     assert!(status.borrow().failing_since.is_none());
+}
+
+/// Quirk 33: nothing has to change for a failure to be seen.
+#[tokio::test(start_paused = true)]
+async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
+    let (mut reconciler, status) = settled(1).await;
+    let first = status.borrow().families[&Family::Ipv4];
+    assert_eq!(first.failing_since, None);
+    reconciler.dataplane().blind = true;
+    for _ in 0..5 {
+        reconciler.take(Event::Disturbed);
+        advance(Duration::from_secs(30)).await;
+        reconciler.step().await;
+    }
+    let seen = status.borrow().clone();
+    assert!(!seen.synced && seen.failing_since.is_some());
+    assert_eq!(seen.families[&Family::Ipv4].last_success, first.last_success);
+    let since = seen.families[&Family::Ipv4].failing_since.unwrap();
+    assert_eq!(since, first.last_success.unwrap() + Duration::from_secs(30));
+
+    reconciler.dataplane().blind = false;
+    reconciler.take(Event::Disturbed);
+    reconciler.step().await;
+    let seen = status.borrow().clone();
+    assert!(seen.synced);
+    assert_eq!(seen.families[&Family::Ipv4].failing_since, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
+    let refuse = |op: &Op| matches!(op, Op::AddVirtualServer(..)).then_some(OpErrorKind::Refused);
+    let (mut reconciler, status) = settled(1).await;
+    reconciler.dataplane().fault = Some(Box::new(refuse));
+    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.step().await;
+    let seen = status.borrow().clone();
+    assert!(!seen.synced && seen.failing_since.is_some());
+    assert_eq!(seen.families[&Family::Ipv4].failing_since, None);
+
+    let refuse = |op: &Op| matches!(op, Op::InstallFirewall(..)).then_some(OpErrorKind::Retry);
+    reconciler.dataplane().fault = Some(Box::new(refuse));
+    reconciler.dataplane().state.firewall.clear();
+    reconciler.take(Event::Disturbed);
+    reconciler.step().await;
+    assert!(status.borrow().families[&Family::Ipv4].failing_since.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_the_node_waits_for_nothing() {
+    let (mut reconciler, status) = reconciler(Memory::new());
+    assert_eq!(status.borrow().node_eligible, None);
+    for eligible in [true, false, true] {
+        let node = Node { name: "node-1".into(), eligible, ..Node::default() };
+        reconciler.take(Event::Change(Change::Node(node)));
+        assert_eq!(status.borrow().node_eligible, Some(eligible));
+    }
+    assert_eq!(status.borrow().last_step, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,134 @@
+//! What the daemon tells over HTTP: its health, to load balancers as well, and its metrics.
+//!
+//! Everything is answered from the status that the loop publishes; no request reaches the loop, the
+//! kernel or a file that it names. Connections, their age and the size of requests are bounded, and
+//! when a server has as many connections as it may have, the oldest makes room.
+
+mod health;
+mod node_ports;
+mod server;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::reconcile::Status;
+use server::{Handler, Limits};
+
+/// How long after a failed attempt to listen the next one is made.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// The running servers. They end when this is dropped.
+#[derive(Debug)]
+pub struct Servers {
+    health: Option<SocketAddr>,
+    tasks: JoinSet<()>,
+}
+
+/// Starts the health server and the health check node ports.
+///
+/// What cannot listen is tried again every 5 seconds.
+///
+/// # Errors
+/// With `bindAddressHardFail`, a server that cannot listen at once.
+#[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
+pub async fn serve(
+    config: &Arc<Config>,
+    status: watch::Receiver<Arc<Status>>,
+) -> anyhow::Result<Servers> {
+    let mut servers = Servers { health: None, tasks: JoinSet::new() };
+    let monitor = health::Monitor::new(config, status.clone());
+    if let Some(address) = config.healthz_bind {
+        let bind = Bind { what: "health", setting: "healthzBindAddress", address };
+        let handler = health::HealthServer::new(monitor.clone());
+        servers.health = servers.start(bind, config, handler, server::HEALTH)?;
+    }
+    servers.tasks.spawn(node_ports::NodePorts::new(config.clone(), monitor, status).run());
+    Ok(servers)
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+struct Bind {
+    what: &'static str,
+    setting: &'static str,
+    address: SocketAddr,
+}
+
+// === impl Servers ===
+
+impl Servers {
+    /// Where the health server listens, if it does.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health
+    }
+
+    fn start(
+        &mut self,
+        bind: Bind,
+        config: &Config,
+        handler: impl Handler,
+        limits: Limits,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let listener = match bind.listen() {
+            Ok(listener) => Some(listener),
+            Err(error) if config.bind_address_hard_fail => {
+                return Err(error).with_context(|| bind.to_string());
+            }
+            Err(error) => {
+                bind.complain(&error);
+                None
+            }
+        };
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        self.tasks.spawn(async move {
+            let listener = match listener {
+                Some(listener) => listener,
+                None => bind.insist().await,
+            };
+            server::serve(listener, Arc::new(handler), limits).await;
+        });
+        Ok(address)
+    }
+}
+
+// === impl Bind ===
+
+impl Bind {
+    fn listen(&self) -> io::Result<TcpListener> {
+        server::listen(self.address, false)
+    }
+
+    fn complain(&self, error: &io::Error) {
+        warn!(%error, again_in = ?LISTEN_AGAIN, "cannot {self}");
+    }
+
+    async fn insist(&self) -> TcpListener {
+        loop {
+            tokio::time::sleep(LISTEN_AGAIN).await;
+            match self.listen() {
+                Ok(listener) => return listener,
+                Err(error) => self.complain(&error),
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, setting, address } = self;
+        write!(f, "listen on {address} for the {what} server ({setting})")
+    }
+}

@@ -1,0 +1,177 @@
+//! `/healthz` and `/livez`, as load balancers and the kubelet ask for them.
+//!
+//! A family is unhealthy when syncing it has been failing, or the loop has been silent, for 2 x
+//! `syncPeriod`, whether there is anything to sync or not. Before everything has been read once it
+//! is healthy: what an earlier run has programmed still forwards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::server::{Handler, Response, not_found, response};
+use super::time::{NEVER, rfc3339};
+use crate::config::Config;
+use crate::reconcile::Status;
+
+pub(super) const JSON: &str = "application/json";
+
+/// Judges the health of the loop by its status.
+#[derive(Debug, Clone)]
+pub(super) struct Monitor {
+    status: watch::Receiver<Arc<Status>>,
+    limit: Duration,
+    started: Instant,
+    answers: Arc<Answers>,
+}
+
+/// Answers given, by status code.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    healthz: [AtomicU64; 2],
+    livez: [AtomicU64; 2],
+}
+
+/// The families that are served: when each was last synced, and whether it is healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict(BTreeMap<String, (Instant, bool)>);
+
+/// The health server.
+#[derive(Debug)]
+pub(super) struct HealthServer {
+    monitor: Monitor,
+}
+
+/// The body of both answers, in the order in which it is written.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    last_updated: String,
+    current_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    status: BTreeMap<&'a str, FamilyBody>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FamilyBody {
+    last_updated: String,
+    healthy: bool,
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    pub(super) fn new(config: &Config, status: watch::Receiver<Arc<Status>>) -> Self {
+        let started = Instant::now();
+        Self { status, limit: config.sync_period * 2, started, answers: Arc::default() }
+    }
+
+    /// The last status.
+    pub(super) fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    pub(super) fn verdict(&self, status: &Status) -> Verdict {
+        let now = Instant::now();
+        let late = |since: Option<Instant>| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= self.limit)
+        };
+        let stuck = late(status.last_step);
+        let families = status.families.iter().map(|(family, of_family)| {
+            let last = of_family.last_success.unwrap_or(self.started);
+            (family.to_string(), (last, !stuck && !late(of_family.failing_since)))
+        });
+        Verdict(families.collect())
+    }
+
+    /// Whether traffic from outside may be sent to this node. A program without a node object to
+    /// go by decides for itself.
+    fn eligible(status: &Status) -> bool {
+        status.node_eligible.unwrap_or(status.complete)
+    }
+
+    fn answer(&self, with_node: bool) -> Response {
+        let status = self.status();
+        let verdict = self.verdict(&status);
+        let eligible = with_node.then(|| Self::eligible(&status));
+        let fine = verdict.healthy() && eligible != Some(false);
+        self.answers.count(with_node, fine);
+        let code = if fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let body = verdict.body(fine, eligible, Instant::now(), SystemTime::now());
+        response(code, JSON, body)
+    }
+}
+
+// === impl Answers ===
+
+impl Answers {
+    fn count(&self, healthz: bool, fine: bool) {
+        let counters = if healthz { &self.healthz } else { &self.livez };
+        counters[usize::from(!fine)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Whether every family is healthy.
+    pub(super) fn healthy(&self) -> bool {
+        self.0.values().all(|(_, healthy)| *healthy)
+    }
+
+    /// Which families are healthy.
+    #[cfg(test)]
+    pub(super) fn states(&self) -> BTreeMap<&str, bool> {
+        self.0.iter().map(|(name, (_, healthy))| (name.as_str(), *healthy)).collect()
+    }
+
+    /// The answer's body. `fine` is what its status code says; `now` and `clock` are the same time.
+    fn body(&self, fine: bool, eligible: Option<bool>, now: Instant, clock: SystemTime) -> String {
+        let wall = |time: Instant| {
+            let age = now.saturating_duration_since(time);
+            rfc3339(clock.checked_sub(age).unwrap_or(UNIX_EPOCH))
+        };
+        // A client of the days when this was one time takes it for that of the answer.
+        let last = if fine { Some(now) } else { self.0.values().map(|(last, _)| *last).max() };
+        let family = |(last, healthy): &(Instant, bool)| FamilyBody {
+            last_updated: wall(*last),
+            healthy: *healthy,
+        };
+        let body = Body {
+            last_updated: last.map_or_else(|| NEVER.to_owned(), wall),
+            current_time: rfc3339(clock),
+            node_eligible: eligible,
+            healthy: self.healthy(),
+            status: self.0.iter().map(|(name, state)| (name.as_str(), family(state))).collect(),
+        };
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+// === impl HealthServer ===
+
+impl HealthServer {
+    pub(super) fn new(monitor: Monitor) -> Self {
+        Self { monitor }
+    }
+}
+
+impl Handler for HealthServer {
+    async fn answer(&self, request: &Request<Incoming>) -> Response {
+        match request.uri().path() {
+            "/healthz" => self.monitor.answer(true),
+            "/livez" => self.monitor.answer(false),
+            _ => not_found(),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Listening, accepting, and conversations that end.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+pub(super) type Response = hyper::Response<Full<Bytes>>;
+
+/// Answers requests.
+pub(super) trait Handler: Send + Sync + 'static {
+    /// The answer to one request. To a HEAD request, only its head is sent.
+    fn answer(&self, request: &Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+/// What a server puts up with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections at the same time. The next one takes the place of the oldest, so that clients
+    /// that never finish cannot keep out those that do.
+    pub(super) connections: usize,
+    /// From one answer, or the start, to the end of the next request's head.
+    pub(super) head: Duration,
+    /// Age of a connection; an answer that is under way may take [`LAST_ANSWER`] longer.
+    pub(super) age: Duration,
+}
+
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 8192;
+/// Header lines of a request.
+const HEAD_LINES: usize = 64;
+/// Connections that the kernel keeps while nobody accepts them.
+const BACKLOG: u32 = 128;
+/// How long the last answer of a connection may take.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+/// The pause after a connection could not be accepted, as there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// For the health server: many probes, each short.
+pub(super) const HEALTH: Limits =
+    Limits { connections: 64, head: Duration::from_secs(10), age: Duration::from_mins(5) };
+
+/// For one health check node port: there may be hundreds of them.
+pub(super) const NODE_PORT: Limits = Limits { connections: 16, ..HEALTH };
+
+/// Listens. `[::]` takes IPv4 too, unless `only_v6`.
+pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            rustix::net::sockopt::set_ipv6_v6only(&socket, only_v6)?;
+            socket
+        }
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts connections and answers what they ask, for ever. Ends them all when it is dropped.
+pub(super) async fn serve(listener: TcpListener, handler: Arc<impl Handler>, limits: Limits) {
+    let mut tasks = JoinSet::new();
+    let mut order: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while tasks.try_join_next().is_some() {}
+        order.retain(|task| !task.is_finished());
+        if order.len() >= limits.connections
+            && let Some(oldest) = order.pop_front()
+        {
+            oldest.abort();
+        }
+        order.push_back(tasks.spawn(converse(stream, handler.clone(), limits)));
+    }
+}
+
+async fn converse(stream: TcpStream, handler: Arc<impl Handler>, limits: Limits) {
+    let service = service_fn(|request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer(&request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEAD_LINES)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = if let Ok(ended) = timeout(limits.age, connection.as_mut()).await {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended early");
+    }
+}
+
+/// An answer of this type and content.
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An answer for people.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    response(status, "text/plain; charset=utf-8", body)
+}
+
+/// There is nothing at this path.
+pub(super) fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
