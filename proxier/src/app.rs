@@ -3,7 +3,9 @@
 mod daemon;
 mod diff;
 mod dry_run;
+mod explain;
 mod feed;
+mod status;
 mod sysctls;
 
 use std::io::Write as _;
@@ -71,9 +73,9 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         Action::Run => daemon::run(args, config),
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => daemon::clean_up(),
-        Action::Explain { .. } | Action::Status | Action::MigrateCheck => {
-            anyhow::bail!("this command is not there yet")
-        }
+        Action::Explain { what } => explain::run(args, config, &what),
+        Action::MigrateCheck => diff::check_migration(args, config),
+        Action::Status => status::run(&config),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod args;
 pub mod cluster;
 pub mod config;
 pub mod dataplane;
+pub mod explain;
 pub mod http;
 pub mod kernel;
 pub mod memory;

@@ -11,6 +11,7 @@ use super::daemon::Host;
 use super::dry_run;
 use crate::args::{Args, Output};
 use crate::config::Config;
+use crate::dataplane::leftovers::{Leftovers, Scope};
 use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
 use crate::kernel::{Kernel, chain};
 
@@ -22,7 +23,7 @@ const EXIT_UNKNOWN: u8 = 2;
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
     match difference(args, config).await {
-        Ok(plan) => {
+        Ok((plan, _)) => {
             if let Err(error) = super::print(&text(&plan, args.own.output)) {
                 super::report(&chain(&*error));
                 return ExitCode::from(EXIT_UNKNOWN);
@@ -36,7 +37,8 @@ pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
     }
 }
 
-async fn difference(args: &Args, config: Config) -> anyhow::Result<Plan> {
+/// The plan, and how many virtual servers are there now.
+async fn difference(args: &Args, config: Config) -> anyhow::Result<(Plan, usize)> {
     let host = Host::look()?;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
     let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
@@ -51,7 +53,58 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Plan> {
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
     let mut plan = plan(desired, &observed, &all, &drains, settings);
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
-    Ok(plan)
+    Ok((plan, observed.virtual_servers.len()))
+}
+
+/// `proxier migrate --check`: what taking over this node would change, before it is done. Exit
+/// status as for [`run`].
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
+    let mut out = String::new();
+    let settings = super::sysctls::changes(&config)?;
+    let leftovers = leftovers()?;
+    let (plan, present) = difference(args, config).await?;
+    let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
+    for (title, lines) in [
+        ("kernel settings that would change", settings),
+        ("left by other modes of kube-proxy, removed by proxier cleanup", leftovers),
+    ] {
+        if !lines.is_empty() {
+            let _ = writeln!(out, "\n{title}:");
+            for line in lines {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
+    }
+    let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
+    let cut = plan.ops.iter().filter(breaking).count();
+    if plan.is_empty() {
+        out.push_str("\nNothing in the dataplane would change.\n");
+    } else {
+        let _ = writeln!(
+            out,
+            "\n{} changes of the dataplane, {cut} of them remove virtual or real servers that no \
+             service asks for:\n{}",
+            plan.ops.len(),
+            text(&plan, Output::Table)
+        );
+    }
+    super::print(&out)?;
+    Ok(ExitCode::from(u8::from(!plan.is_empty())))
+}
+
+/// What other modes of kube-proxy left in the firewall, in words.
+fn leftovers() -> anyhow::Result<Vec<String>> {
+    let host = Host::look()?;
+    let mut lines = Vec::new();
+    for family in &host.abilities.families {
+        let text = host.firewall.save_text(*family).map_err(anyhow::Error::new)?;
+        let found = Leftovers::find(&text, Scope::NotOurs);
+        if !found.is_empty() {
+            lines.push(format!("{} {family} chains of iptables mode", found.chains()));
+        }
+    }
+    Ok(lines)
 }
 
 fn text(plan: &Plan, output: Output) -> String {

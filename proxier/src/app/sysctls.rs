@@ -24,6 +24,23 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What [`apply`] would change, one line each.
+pub(super) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
+    let system = Sysctls::system();
+    let settings = wanted(config, &system)?;
+    let wrong = settings.iter().filter_map(|setting| {
+        let present = system.read(setting).unwrap_or_else(|_| "unreadable".to_owned());
+        let line = format!(
+            "{}: {present} -> {} ({})",
+            setting.name(),
+            setting.wanted.value(),
+            setting.why
+        );
+        (!setting.wanted.allows(&present)).then_some(line)
+    });
+    Ok(wrong.collect())
+}
+
 /// The settings as `sysctl` prints them.
 pub(super) fn text(config: &Config) -> anyhow::Result<String> {
     Ok(sysctls::text(&wanted(config, &Sysctls::system())?))

@@ -1,0 +1,160 @@
+//! `proxier explain`: every reason why a service may not look as expected is said in words.
+
+use std::process::Command;
+
+use proxier_tests::command::program;
+use proxier_tests::daemon::Scratch;
+
+const NODES: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/zone: a}}
+status: {addresses: [{type: InternalIP, address: 192.168.1.10}]}
+";
+
+/// Explains `what` over one Service `ns/web` (its further `spec`) with these endpoints, and
+/// whatever else is given. The result is (exit status, standard output and error).
+fn explain(what: &str, spec: &str, endpoints: &[&str], more: &str) -> (i32, String) {
+    let service = format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: ns, creationTimestamp: '2026-02-01T00:00:00Z'}}
+spec:
+  clusterIP: 10.96.0.10
+  ports: [{{name: http, port: 80, nodePort: 30080}}]
+{spec}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1, namespace: ns, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{}]
+",
+        endpoints.join(", ")
+    );
+    let scratch = Scratch::create().expect("a folder");
+    let path = scratch.replace("objects.yaml", format!("{NODES}{service}{more}")).expect("a file");
+    let output = Command::new(program("proxier").expect("proxier is built"))
+        .args(["explain", what, "--manifests"])
+        .arg(path)
+        .args(["--hostname-override", "n1", "--node-address", "192.168.1.10"])
+        .args(["--proxy-mode", "ipvs", "--ipvs-scheduler", "rr"])
+        .output()
+        .expect("proxier runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn says(result: (i32, String), expected: &[&str]) {
+    let (status, text) = result;
+    assert_eq!(status, 0, "{text}");
+    for line in expected {
+        assert!(text.contains(line), "{line:?} is not in:\n{text}");
+    }
+}
+
+const HERE: &str = "{addresses: [10.244.0.1], nodeName: n1}";
+const THERE: &str = "{addresses: [10.244.1.1], nodeName: n2}";
+
+#[test]
+fn no_endpoints() {
+    let expected = ["cluster IP 10.96.0.10:80/tcp, rr: no real server, connections are refused"];
+    says(explain("ns/web", "", &[], ""), &expected);
+}
+
+#[test]
+fn all_not_ready() {
+    let endpoint = "{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false}}";
+    let expected =
+        ["10.244.0.1:8080 on n1: left out: not ready", "no endpoint is ready or still serving"];
+    says(explain("ns/web", "", &[endpoint], ""), &expected);
+}
+
+#[test]
+fn terminating_endpoints_as_the_last_resort() {
+    let endpoint = "{addresses: [10.244.0.1], nodeName: n1, \
+                    conditions: {ready: false, serving: true, terminating: true}}";
+    let expected = ["on n1: used, local", "those that terminate but still serve are used"];
+    says(explain("ns/web", "", &[endpoint], ""), &expected);
+    let expected = ["left out: terminating, and others are ready"];
+    says(explain("ns/web", "", &[endpoint, THERE], ""), &expected);
+}
+
+#[test]
+fn policy_local_without_a_local_endpoint() {
+    let expected = [
+        "10.96.0.10:80/tcp, rr: no real server",
+        "internalTrafficPolicy Local, and no endpoint on this node",
+    ];
+    says(explain("ns/web", "  internalTrafficPolicy: Local", &[THERE], ""), &expected);
+    let spec = "  type: NodePort\n  externalTrafficPolicy: Local";
+    let expected = ["externalTrafficPolicy Local, and no endpoint on this node: remote ones serve"];
+    says(explain("ns/web", spec, &[THERE], ""), &expected);
+}
+
+#[test]
+fn hints_for_another_zone() {
+    let here = "{addresses: [10.244.0.1], nodeName: n1, hints: {forZones: [{name: a}]}}";
+    let there = "{addresses: [10.244.1.1], nodeName: n2, hints: {forZones: [{name: b}]}}";
+    let expected = [
+        "10.244.0.1:8080 on n1: used, local",
+        "10.244.1.1:8080 on n2: left out: hinted for zones b",
+    ];
+    says(explain("ns/web:http", "", &[here, there], ""), &expected);
+}
+
+#[test]
+fn source_ranges_that_leave_the_node_out() {
+    let spec = "  type: LoadBalancer\n  loadBalancerSourceRanges: [172.16.0.0/12]\n\
+                status: {loadBalancer: {ingress: [{ip: 203.0.113.7}]}}";
+    let expected = ["only for sources in 172.16.0.0/12; this node itself is not among them"];
+    says(explain("203.0.113.7:80", spec, &[HERE], ""), &expected);
+}
+
+#[test]
+fn a_conflict_names_the_winner() {
+    let older = "---
+apiVersion: v1
+kind: Service
+metadata: {name: older, namespace: ns, creationTimestamp: '2026-01-01T00:00:00Z'}
+spec: {clusterIP: 10.96.0.11, externalIPs: [203.0.113.9], ports: [{port: 80}]}
+";
+    let expected = ["external IP 203.0.113.9:80/tcp, rr: taken by ns/older"];
+    says(explain("ns/web", "  externalIPs: [203.0.113.9]", &[HERE], older), &expected);
+    let (_, text) = explain("203.0.113.9:80/tcp", "  externalIPs: [203.0.113.9]", &[HERE], older);
+    assert!(text.contains("belongs to ns/older (external IP)"), "{text}");
+}
+
+#[test]
+fn an_excluded_service_says_by_what() {
+    let other = "---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: ns, labels: {service.kubernetes.io/service-proxy-name: mine}}
+spec: {clusterIP: 10.96.0.12, ports: [{port: 80}]}
+";
+    let (status, text) = explain("ns/other", "", &[], other);
+    assert_eq!(status, 1);
+    assert!(text.contains("service-proxy-name gives it to \"mine\""), "{text}");
+    let (status, text) = explain("ns/nobody", "", &[], "");
+    assert_eq!(status, 1);
+    assert!(text.contains("there is no Service ns/nobody"), "{text}");
+}
+
+#[test]
+fn node_ports_name_their_addresses() {
+    let expected = ["node port 192.168.1.10:30080/tcp, rr: 10.244.0.1:8080"];
+    says(explain("192.168.1.10:30080", "  type: NodePort", &[HERE], ""), &expected);
+}
+
+#[test]
+fn a_port_that_no_service_has() {
+    let (status, text) = explain("10.96.0.10:81", "", &[HERE], "");
+    assert_eq!(status, 1);
+    assert!(text.contains("no service has port 81 of 10.96.0.10"), "{text}");
+    let (status, text) = explain("nonsense", "", &[HERE], "");
+    assert_eq!(status, 1);
+    assert!(text.contains("neither namespace/name"), "{text}");
+}
