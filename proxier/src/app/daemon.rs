@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::feed;
 use crate::args::Args;
 use crate::config::Config;
+use crate::http;
 use crate::kernel::firewall::Firewall;
 use crate::kernel::{Kernel, chain, cleanup};
 use crate::reconcile::{Reconciler, Resolver, Status, Timing};
@@ -63,7 +64,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         bail!("the dataplane thread ended before it began");
     };
     let log_ready = tokio::spawn(ready(status.clone()));
-    let _ = status;
+    let _servers = http::serve(&config, status).await?;
 
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),
