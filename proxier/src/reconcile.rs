@@ -140,7 +140,11 @@ impl<D: Dataplane> Reconciler<D> {
         let mut batch = Vec::new();
         let mut not_before = Instant::now();
         loop {
-            let wake = if self.has_work() { not_before } else { self.due.next().max(not_before) };
+            let wake = match (self.is_ready(), self.has_work()) {
+                (false, _) => None,
+                (true, true) => Some(not_before),
+                (true, false) => Some(self.due.next().max(not_before)),
+            };
             tokio::select! {
                 biased;
                 received = events.recv_many(&mut batch, MOST_AT_ONCE) => {
@@ -156,7 +160,7 @@ impl<D: Dataplane> Reconciler<D> {
                         continue;
                     }
                 }
-                () = sleep_until(wake) => {}
+                () = wait_until(wake) => {}
             }
             if self.has_work() || self.due.next() <= Instant::now() {
                 self.step().await;
@@ -189,9 +193,6 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn take(&mut self, event: Event) {
         match event {
             Event::Change(change) => {
-                if matches!(change, Change::Node(_)) {
-                    self.settings_changed();
-                }
                 self.cluster.apply(change, &mut self.dirty);
                 // What the health server says of the node must not wait for a step.
                 if self.status.node(self.cluster.node()) {
@@ -267,6 +268,7 @@ impl<D: Dataplane> Reconciler<D> {
         }
         if self.due.retry.is_some_and(|at| at <= started) {
             self.touched.extend(self.failed.keys());
+            self.due.retry = None;
         }
         // A second round does what the first one brought to light: an idle real server that need
         // not drain, a virtual server that was not as believed.
@@ -534,6 +536,14 @@ impl<D: Dataplane> Reconciler<D> {
             }
             Err(error) => warn!(error = error.text, "cannot count connections of draining servers"),
         }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn wait_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => sleep_until(wake).await,
+        None => std::future::pending().await,
     }
 }
 

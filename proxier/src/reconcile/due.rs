@@ -21,6 +21,10 @@ impl Due {
     }
 
     pub(super) fn fail(&mut self, now: Instant, limit: Duration) {
+        // Steps for other reasons do not put the retry off.
+        if self.retry.is_some() {
+            return;
+        }
         self.retry = Some(now + self.retry_delay);
         self.retry_delay = (self.retry_delay * 2).min(limit.max(Self::FIRST_RETRY));
     }

@@ -430,3 +430,34 @@ async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
     assert_eq!(real.iter().map(|real| real.key).collect::<Vec<_>>(), [pod(3, 1)]);
     assert_eq!(status.borrow().counters.steps - steps, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_work_does_not_put_a_retry_off() {
+    let (mut reconciler, status) = settled(1).await;
+    let broken = Arc::new(Mutex::new(true));
+    let fault = Arc::clone(&broken);
+    reconciler.dataplane().fault = Some(Box::new(move |op| {
+        let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+    }));
+    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.step().await;
+    assert!(!status.borrow().synced);
+    *broken.lock().unwrap() = false;
+    for round in 0..20 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        reconciler.take(Event::Change(Change::Slice(slice(1, &[round % 3 + 1]))));
+        reconciler.step().await;
+    }
+    assert!(status.borrow().synced, "{:?}", status.borrow().errors);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_waits_for_its_first_lists_sleeps() {
+    let (reconciler, _status) = reconciler(Memory::new());
+    let (sender, receiver) = mpsc::channel::<Event>(1);
+    // A loop that spins would never let this time pass.
+    let waited = tokio::time::timeout(Duration::from_secs(3600), reconciler.run(receiver)).await;
+    assert!(waited.is_err());
+    drop(sender);
+}
