@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_ipvs::{
@@ -386,6 +387,19 @@ pub enum OpErrorKind {
 pub struct Outcome {
     /// Index in the plan, and why.
     pub failed: Vec<(usize, OpError)>,
+    /// Searches for stale flows.
+    pub flows: Vec<ForgottenFlows>,
+}
+
+/// One search for stale flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgottenFlows {
+    /// In the flows of this family.
+    pub family: Family,
+    /// Flows that were deleted.
+    pub deleted: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// The kernel, as the reconciler sees it.

@@ -5,7 +5,9 @@
 //! when a server has as many connections as it may have, the oldest makes room.
 
 mod health;
+mod metrics;
 mod node_ports;
+mod pages;
 mod server;
 mod time;
 
@@ -34,27 +36,64 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Servers {
     health: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     tasks: JoinSet<()>,
 }
 
-/// Starts the health server and the health check node ports.
+/// What one watch of the API server knows about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// What it follows, as the API's paths spell it: `services`.
+    pub resource: &'static str,
+    /// Since when nothing was heard; `None` before the first word.
+    pub silence: Option<Duration>,
+    /// Whether its stream is open.
+    pub connected: bool,
+    /// Events of objects.
+    pub events: u64,
+    /// Complete reads.
+    pub lists: u64,
+    /// Failed attempts and broken streams.
+    pub failures: u64,
+}
+
+/// Asks the watches. Called for each reading of the metrics; must not block.
+pub type Watches = Arc<dyn Fn() -> Vec<Watch> + Send + Sync>;
+
+/// Starts the health server, the health check node ports and the metrics server.
 ///
 /// What cannot listen is tried again every 5 seconds.
 ///
 /// # Errors
 /// With `bindAddressHardFail`, a server that cannot listen at once.
-#[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
 pub async fn serve(
     config: &Arc<Config>,
     status: watch::Receiver<Arc<Status>>,
 ) -> anyhow::Result<Servers> {
-    let mut servers = Servers { health: None, tasks: JoinSet::new() };
+    serve_watched(config, status, None).await
+}
+
+/// As [`serve`], with the metrics of watches.
+///
+/// # Errors
+/// As [`serve`].
+#[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
+pub async fn serve_watched(
+    config: &Arc<Config>,
+    status: watch::Receiver<Arc<Status>>,
+    watches: Option<Watches>,
+) -> anyhow::Result<Servers> {
+    let mut servers = Servers { health: None, metrics: None, tasks: JoinSet::new() };
     let monitor = health::Monitor::new(config, status.clone());
     if let Some(address) = config.healthz_bind {
         let bind = Bind { what: "health", setting: "healthzBindAddress", address };
         let handler = health::HealthServer::new(monitor.clone());
         servers.health = servers.start(bind, config, handler, server::HEALTH)?;
     }
+    let address = config.metrics_bind;
+    let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
+    let handler = pages::MetricsServer::new(config.clone(), monitor.clone(), watches);
+    servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
     servers.tasks.spawn(node_ports::NodePorts::new(config.clone(), monitor, status).run());
     Ok(servers)
 }
@@ -73,6 +112,11 @@ impl Servers {
     /// Where the health server listens, if it does.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health
+    }
+
+    /// Where the metrics server listens, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     fn start(

@@ -14,6 +14,7 @@ pub mod sysctl;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use dummy_iface::{AddressChange, DummyInterface, Ensured};
 use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
@@ -25,8 +26,8 @@ use self::ipvs::Ipvs;
 use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
-    Connections, Dataplane, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
-    SetState, State, VirtualServerState,
+    Connections, Dataplane, ForgottenFlows, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan,
+    RealServers, SetState, State, VirtualServerState,
 };
 
 /// The kernel of this network namespace.
@@ -204,7 +205,7 @@ impl Kernel {
 
     /// Deletes the flows that lead to no real server of their virtual server, with one dump for
     /// each family.
-    fn flows(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+    fn flows(&mut self, ops: &[Op], searches: &mut Vec<ForgottenFlows>) -> Vec<(usize, OpError)> {
         let Some(conntrack) = &mut self.conntrack else { return Vec::new() };
         let wanted: BTreeMap<SocketAddr, &RealServers> = ops
             .iter()
@@ -216,29 +217,38 @@ impl Kernel {
             })
             .collect();
         let families: BTreeSet<Family> = wanted.keys().map(|to| Family::of(to.ip())).collect();
-        let mut stale = Vec::new();
+        let mut failed = Vec::new();
         for family in families {
-            match conntrack.flows(family, Protocol::Udp) {
-                Ok(found) => stale.extend(found.flows.into_iter().filter(|flow| {
-                    let from = flow.reply.source;
-                    let from = RealServerKey::new(from.ip(), from.port());
-                    wanted
-                        .get(&flow.original.destination)
-                        .is_some_and(|keep| !keep.iter().any(|real| real.key == from))
-                })),
-                Err(error) => return vec![(0, op_error(OpErrorKind::Retry, &error))],
+            let started = Instant::now();
+            let mut stale = match conntrack.flows(family, Protocol::Udp) {
+                Ok(found) => found.flows,
+                Err(error) => {
+                    let error = op_error(OpErrorKind::Retry, &error);
+                    let of_family =
+                        |op: &Op| matches!(op, Op::ForgetFlows(key, _) if key.family() == family);
+                    let ops = ops.iter().enumerate().filter(|(_, op)| of_family(op));
+                    failed.extend(ops.map(|(at, _)| (at, error.clone())));
+                    continue;
+                }
+            };
+            stale.retain(|flow| {
+                let from = RealServerKey::new(flow.reply.source.ip(), flow.reply.source.port());
+                wanted
+                    .get(&flow.original.destination)
+                    .is_some_and(|keep| !keep.iter().any(|real| real.key == from))
+            });
+            let mut deleted = 0;
+            if !stale.is_empty() {
+                let report = conntrack.delete(&stale);
+                deleted = report.sent.saturating_sub(report.unchanged + report.failed.len());
+                tracing::info!(
+                    %family, deleted, failed = report.failed.len(), "deleted stale UDP flows"
+                );
             }
+            let (deleted, took) = (deleted as u64, started.elapsed());
+            searches.push(ForgottenFlows { family, deleted, took });
         }
-        if stale.is_empty() {
-            return Vec::new();
-        }
-        let report = conntrack.delete(&stale);
-        tracing::info!(
-            flows = stale.len(),
-            failed = report.failed.len(),
-            "deleted stale UDP flows"
-        );
-        Vec::new()
+        failed
     }
 }
 
@@ -304,7 +314,7 @@ impl Dataplane for Kernel {
                 Part::Members => self.members(ops),
                 Part::Ipvs => self.ipvs.execute(ops),
                 Part::Addresses => self.addresses(ops).await,
-                Part::Flows => self.flows(ops),
+                Part::Flows => self.flows(ops, &mut outcome.flows),
             };
             outcome.failed.extend(failed.into_iter().map(|(at, error)| (start + at, error)));
             start += same;

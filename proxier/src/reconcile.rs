@@ -13,6 +13,7 @@
 
 mod balance;
 mod due;
+mod measure;
 mod resolver;
 mod status;
 
@@ -34,8 +35,10 @@ use crate::dataplane::{
 };
 
 use due::Due;
+use measure::Stopwatch;
+pub use measure::{Histogram, Live, Measures};
 pub use resolver::Resolver;
-pub use status::{Counters, Draining, FamilyStatus, Status};
+pub use status::{Counters, Draining, FamilyStatus, NoLocal, Status};
 
 /// What the loop reacts to.
 #[derive(Debug)]
@@ -92,6 +95,7 @@ pub struct Reconciler<D> {
     conflicts: BTreeMap<VirtualServerKey, Conflict>,
     status: Status,
     writes_shown: u64,
+    stopwatch: Stopwatch,
     publish: watch::Sender<Arc<Status>>,
 }
 
@@ -103,7 +107,8 @@ impl<D: Dataplane> Reconciler<D> {
         resolver: Resolver,
         timing: Timing,
     ) -> (Self, watch::Receiver<Arc<Status>>) {
-        let (publish, receiver) = watch::channel(Arc::new(Status::default()));
+        let status = Status::default();
+        let (publish, receiver) = watch::channel(Arc::new(status.clone()));
         let due = Due {
             audit: Instant::now(),
             drain_check: None,
@@ -127,8 +132,9 @@ impl<D: Dataplane> Reconciler<D> {
             drains: Drains::new(timing.drain_timeout),
             due,
             conflicts: BTreeMap::new(),
-            status: Status::default(),
+            status,
             writes_shown: 0,
+            stopwatch: Stopwatch::default(),
             publish,
         };
         (reconciler, receiver)
@@ -154,6 +160,8 @@ impl<D: Dataplane> Reconciler<D> {
                     for event in batch.drain(..) {
                         self.take(event);
                     }
+                    let matter = self.has_work();
+                    self.stopwatch.received(received, matter);
                     // What else is already there belongs to the same step, up to a bound.
                     let full = received == MOST_AT_ONCE;
                     if Instant::now() < not_before || (full && !self.is_ready()) {
@@ -163,7 +171,9 @@ impl<D: Dataplane> Reconciler<D> {
                 () = wait_until(wake) => {}
             }
             if self.has_work() || self.due.next() <= Instant::now() {
+                let started = Instant::now();
                 self.step().await;
+                self.stopwatch.queued(events.len(), started);
                 not_before = Instant::now() + self.timing.min_sync_period;
             }
         }
@@ -191,8 +201,10 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Takes in an event; the next [`Self::step`] acts on it.
     pub fn take(&mut self, event: Event) {
+        self.status.live.count(&event);
         match event {
             Event::Change(change) => {
+                self.note_trigger(&change);
                 self.cluster.apply(change, &mut self.dirty);
                 // What the health server says of the node must not wait for a step.
                 if self.status.node(self.cluster.node()) {
@@ -464,6 +476,9 @@ impl<D: Dataplane> Reconciler<D> {
             return;
         }
         let outcome = self.dataplane.apply(&plan).await;
+        for flows in &outcome.flows {
+            Arc::make_mut(&mut self.status.measures).forgotten(flows);
+        }
         self.absorb(&plan, outcome.failed);
         for (key, _) in &plan.intended {
             let desired = self.desired.state().virtual_servers.get(key);

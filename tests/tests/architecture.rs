@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("args", &["value"]),
     ("config", &["args", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
-    ("http", &["cluster", "config", "dataplane", "reconcile"]),
+    ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
     ("telemetry", &["config"]),
     ("app", ANY),
     ("main", ANY),

@@ -36,6 +36,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let (sender, events) = mpsc::channel(feed::QUEUE);
     let mut tasks = tokio::task::JoinSet::new();
     feed::host(args, &sender, &mut tasks)?;
+    let watches = source.watches();
     tasks.spawn(source.run(sender));
 
     let timing = Timing {
@@ -64,7 +65,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         bail!("the dataplane thread ended before it began");
     };
     let log_ready = tokio::spawn(ready(status.clone()));
-    let _servers = http::serve(&config, status).await?;
+    let _servers = http::serve_watched(&config, status, watches).await?;
 
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),

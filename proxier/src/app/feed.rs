@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
+use crate::http::{Watch, Watches};
 use crate::kernel::chain;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
@@ -24,7 +25,7 @@ pub(super) enum Source {
     /// Manifests, and what they say.
     Manifests(files::Manifests, files::Loaded),
     /// The API server.
-    Cluster(cluster::Connection, cluster::Options),
+    Cluster(cluster::Connection, cluster::Options, Arc<cluster::Status>),
 }
 
 impl Source {
@@ -36,7 +37,8 @@ impl Source {
                 server: config.client.master.clone(),
             };
             connection.check().await.context("watch the cluster")?;
-            return Ok(Self::Cluster(connection, cluster::Options::new(&*config.node_name)));
+            let options = cluster::Options::new(&*config.node_name);
+            return Ok(Self::Cluster(connection, options, Arc::default()));
         }
         let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
         let loaded = manifests.read().context("read the manifests")?;
@@ -46,11 +48,32 @@ impl Source {
         Ok(Self::Manifests(manifests, loaded))
     }
 
+    /// What its watches know about themselves, for the metrics.
+    pub(super) fn watches(&self) -> Option<Watches> {
+        let Self::Cluster(_, _, status) = self else { return None };
+        let status = Arc::clone(status);
+        Some(Arc::new(move || {
+            let resources = [
+                ("services", &status.services),
+                ("endpointslices", &status.slices),
+                ("nodes", &status.node),
+            ];
+            let watch = |(resource, watch): (&'static str, &cluster::WatchStatus)| Watch {
+                resource,
+                silence: watch.silence(),
+                connected: watch.is_connected(),
+                events: watch.events(),
+                lists: watch.lists(),
+                failures: watch.failures(),
+            };
+            resources.into_iter().map(watch).collect()
+        }))
+    }
+
     /// Sends what there is, and what changes.
     pub(super) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
         match self {
-            Self::Cluster(connection, options) => {
-                let status = Arc::new(cluster::Status::default());
+            Self::Cluster(connection, options, status) => {
                 let watch = cluster::run(connection, options, events, status);
                 watch.await.context("watch the cluster")
             }

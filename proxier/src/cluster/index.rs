@@ -82,6 +82,12 @@ impl Cluster {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The service that an EndpointSlice belongs to.
+    pub fn service_of_slice(&self, slice: &ObjectKey) -> Option<ObjectKey> {
+        let service = self.service_of_slice.get(slice)?;
+        Some(ObjectKey::new(slice.namespace.clone(), service.clone()))
+    }
+
     /// Number of EndpointSlices.
     pub fn slice_count(&self) -> usize {
         self.service_of_slice.len()

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -27,7 +27,7 @@ pub(super) const JSON: &str = "application/json";
 pub(super) struct Monitor {
     status: watch::Receiver<Arc<Status>>,
     limit: Duration,
-    started: Instant,
+    started: SystemTime,
     answers: Arc<Answers>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Answers {
 
 /// The families that are served: when each was last synced, and whether it is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict(BTreeMap<String, (Instant, bool)>);
+pub(super) struct Verdict(BTreeMap<String, (SystemTime, bool)>);
 
 /// The health server.
 #[derive(Debug)]
@@ -72,13 +72,18 @@ struct FamilyBody {
 
 impl Monitor {
     pub(super) fn new(config: &Config, status: watch::Receiver<Arc<Status>>) -> Self {
-        let started = Instant::now();
+        let started = SystemTime::now();
         Self { status, limit: config.sync_period * 2, started, answers: Arc::default() }
     }
 
     /// The last status.
     pub(super) fn status(&self) -> Arc<Status> {
         self.status.borrow().clone()
+    }
+
+    /// Answers given so far.
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     pub(super) fn verdict(&self, status: &Status) -> Verdict {
@@ -107,7 +112,7 @@ impl Monitor {
         let fine = verdict.healthy() && eligible != Some(false);
         self.answers.count(with_node, fine);
         let code = if fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body = verdict.body(fine, eligible, Instant::now(), SystemTime::now());
+        let body = verdict.body(fine, eligible, SystemTime::now());
         response(code, JSON, body)
     }
 }
@@ -118,6 +123,21 @@ impl Answers {
     fn count(&self, healthz: bool, fine: bool) {
         let counters = if healthz { &self.healthz } else { &self.livez };
         counters[usize::from(!fine)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often `/healthz` was answered with each status code.
+    pub(super) fn healthz(&self) -> [(u16, u64); 2] {
+        Self::read(&self.healthz)
+    }
+
+    /// How often `/livez` was answered with each status code.
+    pub(super) fn livez(&self) -> [(u16, u64); 2] {
+        Self::read(&self.livez)
+    }
+
+    fn read(counters: &[AtomicU64; 2]) -> [(u16, u64); 2] {
+        let [fine, not] = counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        [(200, fine), (503, not)]
     }
 }
 
@@ -135,21 +155,17 @@ impl Verdict {
         self.0.iter().map(|(name, (_, healthy))| (name.as_str(), *healthy)).collect()
     }
 
-    /// The answer's body. `fine` is what its status code says; `now` and `clock` are the same time.
-    fn body(&self, fine: bool, eligible: Option<bool>, now: Instant, clock: SystemTime) -> String {
-        let wall = |time: Instant| {
-            let age = now.saturating_duration_since(time);
-            rfc3339(clock.checked_sub(age).unwrap_or(UNIX_EPOCH))
-        };
+    /// The answer's body. `fine` is what its status code says.
+    fn body(&self, fine: bool, eligible: Option<bool>, now: SystemTime) -> String {
         // A client of the days when this was one time takes it for that of the answer.
         let last = if fine { Some(now) } else { self.0.values().map(|(last, _)| *last).max() };
-        let family = |(last, healthy): &(Instant, bool)| FamilyBody {
-            last_updated: wall(*last),
+        let family = |(last, healthy): &(SystemTime, bool)| FamilyBody {
+            last_updated: rfc3339(*last),
             healthy: *healthy,
         };
         let body = Body {
-            last_updated: last.map_or_else(|| NEVER.to_owned(), wall),
-            current_time: rfc3339(clock),
+            last_updated: last.map_or_else(|| NEVER.to_owned(), rfc3339),
+            current_time: rfc3339(now),
             node_eligible: eligible,
             healthy: self.healthy(),
             status: self.0.iter().map(|(name, state)| (name.as_str(), family(state))).collect(),

@@ -55,6 +55,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const HEALTH: Limits =
     Limits { connections: 64, head: Duration::from_secs(10), age: Duration::from_mins(5) };
 
+/// For the metrics server: a few readers that come again and again.
+pub(super) const METRICS: Limits =
+    Limits { connections: 32, head: Duration::from_mins(2), ..HEALTH };
+
 /// For one health check node port: there may be hundreds of them.
 pub(super) const NODE_PORT: Limits = Limits { connections: 16, ..HEALTH };
 

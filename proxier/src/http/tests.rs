@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::SystemTime;
 
 use netlink_ipvs::Family;
 use tokio::net::TcpStream;
@@ -15,6 +16,7 @@ use crate::dataplane::Health;
 use crate::reconcile::FamilyStatus;
 
 mod limits;
+mod metrics;
 mod node_ports;
 
 struct Fake;
@@ -44,7 +46,7 @@ fn any() -> SocketAddr {
 /// A loop that has just been successful in both families.
 fn synced() -> Status {
     let now = Instant::now();
-    let fine = FamilyStatus { last_success: Some(now), failing_since: None };
+    let fine = FamilyStatus { last_success: Some(SystemTime::now()), failing_since: None };
     Status {
         complete: true,
         synced: true,
@@ -253,10 +255,10 @@ async fn a_family_that_fails_for_two_sync_periods_is_unhealthy() {
     assert_eq!(text, serde_json::json!({"IPv4": false, "IPv6": true}));
 
     // The other family's success does not help.
-    status.families.get_mut(&Family::Ipv6).unwrap().last_success = Some(Instant::now());
+    status.families.get_mut(&Family::Ipv6).unwrap().last_success = Some(SystemTime::now());
     assert!(!healthy(&status));
     *status.families.get_mut(&Family::Ipv4).unwrap() =
-        FamilyStatus { last_success: Some(Instant::now()), failing_since: None };
+        FamilyStatus { last_success: Some(SystemTime::now()), failing_since: None };
     assert!(healthy(&status));
 
     // A loop that is stuck fails in every family.

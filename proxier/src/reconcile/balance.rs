@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{Draining, Reconciler};
+use crate::cluster::{Change, ObjectKey};
 use crate::dataplane::Dataplane;
 
 impl<D: Dataplane> Reconciler<D> {
@@ -20,7 +21,32 @@ impl<D: Dataplane> Reconciler<D> {
         } else {
             self.due.fail(Instant::now(), self.timing.sync_period);
         }
+        let families = &self.status.families;
+        let fine =
+            |family| families.get(&family).is_none_or(|status| status.failing_since.is_none());
+        let measures = Arc::make_mut(&mut self.status.measures);
+        self.stopwatch.step_ended(started, fine, &self.status.live, measures);
         self.show(started);
+    }
+
+    /// Notes what has caused a change that is about to be applied.
+    pub(super) fn note_trigger(&mut self, change: &Change) {
+        match change {
+            Change::Slice(slice) if slice.triggered.is_some() => {
+                let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
+                let mut known = self.cluster.slices(&owner).filter(|known| known.key == slice.key);
+                // The same slice read again has not been triggered again.
+                if !known.any(|known| known.same_endpoints(slice)) {
+                    self.stopwatch.triggered(slice);
+                }
+            }
+            Change::SliceGone(key) => {
+                if let Some(service) = self.cluster.service_of_slice(key) {
+                    self.stopwatch.forget(&service);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn show(&mut self, started: Instant) {

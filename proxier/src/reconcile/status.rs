@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use tokio::time::Instant;
 
+use super::{Live, Measures};
 use crate::cluster::{Node, ObjectKey};
 use crate::dataplane::{Contribution, Health, Op, State, Target, VirtualServerState};
 
@@ -55,6 +57,10 @@ pub struct Status {
     pub no_local: Arc<BTreeMap<ObjectKey, NoLocal>>,
     /// What has been done since the start.
     pub counters: Counters,
+    /// How long things took since the start.
+    pub measures: Arc<Measures>,
+    /// What is counted as events come.
+    pub live: Arc<Live>,
 }
 
 /// How syncing a family goes as a whole. It fails if the kernel cannot be read, or the family's
@@ -62,8 +68,8 @@ pub struct Status {
 /// bad Service would take every node out of every load balancer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FamilyStatus {
-    /// When it last went well.
-    pub last_success: Option<Instant>,
+    /// When it last went well, by the clock of the host.
+    pub last_success: Option<SystemTime>,
     /// Since when it has been failing.
     pub failing_since: Option<Instant>,
 }
@@ -101,6 +107,8 @@ pub struct Counters {
     pub drift: u64,
     /// Drains that ended by their limit.
     pub drains_cut: u64,
+    /// Rules that could not be put in place.
+    pub firewall_failures: BTreeMap<Family, u64>,
     /// Operations that took place and that failed, by kind.
     pub operations: BTreeMap<&'static str, (u64, u64)>,
 }
@@ -125,6 +133,9 @@ impl Counters {
         let (done, lost) = self.operations.entry(kind).or_default();
         if failed {
             *lost += 1;
+            if let Op::InstallFirewall(family, _) = op {
+                *self.firewall_failures.entry(*family).or_default() += 1;
+            }
         } else {
             *done += 1;
         }
@@ -172,7 +183,7 @@ impl Status {
         families: &[Family],
         failed: &BTreeMap<Target, String>,
     ) -> bool {
-        let now = Instant::now();
+        let (now, clock) = (Instant::now(), SystemTime::now());
         let unread = self.observe_error.is_some();
         let broken: BTreeSet<Family> = failed.keys().filter_map(foundation).collect();
         self.families.retain(|family, _| families.contains(family));
@@ -181,7 +192,7 @@ impl Status {
             if unread || broken.contains(family) {
                 status.failing_since.get_or_insert(started);
             } else {
-                *status = FamilyStatus { last_success: Some(now), failing_since: None };
+                *status = FamilyStatus { last_success: Some(clock), failing_since: None };
             }
         }
         if self.synced {

@@ -17,7 +17,7 @@ use crate::memory::Memory;
 const TIMING: Timing = Timing {
     sync_period: Duration::from_secs(30),
     min_sync_period: Duration::ZERO,
-    drain_timeout: Duration::from_mins(15),
+    drain_timeout: Duration::from_secs(900),
     drain_check: Duration::from_secs(5),
 };
 
@@ -91,12 +91,6 @@ fn listed() -> [Event; 3] {
     ]
 }
 
-fn take_lists(reconciler: &mut Reconciler<Memory>) {
-    for event in listed() {
-        reconciler.take(event);
-    }
-}
-
 fn reconciler(memory: Memory) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
     Reconciler::new(memory, Resolver::new(settings), TIMING)
 }
@@ -109,7 +103,7 @@ async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Statu
         reconciler.take(Event::Change(Change::Service(service(number))));
         reconciler.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
-    take_lists(&mut reconciler);
+    listed().into_iter().for_each(|event| reconciler.take(event));
     reconciler.step().await;
     assert!(status.borrow().synced);
     (reconciler, status)
@@ -176,7 +170,7 @@ async fn a_restart_over_a_right_kernel_writes_nothing() {
         second.take(Event::Change(Change::Service(service(number))));
         second.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
-    take_lists(&mut second);
+    listed().into_iter().for_each(|event| second.take(event));
     second.step().await;
     assert_eq!(done(&mut second), [""; 0]);
     assert!(status.borrow().synced);
@@ -237,7 +231,7 @@ async fn a_drain_ends_at_its_limit() {
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
     reconciler.step().await;
-    tokio::time::advance(TIMING.drain_timeout.saturating_sub(Duration::from_secs(1))).await;
+    tokio::time::advance(TIMING.drain_timeout - Duration::from_secs(1)).await;
     reconciler.step().await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1), (pod(1, 2), 0)]);
     tokio::time::advance(TIMING.drain_check).await;
@@ -275,7 +269,7 @@ async fn a_drain_survives_a_restart() {
     second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
     second.take(Event::Change(Change::Service(service(1))));
     second.take(Event::Change(Change::Slice(slice(1, &[1]))));
-    take_lists(&mut second);
+    listed().into_iter().for_each(|event| second.take(event));
     second.step().await;
     assert_eq!(done(&mut second), [""; 0]);
     assert_eq!(status.borrow().draining.len(), 1);
@@ -346,7 +340,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     let (mut reconciler, status) = reconciler(memory);
     reconciler.take(Event::HostAddresses(vec![]));
     reconciler.take(Event::Change(Change::Service(service(1))));
-    take_lists(&mut reconciler);
+    listed().into_iter().for_each(|event| reconciler.take(event));
     reconciler.step().await;
     assert!(reconciler.dataplane().done.is_empty());
     assert!(status.borrow().failing_since.is_some());
@@ -362,6 +356,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
 async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
     let (mut reconciler, status) = settled(1).await;
     let first = status.borrow().families[&Family::Ipv4];
+    let synced = Instant::now();
     assert_eq!(first.failing_since, None);
     reconciler.dataplane().blind = true;
     for _ in 0..5 {
@@ -373,7 +368,7 @@ async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
     assert!(!seen.synced && seen.failing_since.is_some());
     assert_eq!(seen.families[&Family::Ipv4].last_success, first.last_success);
     let since = seen.families[&Family::Ipv4].failing_since.unwrap();
-    assert_eq!(since, first.last_success.unwrap() + Duration::from_secs(30));
+    assert_eq!(since, synced + Duration::from_secs(30));
 
     reconciler.dataplane().blind = false;
     reconciler.take(Event::Disturbed);
@@ -403,6 +398,37 @@ async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_are_counted_and_what_triggered_them_is_measured_once() {
+    let (mut reconciler, status) = settled(1).await;
+    let live = status.borrow().live.clone();
+    assert_eq!((live.service_changes(), live.slice_changes()), (1, 1));
+    assert_eq!((live.service_changes_pending(), live.slice_changes_pending()), (0, 0));
+
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let soon = i64::try_from(now).unwrap() + 60_000;
+    let slice = |last, triggered| EndpointSlice { triggered, ..slice(1, &[1, 2, last]) };
+    let changed = |slice| Event::Change(Change::Slice(slice));
+    // From before the start of the process: says nothing. Read again: was measured before.
+    for event in
+        [changed(slice(3, Some(1))), changed(slice(4, Some(soon))), changed(slice(4, Some(soon)))]
+    {
+        reconciler.take(event);
+    }
+    assert_eq!(live.slice_changes_pending(), 3);
+    reconciler.step().await;
+    let programmed =
+        || status.borrow().measures.programming.get(&Family::Ipv4).map(Histogram::count);
+    assert_eq!(programmed(), Some(1));
+    assert_eq!((live.slice_changes(), live.slice_changes_pending()), (4, 0));
+
+    // A slice that goes away takes with it what is not programmed yet.
+    reconciler.take(changed(slice(5, Some(soon))));
+    reconciler.take(Event::Change(Change::SliceGone(ObjectKey::new("ns", "web-1-1"))));
+    reconciler.step().await;
+    assert_eq!(programmed(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_said_of_the_node_waits_for_nothing() {
     let (mut reconciler, status) = reconciler(Memory::new());
     assert_eq!(status.borrow().node_eligible, None);
@@ -418,7 +444,7 @@ async fn what_is_said_of_the_node_waits_for_nothing() {
 async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
     let (mut reconciler, status) = reconciler(Memory::new());
     reconciler.take(Event::HostAddresses(vec![]));
-    take_lists(&mut reconciler);
+    listed().into_iter().for_each(|event| reconciler.take(event));
     reconciler.step().await;
     let steps = status.borrow().counters.steps;
     let (sender, receiver) = mpsc::channel(1000);
@@ -463,7 +489,7 @@ async fn a_loop_that_waits_for_its_first_lists_sleeps() {
     let (reconciler, _status) = reconciler(Memory::new());
     let (sender, receiver) = mpsc::channel::<Event>(1);
     // A loop that spins would never let this time pass.
-    let waited = tokio::time::timeout(Duration::from_hours(1), reconciler.run(receiver)).await;
+    let waited = tokio::time::timeout(Duration::from_secs(3600), reconciler.run(receiver)).await;
     assert!(waited.is_err());
     drop(sender);
 }
