@@ -1,7 +1,7 @@
 //! What the kernel should hold, and how to get there. Pure: no I/O, no clock, no logging.
 //!
 //! [`State`] is the one shape for everything: what one service asks for adds up to the desired
-//! state, observing the kernel gives one, and so does the fake. [`plan`] turns the difference of
+//! state, observing the kernel gives one, and so does the fake. [`plan()`] turns the difference of
 //! two into ordered operations.
 
 mod contribution;

@@ -1,5 +1,7 @@
 //! Kernel settings in a real kernel. `tests/run` gives every test a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::error::Error as _;
 use std::fs;
 use std::process::Command;
