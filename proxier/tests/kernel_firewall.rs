@@ -1,7 +1,10 @@
 //! The firewall rules in a real kernel, with the real iptables. `tests/run` gives every test a
 //! network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::process::Command;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
@@ -31,7 +34,7 @@ fn firewall() -> Firewall {
             (_, Family::Ipv4) => "family inet",
             (_, Family::Ipv6) => "family inet6",
         };
-        script += &format!("create {set} {} {options}\n", set.set_type().name());
+        let _ = writeln!(script, "create {set} {} {options}", set.set_type().name());
     }
     sh(&format!("ipset restore <<'END'\n{script}END"));
     Firewall::find(None)

@@ -3,6 +3,11 @@
 //! The unit tests of `proxier` include this file as well, so that there is one way to write a
 //! Service. It panics on addresses that do not parse.
 
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "test builders panic on text that is not what they build"
+)]
+
 use std::borrow::BorrowMut;
 use std::net::IpAddr;
 

@@ -17,7 +17,7 @@ use crate::memory::Memory;
 const TIMING: Timing = Timing {
     sync_period: Duration::from_secs(30),
     min_sync_period: Duration::ZERO,
-    drain_timeout: Duration::from_secs(900),
+    drain_timeout: Duration::from_mins(15),
     drain_check: Duration::from_secs(5),
 };
 
@@ -91,6 +91,12 @@ fn listed() -> [Event; 3] {
     ]
 }
 
+fn take_lists(reconciler: &mut Reconciler<Memory>) {
+    for event in listed() {
+        reconciler.take(event);
+    }
+}
+
 fn reconciler(memory: Memory) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
     Reconciler::new(memory, Resolver::new(settings), TIMING)
 }
@@ -103,7 +109,7 @@ async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Statu
         reconciler.take(Event::Change(Change::Service(service(number))));
         reconciler.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
-    listed().into_iter().for_each(|event| reconciler.take(event));
+    take_lists(&mut reconciler);
     reconciler.step().await;
     assert!(status.borrow().synced);
     (reconciler, status)
@@ -170,7 +176,7 @@ async fn a_restart_over_a_right_kernel_writes_nothing() {
         second.take(Event::Change(Change::Service(service(number))));
         second.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
-    listed().into_iter().for_each(|event| second.take(event));
+    take_lists(&mut second);
     second.step().await;
     assert_eq!(done(&mut second), [""; 0]);
     assert!(status.borrow().synced);
@@ -231,7 +237,7 @@ async fn a_drain_ends_at_its_limit() {
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
     reconciler.step().await;
-    tokio::time::advance(TIMING.drain_timeout - Duration::from_secs(1)).await;
+    tokio::time::advance(TIMING.drain_timeout.saturating_sub(Duration::from_secs(1))).await;
     reconciler.step().await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1), (pod(1, 2), 0)]);
     tokio::time::advance(TIMING.drain_check).await;
@@ -269,7 +275,7 @@ async fn a_drain_survives_a_restart() {
     second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
     second.take(Event::Change(Change::Service(service(1))));
     second.take(Event::Change(Change::Slice(slice(1, &[1]))));
-    listed().into_iter().for_each(|event| second.take(event));
+    take_lists(&mut second);
     second.step().await;
     assert_eq!(done(&mut second), [""; 0]);
     assert_eq!(status.borrow().draining.len(), 1);
@@ -340,7 +346,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     let (mut reconciler, status) = reconciler(memory);
     reconciler.take(Event::HostAddresses(vec![]));
     reconciler.take(Event::Change(Change::Service(service(1))));
-    listed().into_iter().for_each(|event| reconciler.take(event));
+    take_lists(&mut reconciler);
     reconciler.step().await;
     assert!(reconciler.dataplane().done.is_empty());
     assert!(status.borrow().failing_since.is_some());
@@ -444,7 +450,7 @@ async fn what_is_said_of_the_node_waits_for_nothing() {
 async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
     let (mut reconciler, status) = reconciler(Memory::new());
     reconciler.take(Event::HostAddresses(vec![]));
-    listed().into_iter().for_each(|event| reconciler.take(event));
+    take_lists(&mut reconciler);
     reconciler.step().await;
     let steps = status.borrow().counters.steps;
     let (sender, receiver) = mpsc::channel(1000);
@@ -489,7 +495,7 @@ async fn a_loop_that_waits_for_its_first_lists_sleeps() {
     let (reconciler, _status) = reconciler(Memory::new());
     let (sender, receiver) = mpsc::channel::<Event>(1);
     // A loop that spins would never let this time pass.
-    let waited = tokio::time::timeout(Duration::from_secs(3600), reconciler.run(receiver)).await;
+    let waited = tokio::time::timeout(Duration::from_hours(1), reconciler.run(receiver)).await;
     assert!(waited.is_err());
     drop(sender);
 }
