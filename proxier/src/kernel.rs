@@ -231,12 +231,7 @@ impl Kernel {
                     continue;
                 }
             };
-            stale.retain(|flow| {
-                let from = RealServerKey::new(flow.reply.source.ip(), flow.reply.source.port());
-                wanted
-                    .get(&flow.original.destination)
-                    .is_some_and(|keep| !keep.iter().any(|real| real.key == from))
-            });
+            stale.retain(|flow| flow.is_stale(&wanted));
             let mut deleted = 0;
             if !stale.is_empty() {
                 let report = conntrack.delete(&stale);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dummy_iface::{DummyInterface, Event as HostEvent, Monitor};
+use dummy_iface::{DummyInterface, Event as HostEvent, InterfaceAddress, Monitor};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -177,7 +177,10 @@ pub(super) fn host_addresses(args: &Args) -> anyhow::Result<Vec<IpAddr>> {
 
 /// The addresses of all interfaces but ours, without loopback and link-local IPv6 ones.
 pub(super) fn read_host_addresses() -> Result<Vec<IpAddr>, dummy_iface::Error> {
-    let all = dummy_iface::host_addresses()?;
+    Ok(reachable(dummy_iface::host_addresses()?))
+}
+
+fn reachable(all: Vec<InterfaceAddress>) -> Vec<IpAddr> {
     let others = all.into_iter().filter(|entry| entry.name != INTERFACE);
     let mut addresses: Vec<IpAddr> = others
         .map(|entry| entry.address)
@@ -188,5 +191,53 @@ pub(super) fn read_host_addresses() -> Result<Vec<IpAddr>, dummy_iface::Error> {
         .collect();
     addresses.sort_unstable();
     addresses.dedup();
-    Ok(addresses)
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Acceptance rows A01 to A12, both families at once.
+    #[test]
+    fn our_own_interface_is_not_the_hosts() {
+        let encap = "encap7 10.20.30.31 2000:: fe80::1";
+        for (row, interfaces, expected) in [
+            ("A01", &["eth0 1.2.3.4", "lo 127.0.0.1"][..], "1.2.3.4"),
+            ("A02", &["lo 127.0.0.1 ::1"], ""),
+            ("A03", &[], ""),
+            (
+                "A04",
+                &["encap0 10.20.30.40 fe80::200:ff:fe01:1", "lo 127.0.0.1", "docker0 172.17.0.1"],
+                "10.20.30.40 172.17.0.1",
+            ),
+            ("A05", &["encaps9 10.20.30.40", "encap7 10.20.30.31"], "10.20.30.31 10.20.30.40"),
+            ("A06", &["kube-ipvs0 1.2.3.4 2000::", "encap7 10.20.30.31"], "10.20.30.31"),
+            ("A07", &["kube-ipvs0 1.2.3.4 2.3.4.5", "lo 127.0.0.1"], ""),
+            ("A08", &["kube-ipvs0 1.2.3.4 2.3.4.5"], ""),
+            ("A09", &["kube-ipvs0 1.2.3.4 2.3.4.5", "eth5 3.4.5.6", "lo 127.0.0.1"], "3.4.5.6"),
+            ("A10", &["ipvs0 1.2.3.4", "encap7 10.20.30.31"], "1.2.3.4 10.20.30.31"),
+            ("A11", &["ipvs0 1.2.3.4 1000::", encap], "1.2.3.4 10.20.30.31 1000:: 2000::"),
+            // What is on another interface too is the host's.
+            (
+                "A12",
+                &["ipvs0 1.2.3.4 1000::", encap, "kube-ipvs0 1.2.3.4 2.3.4.5 2000::"],
+                "1.2.3.4 10.20.30.31 1000:: 2000::",
+            ),
+        ] {
+            let all = interfaces.iter().zip(1..).flat_map(|(line, interface)| {
+                let mut words = line.split(' ');
+                let name = words.next().unwrap();
+                words.map(move |address| InterfaceAddress {
+                    interface,
+                    name: name.to_owned(),
+                    address: address.parse().unwrap(),
+                    prefix_len: 24,
+                })
+            });
+            let expected: Vec<IpAddr> =
+                expected.split_whitespace().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(reachable(all.collect()), expected, "{row}");
+        }
+    }
 }

@@ -166,3 +166,54 @@ fn destroy_sets(sets: &mut IpsetClient, report: &mut Report) {
         report.removed.push(format!("{removed} sets"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(address: &str, port: u16, protocol: Protocol) -> VirtualServerKey {
+        VirtualServerKey::new(address.parse().unwrap(), port, protocol)
+    }
+
+    #[test]
+    fn only_what_our_sets_and_interface_know_is_ours() {
+        use Protocol::{Sctp, Tcp, Udp};
+        let by_port = |role: SetRole, address: &str, protocol| {
+            let address: std::net::IpAddr = address.parse().unwrap();
+            (role.of(Family::of(address)), Member::IpPort(address, protocol, 80))
+        };
+        let known = Known {
+            addresses: ["10.96.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).into(),
+            members: [
+                // Not on the interface, because they are addresses of the node.
+                by_port(SetRole::ExternalIp, "192.0.2.1", Tcp),
+                by_port(SetRole::ExternalIpLocal, "192.0.2.2", Udp),
+                by_port(SetRole::LoadBalancer, "2001:db8::1", Tcp),
+                by_port(SetRole::NodePortSctp, "192.0.2.1", Sctp),
+                (SetRole::NodePortTcp.of(Family::Ipv4), Member::Port(30080)),
+                (SetRole::NodePortUdp.of(Family::Ipv6), Member::Port(30053)),
+            ]
+            .into(),
+        };
+        for (key, ours) in [
+            (server("10.96.0.1", 1, Tcp), true),
+            (server("fd00::1", 1, Udp), true),
+            (server("192.0.2.1", 80, Tcp), true),
+            (server("192.0.2.1", 81, Tcp), false),
+            (server("192.0.2.1", 80, Udp), false),
+            (server("192.0.2.2", 80, Udp), true),
+            (server("2001:db8::1", 80, Tcp), true),
+            (server("192.0.2.1", 80, Sctp), true),
+            (server("192.0.2.2", 80, Sctp), false),
+            (server("192.0.2.9", 30080, Tcp), true),
+            (server("192.0.2.9", 30080, Udp), false),
+            (server("2001:db8::9", 30080, Tcp), false),
+            (server("2001:db8::9", 30053, Udp), true),
+            (server("198.51.100.1", 80, Tcp), false),
+            (VirtualServerKey::FirewallMark { mark: 1, family: Family::Ipv4 }, false),
+        ] {
+            assert_eq!(known.is_ours(&key), ours, "{key}");
+        }
+        assert!(!Known::default().is_ours(&server("10.96.0.1", 1, Tcp)));
+    }
+}

@@ -2,13 +2,15 @@
 
 mod codec;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use netlink_ipvs::{Family, Protocol};
+use netlink_ipvs::{Family, Protocol, RealServerKey};
 use rustix::io::Errno;
 
 use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket};
+use crate::dataplane::RealServers;
 
 /// Attempts at a list during which the table changed; a busy node may never have a quiet moment.
 const ATTEMPTS: usize = 5;
@@ -83,6 +85,18 @@ impl fmt::Display for Direction {
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} (answered by {})", self.protocol, self.original, self.reply.source)
+    }
+}
+
+impl Flow {
+    /// Whether it is a UDP flow to one of these virtual servers, by address and port, that none of
+    /// the real servers kept there answers.
+    pub fn is_stale(&self, kept: &BTreeMap<SocketAddr, &RealServers>) -> bool {
+        let from = RealServerKey::new(self.reply.source.ip(), self.reply.source.port());
+        self.protocol == Protocol::Udp
+            && kept
+                .get(&self.original.destination)
+                .is_some_and(|servers| servers.iter().all(|server| server.key != from))
     }
 }
 
@@ -194,3 +208,6 @@ fn failed(operation: String, failure: Failure) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

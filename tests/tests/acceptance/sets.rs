@@ -1,0 +1,155 @@
+//! Rows J04 to J17: a set that holds one thing and should hold another. Rows K07 to K09: what tells
+//! virtual and real servers apart, and how they are written.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
+use proxier::dataplane::sets::{Member, SetRole};
+use proxier::dataplane::{Desired, Drains, State, plan};
+use proxier::memory::Memory;
+use proxier_tests::builders::*;
+
+fn members(list: &[Member]) -> BTreeSet<Member> {
+    list.iter().copied().collect()
+}
+
+fn tcp(address: &str, port: u16) -> Member {
+    Member::IpPort(ip(address), Protocol::Tcp, port)
+}
+
+fn pair(address: &str, protocol: Protocol, other: &str) -> Member {
+    Member::IpPortIp(ip(address), protocol, 80, ip(other))
+}
+
+fn net(address: &str, net: &str) -> Member {
+    Member::IpPortNet(ip(address), Protocol::Tcp, 80, net.parse().unwrap())
+}
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
+fn a_set_is_brought_to_what_is_wanted() {
+    use Family::{Ipv4, Ipv6};
+    let udp = Member::IpPort(ip("172.17.0.5"), Protocol::Udp, 53);
+    let sctp = |address: &str| Member::IpPort(ip(address), Protocol::Sctp, 80);
+    let ports = |list: &[u16]| list.iter().copied().map(Member::Port).collect::<Vec<_>>();
+    let six = "fe80::202:b3ff:fe1e:8329";
+    for (id, role, family, wanted, present) in [
+        ("J04", SetRole::ClusterIp, Ipv4, vec![tcp("172.17.0.4", 80)], vec![]),
+        // However it is written, an address is one address.
+        (
+            "J05",
+            SetRole::ClusterIp,
+            Ipv6,
+            vec![tcp("FE80::0202:B3FF:FE1E:8329", 80)],
+            vec![tcp(six, 80)],
+        ),
+        (
+            "J06",
+            SetRole::ClusterIp,
+            Ipv4,
+            vec![tcp("172.17.0.4", 80), tcp("172.17.0.5", 80)],
+            vec![udp],
+        ),
+        (
+            "J07",
+            SetRole::LoopBack,
+            Ipv4,
+            vec![pair("172.17.0.4", Protocol::Tcp, "172.17.0.4")],
+            vec![pair("172.17.0.4", Protocol::Tcp, "172.17.0.4")],
+        ),
+        (
+            "J08",
+            SetRole::LoopBack,
+            Ipv6,
+            vec![pair(six, Protocol::Tcp, six)],
+            vec![pair("1001:ab8::2", Protocol::Udp, "1001:ab8::2")],
+        ),
+        (
+            "J09",
+            SetRole::LoopBack,
+            Ipv4,
+            vec![
+                pair("172.17.0.4", Protocol::Tcp, "172.17.0.4"),
+                pair("172.17.0.5", Protocol::Tcp, "172.17.0.5"),
+            ],
+            vec![],
+        ),
+        (
+            "J10",
+            SetRole::LoadBalancerSourceCidr,
+            Ipv4,
+            vec![net("172.17.0.4", "172.18.0.0/16"), net("172.17.0.5", "172.19.0.0/16")],
+            vec![],
+        ),
+        (
+            "J11",
+            SetRole::LoadBalancerSourceCidr,
+            Ipv6,
+            vec![net(six, "2001:db8::/32")],
+            vec![net(six, "2001:db8::/32")],
+        ),
+        (
+            "J12",
+            SetRole::LoadBalancerSourceCidr,
+            Ipv4,
+            vec![],
+            vec![net("172.17.0.4", "172.18.0.0/16")],
+        ),
+        ("J13", SetRole::NodePortTcp, Ipv4, vec![], ports(&[80])),
+        ("J14", SetRole::NodePortTcp, Ipv4, ports(&[8080, 9090]), ports(&[80])),
+        ("J15", SetRole::NodePortTcp, Ipv4, ports(&[8080]), ports(&[80, 9090, 8081, 8082])),
+        ("J16", SetRole::NodePortSctp, Ipv4, vec![sctp("172.17.0.4")], vec![]),
+        ("J17", SetRole::NodePortSctp, Ipv6, vec![sctp(six)], vec![sctp(six)]),
+    ] {
+        let settings = settings();
+        let base = || Desired::new(&settings.families).state().clone();
+        let holding = |list: &[Member]| -> State {
+            let mut state = base();
+            state.sets.get_mut(&role.of(family)).unwrap().members = members(list);
+            state
+        };
+        let (desired, kernel) = (holding(&wanted), holding(&present));
+        let differing = members(&wanted).symmetric_difference(&members(&present)).count();
+        let touched = kernel.differences(&desired);
+        let drains = Drains::new(Duration::ZERO);
+        let planned = plan(&desired, &kernel, &touched, &drains, &settings);
+        assert_eq!(planned.ops.len(), differing, "{id}: what is right is not touched");
+        let mut memory = Memory::new();
+        memory.state = kernel;
+        for op in &planned.ops {
+            memory.run(op).unwrap_or_else(|error| panic!("{id}: {}", error.text));
+        }
+        assert_eq!(memory.state, desired, "{id}");
+    }
+}
+
+/// Rows K07 and K08; configurations are compared by the plan's own tests.
+#[test]
+fn what_tells_servers_apart() {
+    let all = [
+        "1.2.3.4:80/tcp",
+        "1.2.3.4:80/udp",
+        "1.2.3.4:80/sctp",
+        "1.2.3.4:81/tcp",
+        "1.2.3.5:80/tcp",
+        "[2012::beef]:80/tcp",
+        "[2012::bee0]:80/tcp",
+    ];
+    let keys: BTreeSet<VirtualServerKey> = all.into_iter().map(virtual_server).collect();
+    assert_eq!(keys.len(), all.len());
+    let servers: BTreeSet<RealServerKey> =
+        ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "[2012::1]:80"].map(real_server).into();
+    assert_eq!(servers.len(), 4);
+}
+
+/// Row K09; the protocol is written as ipvsadm and ipset write it.
+#[test]
+fn how_servers_are_written() {
+    for text in ["10.20.30.40:80/tcp", "[2012::beef]:8080/udp", "[2012::beef]:9/sctp"] {
+        assert_eq!(virtual_server(text).to_string(), text);
+    }
+    for text in ["10.20.30.40:80", "[2012::beef]:8080"] {
+        assert_eq!(real_server(text).to_string(), text);
+    }
+}
