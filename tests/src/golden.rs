@@ -1,7 +1,7 @@
 //! The golden scenarios under `tests/golden`: what kube-proxy left in a kernel, to compare with.
 //!
 //! [`Scenario::load`] reads one; [`Dump`] is the content of a kernel (or of a dry run) in a form that
-//! can be compared; [`compare`] says what differs, for people.
+//! can be compared; [`compare()`] says what differs, for people.
 
 mod compare;
 mod dry_run;
