@@ -160,7 +160,8 @@ impl<D: Dataplane> Reconciler<D> {
                     for event in batch.drain(..) {
                         self.take(event);
                     }
-                    let matter = self.has_work();
+                    // The first lists say how long the API server takes, not this loop.
+                    let matter = self.has_work() && self.believed.is_some();
                     self.stopwatch.received(received, matter);
                     // What else is already there belongs to the same step, up to a bound.
                     let full = received == MOST_AT_ONCE;

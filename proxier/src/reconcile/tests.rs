@@ -435,6 +435,30 @@ async fn events_are_counted_and_what_triggered_them_is_measured_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_latency_of_events_is_measured_but_not_that_of_the_first_lists() {
+    let (reconciler, status) = reconciler(Memory::new());
+    let latencies = || status.borrow().measures.latency.count();
+    let (sender, receiver) = mpsc::channel(100);
+    let events = async {
+        sender.send(Event::HostAddresses(vec![])).await.unwrap();
+        sender.send(Event::Change(Change::Service(service(1)))).await.unwrap();
+        for event in listed() {
+            sender.send(event).await.unwrap();
+        }
+        status.clone().wait_for(|status| status.synced).await.unwrap();
+        assert_eq!(latencies(), 0);
+        sender.send(Event::Change(Change::Service(service(2)))).await.unwrap();
+        status.clone().wait_for(|status| status.services == 2).await.unwrap();
+        assert_eq!(latencies(), 1);
+        // Changes nothing.
+        sender.send(Event::Change(Change::Service(service(2)))).await.unwrap();
+        drop(sender);
+    };
+    tokio::join!(reconciler.run(receiver), events);
+    assert_eq!(latencies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_said_of_the_node_waits_for_nothing() {
     let (mut reconciler, status) = reconciler(Memory::new());
     assert_eq!(status.borrow().node_eligible, None);
