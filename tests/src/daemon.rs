@@ -12,10 +12,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::command::program;
 use crate::netns::Namespace;
 
-/// A folder of its own for one test, removed with it.
+/// A folder of its own for one test, removed with it. It is in memory: who watches a folder of the host
+/// from inside the test kernel is told of nothing.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+}
+
+/// Held while a daemon runs: shared, so that many can, or alone by the one that changes settings which the
+/// whole kernel has only once.
+#[derive(Debug)]
+pub struct KernelWide {
+    _lock: File,
 }
 
 /// A running `proxier` that programs the kernel from a folder of manifests. Killed when dropped.
@@ -23,6 +31,7 @@ pub struct Scratch {
 pub struct Daemon {
     child: Child,
     log: PathBuf,
+    _kernel_wide: Option<KernelWide>,
 }
 
 // === impl Scratch ===
@@ -31,11 +40,12 @@ impl Scratch {
     /// Creates an empty folder.
     pub fn create() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         loop {
-            // Process numbers repeat: each test kernel has its own, over the same files.
+            // Process numbers repeat: tests run in process namespaces of their own.
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path =
-                std::env::temp_dir().join(format!("proxier-test-{}-{number}", std::process::id()));
+            let path = parent.join(format!("proxier-test-{}-{number}", std::process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path }),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -70,12 +80,48 @@ impl Drop for Scratch {
     }
 }
 
+// === impl KernelWide ===
+
+impl KernelWide {
+    /// Waits until no other test holds it alone.
+    pub fn shared() -> Result<Self> {
+        let lock = Self::open()?;
+        lock.lock_shared().context("wait for the test that changes the whole kernel")?;
+        Ok(Self { _lock: lock })
+    }
+
+    /// Waits until no other test holds it.
+    pub fn alone() -> Result<Self> {
+        let lock = Self::open()?;
+        lock.lock().context("wait for the tests that run a daemon")?;
+        Ok(Self { _lock: lock })
+    }
+
+    fn open() -> Result<File> {
+        let path = "/run/lock/proxier-tests";
+        File::options().create(true).append(true).open(path).with_context(|| format!("open {path}"))
+    }
+}
+
 // === impl Daemon ===
 
 impl Daemon {
-    /// Starts the daemon in a namespace, or in the caller's own. What it logs goes to `log`, after
-    /// what is there.
+    /// Starts the daemon in a namespace, or in the caller's own, when no test holds the kernel alone.
+    /// What it logs goes to `log`, after what is there.
     pub fn start(
+        namespace: Option<&Namespace>,
+        config: &Path,
+        manifests: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        let shared = KernelWide::shared()?;
+        let mut daemon = Self::start_alone(namespace, config, manifests, log)?;
+        daemon._kernel_wide = Some(shared);
+        Ok(daemon)
+    }
+
+    /// Starts the daemon for a test that holds [`KernelWide`] itself.
+    pub fn start_alone(
         namespace: Option<&Namespace>,
         config: &Path,
         manifests: &Path,
@@ -96,7 +142,7 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .context("start proxier")?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self { child, log: log.to_owned(), _kernel_wide: None })
     }
 
     /// Asks until `question` answers with something other than none, and returns that.

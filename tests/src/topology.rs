@@ -166,6 +166,9 @@ impl Node {
             ("net/ipv6/conf/all/forwarding", "1"),
             ("net/bridge/bridge-nf-call-iptables", "1"),
             ("net/bridge/bridge-nf-call-ip6tables", "1"),
+            // Every refusal is told at once, not one a second.
+            ("net/ipv4/icmp_ratelimit", "0"),
+            ("net/ipv6/icmp/ratelimit", "0"),
         ])?;
         let mut node = Self { host, pods: Vec::new(), number };
         for (index, pod) in (5..).zip(pods) {
