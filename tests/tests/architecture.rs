@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of `proxier` a module may use besides itself. `app` and the program use everything.
 /// Every module is listed: a new one finds its place here first.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
     ("source", &["cluster"]),
     ("memory", &["dataplane"]),
     ("kernel", &["dataplane"]),
     ("reconcile", &["cluster", "dataplane"]),
+    ("explain", &["cluster", "dataplane"]),
     // Values as Kubernetes writes them, in flags and in files.
     ("value", &[]),
     ("args", &["value"]),
@@ -33,10 +34,11 @@ const ANY: &[&str] = &["*"];
 
 /// What must not appear in a module, because it does input or output, knows the time, or speaks a
 /// language that ends elsewhere.
-const FORBIDDEN: [(&str, &[&str]); 5] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("value", PURE),
     ("cluster", PURE),
     ("dataplane", PURE),
+    ("explain", PURE),
     (
         "memory",
         &["std::fs", "std::net::TcpStream", "std::process", "tokio::net", "kube::", "k8s_openapi"],

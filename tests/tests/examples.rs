@@ -97,6 +97,20 @@ fn the_kernel_holds_what_the_dry_run_prints_and_traffic_arrives() {
     }
     daemon.stop().unwrap();
     assert_eq!(difference().unwrap(), "", "the daemon's end changed something");
+
+    // A second run finds everything as it should be: it writes nothing.
+    let log = scratch.path().join("second-log");
+    let mut again = Daemon::start(Some(node), &config, &examples(), &log).unwrap();
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    again
+        .wait(
+            Duration::from_mins(1),
+            || Ok(read().contains("ready: the kernel is as the cluster says").then_some(())),
+            || "the second run is not ready".to_owned(),
+        )
+        .unwrap();
+    assert!(!read().contains("programmed changes="), "it wrote:\n{}", read());
+    again.stop().unwrap();
 }
 
 /// Connections to one place and who must answer.
