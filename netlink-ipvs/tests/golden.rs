@@ -343,6 +343,23 @@ fn older_kernels_send_less() {
 }
 
 #[test]
+fn a_virtual_server_needs_an_address_but_not_the_kernels_own_flag() {
+    let reply = golden(REPLIES, "virtual server: ipvsadm -A -t [fd00::1]:80 -s mh -p 600 -M 64");
+    let whole = typed(&reply).to_virtual_server().unwrap();
+    // IPVS_SVC_ATTR_ADDR becomes an attribute that nobody knows.
+    let mut without = reply.clone();
+    let address_at = without.windows(4).position(|w| w == [20, 0, 3, 0]).unwrap();
+    without[address_at + 2] = 99;
+    assert!(typed(&without).to_virtual_server().is_err());
+    // IP_VS_SVC_F_HASHED goes from IPVS_SVC_ATTR_FLAGS.
+    let mut unhashed = reply;
+    let flags_at = unhashed.windows(4).position(|w| w == [12, 0, 7, 0]).unwrap() + 4;
+    assert_eq!(unhashed[flags_at] & 2, 2);
+    unhashed[flags_at] &= !2;
+    assert_eq!(typed(&unhashed).to_virtual_server().unwrap(), whole);
+}
+
+#[test]
 fn typed_messages_keep_what_the_kernel_sent() {
     for title in REPLIES.lines().filter(|line| line.contains(" server: ")) {
         let reply = golden(REPLIES, title);

@@ -14,6 +14,8 @@ mod services;
 mod sets;
 #[path = "acceptance/slices.rs"]
 mod slices;
+#[path = "acceptance/transitions.rs"]
+mod transitions;
 
 use std::collections::BTreeMap;
 use std::fs;

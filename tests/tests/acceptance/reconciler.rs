@@ -1,10 +1,10 @@
-//! Row L80: when the loop runs. Rows L11, L12 and L20: what follows from the node object, and that
+//! Row L80: when the loop runs. Rows GT: what it measures. Rows L11, L12 and L20: what follows from the node object, and that
 //! it is followed.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use netlink_ipvs::Family;
 use proxier::args::Args;
@@ -13,7 +13,7 @@ use proxier::config::{Config, Environment};
 use proxier::dataplane::firewall::LocalDetector;
 use proxier::dataplane::{Op, OpErrorKind, Settings};
 use proxier::memory::Memory;
-use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
+use proxier::reconcile::{Event, Histogram, Reconciler, Resolver, Status, Timing};
 use proxier::settings::{self, Abilities};
 use proxier_tests::builders::*;
 use tokio::sync::{mpsc, watch};
@@ -74,6 +74,49 @@ impl Loop {
     async fn at(&self, millis: u64) {
         sleep_until(self.start + Duration::from_millis(millis)).await;
     }
+}
+
+/// How many trigger times were measured, of slices that come and go in one step.
+async fn measured(events: Vec<Event>) -> u64 {
+    let mut this = Loop::start(0).await;
+    this.step().await;
+    for event in events {
+        this.events.send(event).await.unwrap();
+    }
+    // A Service, so that there is a step whatever the slices say.
+    this.request(1).await;
+    this.step().await;
+    let status = this.status.borrow();
+    status.measures.programming.get(&Family::Ipv4).map_or(0, Histogram::count)
+}
+
+/// Rows GT.
+#[tokio::test(start_paused = true)]
+async fn trigger_times_are_measured_once_each() {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    // After the start of a loop that has yet to start.
+    let at = |n: i64| Some(i64::try_from(now).unwrap() + 60_000 * n);
+    let slice = |name: &str, address: &str, triggered| {
+        let slice = endpoints(name, 80, &[address]).with(|slice| slice.triggered = triggered);
+        Event::from(Change::Slice(slice))
+    };
+    let gone = |name: &str| Event::from(Change::SliceGone(key(&format!("{name}-1"))));
+    let (a, b) = ("10.244.0.1", "10.244.0.2");
+    local(async {
+        for (id, events, expected) in [
+            ("GT01", vec![slice("x", a, at(1))], 1),
+            ("GT02", vec![slice("x", a, at(1)), slice("x", b, at(2))], 2),
+            ("GT03", vec![slice("x", a, at(1)), slice("y", a, at(2)), slice("x", b, at(3))], 3),
+            ("GT04", vec![slice("x", a, None)], 0),
+            ("GT05", vec![slice("x", a, Some(1))], 0),
+            ("GT06", vec![slice("x", a, at(1)), gone("x")], 0),
+            ("GT07", vec![slice("x", a, at(1)), gone("x"), slice("x", b, at(2))], 1),
+            ("GT08", vec![gone("x")], 0),
+        ] {
+            assert_eq!(measured(events).await, expected, "{id}");
+        }
+    })
+    .await;
 }
 
 async fn local<T>(test: impl Future<Output = T>) -> T {

@@ -1,12 +1,16 @@
-//! Rows J04 to J17: a set that holds one thing and should hold another. Rows K07 to K09: what tells
-//! virtual and real servers apart, and how they are written.
+//! Rows J04 to J17: a set that holds one thing and should hold another. Rows D: the same of virtual
+//! servers. Rows K07 to K09: what tells virtual and real servers apart, and how they are written.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{
+    Family, Flags, Protocol, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
+};
 use proxier::dataplane::sets::{Member, SetRole};
-use proxier::dataplane::{Desired, Drains, State, plan};
+use proxier::dataplane::{
+    Desired, Drains, RealServers, Settings, State, Target, VirtualServerState, plan,
+};
 use proxier::memory::Memory;
 use proxier_tests::builders::*;
 
@@ -24,6 +28,22 @@ fn pair(address: &str, protocol: Protocol, other: &str) -> Member {
 
 fn net(address: &str, net: &str) -> Member {
     Member::IpPortNet(ip(address), Protocol::Tcp, 80, net.parse().unwrap())
+}
+
+/// The operations from what the kernel holds to what is wanted, and what it holds then.
+fn way(
+    kernel: State,
+    desired: &State,
+    touched: &BTreeSet<Target>,
+    settings: &Settings,
+) -> (Vec<String>, State) {
+    let planned = plan(desired, &kernel, touched, &Drains::new(Duration::ZERO), settings);
+    let mut memory = Memory::new();
+    memory.state = kernel;
+    for op in &planned.ops {
+        memory.run(op).unwrap_or_else(|error| panic!("{}", error.text));
+    }
+    (planned.ops.iter().map(ToString::to_string).collect(), memory.state)
 }
 
 #[test]
@@ -112,15 +132,100 @@ fn a_set_is_brought_to_what_is_wanted() {
         let (desired, kernel) = (holding(&wanted), holding(&present));
         let differing = members(&wanted).symmetric_difference(&members(&present)).count();
         let touched = kernel.differences(&desired);
-        let drains = Drains::new(Duration::ZERO);
-        let planned = plan(&desired, &kernel, &touched, &drains, &settings);
-        assert_eq!(planned.ops.len(), differing, "{id}: what is right is not touched");
-        let mut memory = Memory::new();
-        memory.state = kernel;
-        for op in &planned.ops {
-            memory.run(op).unwrap_or_else(|error| panic!("{id}: {}", error.text));
+        let (ops, reached) = way(kernel, &desired, &touched, &settings);
+        assert_eq!(ops.len(), differing, "{id}: what is right is not touched");
+        assert_eq!(reached, desired, "{id}");
+    }
+}
+
+type Change = fn(&mut VirtualServerConfig);
+
+/// A state with this virtual server, as configured.
+fn serving(key: &str, change: Change) -> State {
+    let mut state = Desired::new(&settings().families).state().clone();
+    let key = virtual_server(key);
+    let mut config = VirtualServerConfig::new(Scheduler::RR, key.family());
+    change(&mut config);
+    let real_servers = RealServers::from([]);
+    state.virtual_servers.insert(key, VirtualServerState { config, real_servers });
+    state
+}
+
+/// Rows D01 to D03, D05 to D07 and K07.
+#[test]
+fn a_virtual_server_is_changed_in_place_whatever_its_protocol() {
+    for key in ["1.2.3.4:80/tcp", "1.2.3.4:80/sctp", "1.2.3.4:53/udp", "[fd00::1]:80/tcp"] {
+        let kernel = serving(key, |_| {});
+        let changes: [(Change, Option<&str>); 4] = [
+            (|_| {}, None),
+            (|config| config.flags = Flags::PERSISTENT, Some("rr")),
+            (|config| config.scheduler = Scheduler::WLC, Some("wlc")),
+            (|config| config.timeout = 10_800, Some("rr")),
+        ];
+        for (change, expected) in changes {
+            let desired = serving(key, change);
+            let touched = kernel.differences(&desired);
+            let (ops, reached) = way(kernel.clone(), &desired, &touched, &settings());
+            let expected = expected.map(|name| format!("change virtual server {key} to {name}"));
+            assert_eq!(ops, Vec::from_iter(expected));
+            assert_eq!(reached, desired);
         }
-        assert_eq!(memory.state, desired, "{id}");
+    }
+}
+
+/// Rows D04, D08 and D09.
+#[test]
+fn a_new_virtual_server_comes_before_its_address() {
+    for protocol in ["udp", "sctp"] {
+        let key = format!("1.2.3.4:53/{protocol}");
+        let mut desired = serving(&key, |_| {});
+        desired.addresses.insert(ip("1.2.3.4"));
+        let nothing = Desired::new(&settings().families).state().clone();
+        let touched = nothing.differences(&desired);
+        let (ops, reached) = way(nothing, &desired, &touched, &settings());
+        let added = format!("add virtual server {key} rr");
+        assert_eq!(ops, [added.clone(), "bind 1.2.3.4".to_owned()]);
+        assert_eq!(reached, desired);
+
+        let mut bound = Desired::new(&settings().families).state().clone();
+        bound.addresses.insert(ip("1.2.3.4"));
+        let touched = bound.differences(&desired);
+        assert_eq!(way(bound, &desired, &touched, &settings()).0, [added]);
+    }
+}
+
+/// Rows D10 and D13.
+#[test]
+fn what_is_excluded_stays_in_both_families() {
+    for (excluded, wanted, kept, gone) in [
+        (
+            ["3.3.3.0/24", "4.4.4.0/24"],
+            ["1.1.1.1:53/udp", "2.2.2.2:54/tcp"],
+            ["3.3.3.3:55/udp", "4.4.4.4:56/tcp"],
+            ["5.5.5.5:57/tcp", "6.6.6.6:58/udp"],
+        ),
+        (
+            ["3000::/64", "4000::/64"],
+            ["[1000::1]:53/udp", "[1000::2]:54/tcp"],
+            ["[3000::1]:55/udp", "[4000::1]:56/tcp"],
+            ["[5000::1]:57/tcp", "[1000::6]:58/udp"],
+        ),
+    ] {
+        let exclude_cidrs = excluded.map(|net| net.parse().unwrap()).to_vec();
+        let settings = Settings { exclude_cidrs, ..settings() };
+        let of = |keys: &[&str]| {
+            let mut state = Desired::new(&settings.families).state().clone();
+            for key in keys {
+                state.virtual_servers.extend(serving(key, |_| {}).virtual_servers);
+            }
+            state
+        };
+        let desired = of(&wanted);
+        let kernel = of(&[&wanted[..], &kept, &gone].concat());
+        let touched = kernel.differences(&desired);
+        let (ops, reached) = way(kernel, &desired, &touched, &settings);
+        assert_eq!(ops.len(), 2);
+        assert_eq!(reached, of(&[wanted, kept].concat()));
     }
 }
 

@@ -1,0 +1,137 @@
+//! Rows of `tests/ACCEPTANCE.md` that only a kernel can show.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use proxier_tests::command::{output, program, run};
+use proxier_tests::daemon::{Daemon, Scratch};
+use proxier_tests::golden;
+use proxier_tests::manifest::Service;
+use proxier_tests::netns::{ip, require_test_kernel};
+use proxier_tests::traffic::{Client, Load, Place, Protocol};
+use proxier_tests::world::{TCP, UDP, World};
+
+/// How long the daemon may take in a slow kernel.
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn sh(script: &str) -> Result<String> {
+    output(Command::new("bash").args(["-euo", "pipefail", "-c", script]))
+}
+
+/// Everything that a clean-up could take too much of, or leave something in.
+fn everything() -> Result<String> {
+    sh("ipvsadm-save -n | sort
+        ipset save -sorted
+        ip -o link | cut -d: -f2
+        for program in iptables ip6tables; do
+            $program-legacy-save | grep '^[-:*]' | sed 's/ \\[[0-9:]*\\]//'
+        done")
+}
+
+/// Things of others, of every kind that the daemon has as well, both families.
+const OTHERS: &str = "
+    ipvsadm -A -t 198.51.100.9:80 -s wlc
+    ipvsadm -a -t 198.51.100.9:80 -r 198.51.100.10:80 -m -w 7
+    ipvsadm -A -t [2001:db8:9::9]:80 -s rr
+    ipvsadm -A -f 7 -s rr
+    ipset create OTHERS hash:ip
+    ipset add OTHERS 192.0.2.77
+    ipset create KUBE-NODE-LOCAL hash:ip
+    ip link add dummy9 type dummy
+    for program in iptables-legacy ip6tables-legacy; do
+        for chain in KUBE-FIREWALL KUBE-KUBELET-CANARY CNI-FORWARD; do $program -N $chain; done
+        $program -A INPUT -j KUBE-FIREWALL
+        $program -A FORWARD -j CNI-FORWARD
+        $program -t nat -N CNI-HOSTPORT
+        $program -t nat -A PREROUTING -j CNI-HOSTPORT
+    done
+";
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_clean_up_leaves_the_kernel_as_it_was() {
+    clean_up().unwrap();
+}
+
+fn clean_up() -> Result<()> {
+    require_test_kernel()?;
+    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0\n\
+        addr add fd00:50::10/64 dev node0 nodad")?;
+    // The built-in chains are listed only once something has used their tables.
+    sh(OTHERS)?;
+    let before = everything()?;
+
+    let scratch = Scratch::create()?;
+    let objects = golden::root().join("dual-stack-service/objects.yaml");
+    scratch.replace("manifests/objects.yaml", fs::read(objects)?)?;
+    let config = scratch.replace(
+        "config.yaml",
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n\
+         hostnameOverride: node-a\nclusterCIDR: 10.244.0.0/16,fd00:10:244::/56\n\
+         ipvs: {scheduler: rr, excludeCIDRs: [198.51.100.0/24, '2001:db8:9::/64']}\n",
+    )?;
+    let path = scratch.path();
+    let mut daemon = Daemon::start(None, &config, &path.join("manifests"), &path.join("log"))?;
+    let program = program("proxier")?;
+    // Waits for the last thing that a first step does, and for both families' rules.
+    daemon.wait(
+        LIMIT,
+        || {
+            let arguments = ["diff", "--config", &config.display().to_string(), "--manifests"];
+            let status =
+                Command::new(&program).args(arguments).arg(path.join("manifests")).output()?.status;
+            Ok((status.code() == Some(0)).then_some(()))
+        },
+        || everything().unwrap_or_default(),
+    )?;
+    daemon.stop()?;
+    let programmed = everything()?;
+    for found in ["KUBE-6-CLUSTER-IP", "KUBE-CLUSTER-IP", "kube-ipvs0", "KUBE-IPVS-OUT-FILTER"] {
+        ensure!(programmed.contains(found), "the daemon made no {found}:\n{programmed}");
+    }
+
+    let said = run(&program.display().to_string(), ["cleanup"])?;
+    let after = everything()?;
+    ensure!(after == before, "{said}\nbefore:\n{before}\nafter:\n{after}");
+    let again = run(&program.display().to_string(), ["cleanup"])?;
+    ensure!(!again.contains("removed"), "nothing was left to remove: {again}");
+    ensure!(everything()? == before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn services_without_endpoints_refuse() {
+    let mut world = World::build("rr").unwrap();
+    let addresses = ["10.96.0.30", "fd00:10:96::30"];
+    let service = Service::new("empty", &addresses)
+        .node_port(Protocol::Tcp, 80, TCP, 30080)
+        .node_port(Protocol::Udp, 53, UDP, 30053);
+    world.apply(&[service.document()], 0, &addresses).unwrap();
+    let topology = &world.topology;
+    let node = &topology.node().host;
+    for from in [&topology.client, topology.node().pod("pod-a"), node] {
+        let cluster_ips = addresses.iter().flat_map(|address| {
+            [(Protocol::Tcp, 80), (Protocol::Udp, 53)]
+                .map(|(protocol, port)| (protocol, address.parse().unwrap(), port))
+        });
+        let node_ports = [(Protocol::Tcp, 30080), (Protocol::Udp, 30053)]
+            .map(|(protocol, port)| (protocol, node.ipv4.into(), port));
+        for (protocol, address, port) in cluster_ips.chain(node_ports) {
+            let to = Place::new(protocol, address, port);
+            let load = Load { to, times: 1, source: None, timeout: 5000, one_socket: false };
+            let report = Client::new(&from.namespace).connect(&load).unwrap();
+            let place =
+                format!("{} {protocol} {address} {port}: {report:?}", from.namespace.name());
+            // On the node itself the packet is dropped while it is being sent, which is told at once.
+            let is_node = from.namespace.name() == node.namespace.name();
+            let error = match protocol {
+                Protocol::Udp if is_node => "Operation not permitted (os error 1)",
+                _ => "refused",
+            };
+            assert_eq!(report.errors, [(error.to_owned(), 1)].into(), "{place}");
+        }
+    }
+}
