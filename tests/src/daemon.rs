@@ -1,5 +1,6 @@
 //! The daemon under test, as a process.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,7 +27,7 @@ pub struct KernelWide {
     _lock: File,
 }
 
-/// A running `proxier` that programs the kernel from a folder of manifests. Killed when dropped.
+/// A running `proxier` that programs the kernel. Killed (SIGKILL) when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -114,18 +115,36 @@ impl Daemon {
         manifests: &Path,
         log: &Path,
     ) -> Result<Self> {
-        let shared = KernelWide::shared()?;
-        let mut daemon = Self::start_alone(namespace, config, manifests, log)?;
-        daemon._kernel_wide = Some(shared);
-        Ok(daemon)
+        let words = [Path::new("--config"), config, Path::new("--manifests"), manifests];
+        Self::start_with(namespace, words, log)
     }
 
-    /// Starts the daemon for a test that holds [`KernelWide`] itself.
+    /// As [`Daemon::start`], with any arguments.
+    pub fn start_with<I: AsRef<OsStr>>(
+        namespace: Option<&Namespace>,
+        arguments: impl IntoIterator<Item = I>,
+        log: &Path,
+    ) -> Result<Self> {
+        let shared = KernelWide::shared()?;
+        Self::run(namespace, arguments, log, Some(shared))
+    }
+
+    /// As [`Daemon::start`], for a test that holds [`KernelWide`] itself.
     pub fn start_alone(
         namespace: Option<&Namespace>,
         config: &Path,
         manifests: &Path,
         log: &Path,
+    ) -> Result<Self> {
+        let words = [Path::new("--config"), config, Path::new("--manifests"), manifests];
+        Self::run(namespace, words, log, None)
+    }
+
+    fn run<I: AsRef<OsStr>>(
+        namespace: Option<&Namespace>,
+        arguments: impl IntoIterator<Item = I>,
+        log: &Path,
+        kernel_wide: Option<KernelWide>,
     ) -> Result<Self> {
         let proxier = program("proxier")?;
         let mut command =
@@ -133,16 +152,13 @@ impl Daemon {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
         let child = command
-            .arg("--config")
-            .arg(config)
-            .arg("--manifests")
-            .arg(manifests)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("share the log")?)
             .stderr(file)
             .spawn()
             .context("start proxier")?;
-        Ok(Self { child, log: log.to_owned(), _kernel_wide: None })
+        Ok(Self { child, log: log.to_owned(), _kernel_wide: kernel_wide })
     }
 
     /// Asks until `question` answers with something other than none, and returns that.
@@ -195,9 +211,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Its log, and that of those before it that wrote to the same file.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

@@ -7,6 +7,7 @@ pub mod command;
 pub mod daemon;
 pub mod floor;
 pub mod golden;
+pub mod live;
 pub mod manifest;
 pub mod netns;
 pub mod topology;

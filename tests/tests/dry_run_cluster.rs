@@ -1,0 +1,108 @@
+//! `proxier --dry-run` against an API server: the other source of the same output as from manifests.
+
+#![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
+
+use std::collections::BTreeSet;
+
+use proxier_tests::apiserver::object::{node, service, slice};
+use proxier_tests::apiserver::{Fault, On};
+use proxier_tests::command::output;
+use proxier_tests::live::{Live, NODE, NODE_ADDRESS};
+use proxier_tests::manifest;
+use serde_json::{Value, json};
+
+const FORMATS: [&str; 7] =
+    ["table", "json", "ipvsadm", "addresses", "ipset", "iptables", "ip6tables"];
+
+fn objects() -> Vec<Value> {
+    let mut nodes = service("dev", "nodes", "10.96.0.2");
+    nodes["spec"]["type"] = json!("NodePort");
+    nodes["spec"]["ports"][0]["nodePort"] = json!(30080);
+    nodes["spec"]["externalIPs"] = json!(["203.0.113.7"]);
+    vec![
+        node(NODE, NODE_ADDRESS),
+        service("dev", "web", "10.96.0.1"),
+        slice("dev", "web-1", "web", &["10.244.0.5", "10.244.0.6"]),
+        slice("dev", "web-2", "web", &["10.244.0.6", "10.244.0.7"]),
+        nodes,
+        slice("dev", "nodes-1", "nodes", &["10.244.0.8"]),
+        service("dev", "empty", "10.96.0.3"),
+    ]
+}
+
+fn live() -> Live {
+    let live = Live::start().unwrap();
+    live.server.put_all(objects());
+    live
+}
+
+#[test]
+fn a_cluster_prints_what_manifests_of_the_same_objects_print() {
+    let live = live();
+    let folder = proxier_tests::daemon::Scratch::create().unwrap();
+    let path = folder.replace("objects.yaml", manifest::file(&objects())).unwrap();
+    for format in FORMATS {
+        let cluster = output(&mut live.proxier(&["--dry-run", "-o", format]).unwrap()).unwrap();
+        let more = ["--dry-run", "-o", format, "--manifests", path.to_str().unwrap()];
+        let manifests = output(&mut live.proxier(&more).unwrap()).unwrap();
+        assert_eq!(cluster, manifests, "{format}");
+        assert!(
+            format == "ip6tables" || cluster.contains("10.96.0.1") || cluster.contains("KUBE-")
+        );
+    }
+}
+
+#[test]
+fn the_virtual_servers_of_a_cluster() {
+    let dump = live().dry_run().unwrap();
+    let real = |vip: &str, pods: &[u8]| -> Vec<String> {
+        pods.iter().map(|n| format!("-a -t {vip} -r 10.244.0.{n}:8080 -m -w 1")).collect()
+    };
+    let wanted = [
+        ("10.96.0.1:80", real("10.96.0.1:80", &[5, 6, 7])),
+        ("10.96.0.2:80", real("10.96.0.2:80", &[8])),
+        ("10.96.0.3:80", vec![]),
+        ("192.0.2.1:30080", real("192.0.2.1:30080", &[8])),
+        ("203.0.113.7:80", real("203.0.113.7:80", &[8])),
+    ];
+    let wanted = wanted.map(|(vip, servers)| (format!("-A -t {vip} -s rr"), servers)).into();
+    assert_eq!(dump.ipvs, wanted);
+    let bound = ["10.96.0.1", "10.96.0.2", "10.96.0.3", "203.0.113.7"];
+    let bound: BTreeSet<String> =
+        bound.iter().map(|ip| format!("inet {ip}/32 scope global")).collect();
+    assert_eq!(dump.addresses, bound);
+}
+
+/// Whatever goes wrong while the lists are read: what is printed is complete.
+#[test]
+fn nothing_half_read_is_printed() {
+    let wanted = live().dry_run().unwrap().ipvs;
+    for fault in [
+        Fault::End { after: 0 },
+        Fault::End { after: 2 },
+        Fault::Cut { after: 700 },
+        Fault::HalfEvent { after: 1 },
+        Fault::Body("{}".to_owned()),
+        Fault::Refuse { code: 500, retry_after: None },
+        // Not known to the server: read in pages instead.
+        Fault::Refuse { code: 400, retry_after: None },
+    ] {
+        for kind in ["services", "endpointslices"] {
+            let live = live();
+            live.server.fault(On::Streaming(kind), 1, fault.clone());
+            let printed = output(&mut live.proxier(&["--dry-run", "-o", "ipvsadm"]).unwrap());
+            let printed = proxier_tests::golden::blocks(&printed.unwrap());
+            assert_eq!(printed, wanted, "{kind}: {fault:?}");
+            assert_eq!(live.server.pending_faults(), 0, "{kind}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_needs_no_more_than_to_list_and_watch() {
+    let live = live();
+    live.dry_run().unwrap();
+    let kinds: BTreeSet<String> =
+        live.server.requests().into_iter().map(|request| request.resource).collect();
+    assert_eq!(kinds, ["endpointslices", "nodes", "services"].map(str::to_owned).into());
+}
