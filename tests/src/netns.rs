@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::command::{feed, output, run};
 
-/// A network namespace that exists as long as this value; its loopback interface is up.
+/// A network namespace of the test kernel, by its name in `ip netns`.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -32,13 +32,9 @@ pub fn ip(commands: &str) -> Result<()> {
 // === impl Namespace ===
 
 impl Namespace {
-    /// Creates a namespace; fails if one of this name exists.
-    pub fn create(name: &str) -> Result<Self> {
-        require_test_kernel()?;
-        run("ip", ["netns", "add", name])?;
-        let namespace = Self { name: name.to_owned() };
-        namespace.ip("link set lo up")?;
-        Ok(namespace)
+    /// The namespace of this name, which somebody else made.
+    pub(crate) fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
     }
 
     /// Its name, as in `ip netns`.
@@ -75,12 +71,5 @@ impl Namespace {
     pub fn sysctls(&self, settings: &[(&str, &str)]) -> Result<()> {
         let line = |(key, value): &(&str, &str)| format!("echo {value} >/proc/sys/{key}");
         self.sh(&settings.iter().map(line).collect::<Vec<_>>().join("\n")).map(drop)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // The namespace goes with the test kernel anyway, and a panic here would hide the test's own.
-        let _ = run("ip", ["netns", "delete", &self.name]);
     }
 }

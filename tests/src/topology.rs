@@ -95,40 +95,40 @@ impl Host {
         }
     }
 
-    /// Creates a namespace whose `eth0` is connected to a bridge of the namespace `at`, or of the
-    /// caller's own.
-    fn create(
-        name: &str,
-        at: Option<&Namespace>,
-        bridge: &str,
-        ipv4: Ipv4Addr,
-        ipv6: Ipv6Addr,
-    ) -> Result<Self> {
-        let namespace = Namespace::create(name)?;
-        let host = ipv6.segments()[7];
-        let link = format!(
+    fn new(name: &str, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Self {
+        Self { namespace: Namespace::named(name), ipv4, ipv6 }
+    }
+
+    /// Commands that connect its `eth0` to a bridge of the namespace in which they are run.
+    fn link(&self, bridge: &str) -> String {
+        let name = self.namespace.name();
+        format!(
             "link add veth-{name} type veth peer name eth0 netns {name}\n\
              link set veth-{name} master {bridge} addrgenmode none\n\
-             link set veth-{name} up"
-        );
-        match at {
-            Some(at) => at.ip(&link)?,
-            None => ip(&link)?,
-        }
-        // Without duplicate detection addresses work at once. That of the link is what a router asks with.
-        namespace.ip(&format!(
-            "link set eth0 addrgenmode none\n\
+             link set veth-{name} type bridge_slave hairpin on\n\
+             link set veth-{name} up\n"
+        )
+    }
+
+    /// Commands that give it its addresses, in its own namespace. Without duplicate detection they work
+    /// at once; that of the link is what a router asks for its neighbours with.
+    fn addresses(&self) -> String {
+        let Self { ipv4, ipv6, .. } = self;
+        let host = ipv6.segments()[7];
+        format!(
+            "link set lo up\n\
+             link set eth0 addrgenmode none\n\
              link set eth0 up\n\
              addr add {ipv4}/24 dev eth0\n\
              addr add fe80::{host:x}/64 dev eth0 nodad\n\
-             addr add {ipv6}/64 dev eth0 nodad"
-        ))?;
-        Ok(Self { namespace, ipv4, ipv6 })
+             addr add {ipv6}/64 dev eth0 nodad\n"
+        )
     }
+}
 
-    fn default_route(&self, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Result<()> {
-        self.namespace.ip(&format!("route add default via {ipv4}\nroute add ::/0 via {ipv6}"))
-    }
+/// Commands for the default routes.
+fn default_route(ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> String {
+    format!("route add default via {ipv4}\nroute add ::/0 via {ipv6}\n")
 }
 
 // === impl Node ===
@@ -143,25 +143,34 @@ impl Node {
         found.unwrap_or_else(|| panic!("no pod {name} on node {}", self.host.namespace.name()))
     }
 
-    fn create(plan: &Plan<'_>, number: u8) -> Result<Self> {
+    fn new(plan: &Plan<'_>, number: u8) -> Self {
         let (name, pods) = plan.nodes[usize::from(number)];
-        let host = Host::create(
-            name,
-            None,
-            "lan0",
-            plan.ipv4(10 + number),
-            plan.ipv6(0x10 + u16::from(number)),
-        )?;
-        let (ipv4, ipv6) = (pod_ipv4(number, 1), pod_ipv6(number, 1));
-        host.namespace.ip(&format!(
-            "{}\n\
-             addr add {ipv4}/24 dev cni0\n\
+        let host = Host::new(name, plan.ipv4(10 + number), plan.ipv6(0x10 + u16::from(number)));
+        let pod = |(index, name): (u8, &&str)| {
+            Host::new(name, pod_ipv4(number, index), pod_ipv6(number, index))
+        };
+        Self { host, pods: (5..).zip(pods).map(pod).collect(), number }
+    }
+
+    /// Sets up the node and its pods, whose namespaces are there.
+    fn set_up(&self, other: &Self) -> Result<()> {
+        let (ipv4, ipv6) = (pod_ipv4(self.number, 1), pod_ipv6(self.number, 1));
+        let mut batch = self.host.addresses() + &bridge("cni0");
+        batch.extend([format!(
+            "addr add {ipv4}/24 dev cni0\n\
              addr add fe80::1/64 dev cni0 nodad\n\
-             addr add {ipv6}/64 dev cni0 nodad",
-            bridge("cni0")
-        ))?;
+             addr add {ipv6}/64 dev cni0 nodad\n\
+             route add {}/24 via {}\n\
+             route add {}/64 via {}\n",
+            pod_ipv4(other.number, 0),
+            other.host.ipv4,
+            pod_ipv6(other.number, 0),
+            other.host.ipv6,
+        )]);
+        batch.extend(self.pods.iter().map(|pod| pod.link("cni0")));
+        self.host.namespace.ip(&batch)?;
         // What a cluster's network plugin sets; the daemon itself has nothing to do with IPv6's.
-        host.namespace.sysctls(&[
+        self.host.namespace.sysctls(&[
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv6/conf/all/forwarding", "1"),
             ("net/bridge/bridge-nf-call-iptables", "1"),
@@ -170,27 +179,10 @@ impl Node {
             ("net/ipv4/icmp_ratelimit", "0"),
             ("net/ipv6/icmp/ratelimit", "0"),
         ])?;
-        let mut node = Self { host, pods: Vec::new(), number };
-        for (index, pod) in (5..).zip(pods) {
-            let at = Some(&node.host.namespace);
-            let pod =
-                Host::create(pod, at, "cni0", pod_ipv4(number, index), pod_ipv6(number, index))?;
-            pod.default_route(ipv4, ipv6)?;
-            node.pods.push(pod);
+        for pod in &self.pods {
+            pod.namespace.ip(&(pod.addresses() + &default_route(ipv4, ipv6)))?;
         }
-        // A service address may lead a pod to itself: out of the bridge port that it came in by.
-        let hairpin = |pod: &&str| format!("link set veth-{pod} type bridge_slave hairpin on\n");
-        node.host.namespace.ip(&pods.iter().map(hairpin).collect::<String>())?;
-        Ok(node)
-    }
-
-    /// Routes to another node's pods.
-    fn route_to(&self, other: &Self) -> Result<()> {
-        let (subnet4, subnet6) = (pod_ipv4(other.number, 0), pod_ipv6(other.number, 0));
-        self.host.namespace.ip(&format!(
-            "route add {subnet4}/24 via {}\nroute add {subnet6}/64 via {}",
-            other.host.ipv4, other.host.ipv6
-        ))
+        Ok(())
     }
 }
 
@@ -211,13 +203,22 @@ impl Topology {
         require_test_kernel()?;
         // Packets between pods of one bridge must pass the node's rules, as in any Kubernetes node.
         run("modprobe", ["-a", "br_netfilter", "ip_vs", "nf_conntrack"])?;
-        ip(&bridge("lan0"))?;
-        let client = Host::create("client", None, "lan0", plan.ipv4(100), plan.ipv6(0x100))?;
-        let nodes = [Node::create(plan, 0)?, Node::create(plan, 1)?];
-        client.default_route(nodes[0].host.ipv4, nodes[0].host.ipv6)?;
-        nodes[0].route_to(&nodes[1])?;
-        nodes[1].route_to(&nodes[0])?;
-        Ok(Self { client, nodes })
+        let topology = Self {
+            client: Host::new("client", plan.ipv4(100), plan.ipv6(0x100)),
+            nodes: [Node::new(plan, 0), Node::new(plan, 1)],
+        };
+        // As few processes as possible: each costs the test kernel 50 ms.
+        let mut batch = topology.netns("add");
+        batch += &bridge("lan0");
+        batch += &topology.client.link("lan0");
+        batch.extend(topology.nodes.iter().map(|node| node.host.link("lan0")));
+        ip(&batch)?;
+        let [first, second] = &topology.nodes;
+        let gateway = default_route(first.host.ipv4, first.host.ipv6);
+        topology.client.namespace.ip(&(topology.client.addresses() + &gateway))?;
+        first.set_up(second)?;
+        second.set_up(first)?;
+        Ok(topology)
     }
 
     /// The node where the daemon runs.
@@ -229,6 +230,21 @@ impl Topology {
     pub fn pods(&self) -> impl Iterator<Item = &Host> {
         self.nodes.iter().flat_map(|node| &node.pods)
     }
+
+    /// Commands that add or delete all namespaces.
+    fn netns(&self, verb: &str) -> String {
+        let hosts =
+            self.nodes.iter().flat_map(|node| std::iter::once(&node.host).chain(&node.pods));
+        let names = std::iter::once(&self.client).chain(hosts).map(|host| host.namespace.name());
+        names.fold(String::new(), |batch, name| batch + "netns " + verb + " " + name + "\n")
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        // What is left goes with the test kernel, and a panic here would hide the test's own.
+        let _ = ip(&(self.netns("delete") + "link delete lan0\n"));
+    }
 }
 
 /// Commands that make a bridge. It forwards multicast everywhere, whatever it has learned so far.
@@ -236,7 +252,7 @@ fn bridge(name: &str) -> String {
     format!(
         "link add name {name} type bridge mcast_snooping 0\n\
          link set {name} addrgenmode none\n\
-         link set {name} up"
+         link set {name} up\n"
     )
 }
 

@@ -24,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("config", &["args", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
     ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
+    ("explain", &["cluster", "dataplane"]),
     ("telemetry", &["config"]),
     ("app", ANY),
     ("main", ANY),
