@@ -128,7 +128,7 @@ impl Live {
             .with_context(|| format!("a dry run prints:\n{:#?}", wanted.ipvs))
     }
 
-    /// What a dry run against the server says of [`PARTS`].
+    /// What a dry run against the server says of virtual servers, addresses and sets.
     pub fn dry_run(&self) -> Result<Dump> {
         let print = |format| output(&mut self.proxier(&["--dry-run", "-o", format])?);
         Ok(Dump {
