@@ -145,6 +145,11 @@ impl Client {
     /// All real servers of a virtual server, the last added first.
     ///
     /// A virtual server that is not there has none: the kernel reports no error.
+    ///
+    /// Reading the whole table takes one dump for each virtual server. `/proc/net/ip_vs` has it in
+    /// one file, but leaves entries out while another network namespace has virtual servers too:
+    /// where all namespaces share one table (Linux 6.1 does), the position in the file counts those
+    /// of others in `ip_vs_info_seq_next` and does not in `ip_vs_info_array`.
     pub fn real_servers(&mut self, key: VirtualServerKey) -> Result<Vec<RealServerEntry>, Error> {
         self.dump(
             Operation::DumpRealServers(key),

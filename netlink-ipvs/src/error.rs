@@ -57,7 +57,6 @@ pub(crate) enum Operation {
     DumpVirtualServers,
     GetVirtualServer(VirtualServerKey),
     DumpRealServers(VirtualServerKey),
-    ReadTable,
     Command(Command),
 }
 
@@ -122,7 +121,6 @@ impl fmt::Display for Error {
             Operation::DumpVirtualServers => f.write_str("read the virtual servers"),
             Operation::GetVirtualServer(key) => write!(f, "read virtual server {key}"),
             Operation::DumpRealServers(key) => write!(f, "read the real servers of {key}"),
-            Operation::ReadTable => f.write_str("read /proc/thread-self/net/ip_vs"),
             Operation::Command(command) => command.fmt(f),
         }
     }
@@ -148,8 +146,7 @@ impl Inner {
             (
                 Errno::NOENT,
                 Operation::Command(Command::AddVirtualServer(_) | Command::SetVirtualServer(_))
-                | Operation::FindFamily
-                | Operation::ReadTable,
+                | Operation::FindFamily,
             ) => ErrorKind::Unsupported,
             (Errno::EXIST, _) => ErrorKind::Exists,
             (Errno::NOENT | Errno::SRCH, _) => ErrorKind::NotFound,
@@ -167,7 +164,7 @@ impl Inner {
     fn meaning(&self) -> Option<&'static str> {
         use ErrorKind as K;
         Some(match (self.kind(), self.operation) {
-            (K::Unsupported, Operation::FindFamily | Operation::ReadTable) => {
+            (K::Unsupported, Operation::FindFamily) => {
                 "the kernel has no IPVS: load its module (modprobe ip_vs) or use a kernel \
                  with CONFIG_IP_VS"
             }

@@ -5,7 +5,6 @@
 //! - Identity ([`VirtualServerKey`], [`RealServerKey`]), configuration ([`VirtualServerConfig`],
 //!   [`RealServerConfig`]) and counters ([`Stats`], [`Connections`]) are separate types, all plain
 //!   values without pointers.
-//! - [`read_table`] reads identity and weights of everything at once, where that is enough.
 //! - [`message`] has the same messages as typed values over `netlink-packet-generic`, for another
 //!   transport. [`Batch`] is the batching without a socket.
 //! - [`Error`] names the operation and the object; [`Error::kind`] says whether something exists,
@@ -73,7 +72,6 @@ mod error;
 mod frame;
 pub mod message;
 mod model;
-mod table;
 mod wire;
 
 pub use batch::{Batch, Limits, Report};
@@ -85,7 +83,6 @@ pub use model::{
     Family, Flags, Forwarding, ParseSchedulerError, Protocol, RealServer, RealServerConfig,
     RealServerKey, Scheduler, Tunnel, VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
-pub use table::{TableEntry, TableKey, TableMethod, TableRealServer, read_table};
 
 /// Compiles the README's example.
 #[cfg(doctest)]

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::process::Command as Process;
 
 use netlink_ipvs::message::{IpvsAttribute, IpvsAttributes, IpvsMessage, ServiceAttribute};
 use netlink_ipvs::{
     Client, Command, ErrorKind, Family, Flags, Forwarding, Limits, Options, Protocol, RealServer,
-    RealServerConfig, RealServerKey, Stats, TableKey, Timeouts, Tunnel, VirtualServer,
-    VirtualServerConfig, VirtualServerKey, read_table,
+    RealServerConfig, RealServerKey, Stats, Timeouts, Tunnel, VirtualServer, VirtualServerConfig,
+    VirtualServerKey,
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_generic::GenlMessage;
@@ -363,71 +363,50 @@ fn of_20_000_commands_each_failure_is_matched_to_its_own() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn large_tables_are_read_whole_and_alike_over_netlink_and_as_text() {
-    in_namespace("large_tables_are_read_whole_and_alike_over_netlink_and_as_text", || {
+fn large_tables_are_read_whole() {
+    in_namespace("large_tables_are_read_whole", || {
         let mut client = Client::open().unwrap();
-        let v6 = key("fd00::1", 80, Protocol::Tcp);
+        let v6 = server(key("fd00::1", 80, Protocol::Tcp), "rr");
         let mut odd = server(mark(7, Family::Ipv4), "wlc");
         odd.config.flags = Flags::PERSISTENT;
         odd.config.timeout = 60;
         let mut ops = server(key("10.96.0.2", 53, Protocol::Udp), "wrr");
         ops.config.flags = Flags::ONE_PACKET;
-        let add_real =
-            |index: u32| Command::AddRealServer(numbered_virtual(index % 500).key, numbered(index));
-        let commands = (0..500)
-            .map(|index| Command::AddVirtualServer(numbered_virtual(index)))
-            .chain((0..3000).map(add_real))
-            .chain(
-                (3000..5000)
-                    .map(|index| Command::AddRealServer(numbered_virtual(0).key, numbered(index))),
-            )
+        let servers: Vec<_> = (0..500).map(numbered_virtual).chain([v6, odd, ops]).collect();
+        // One virtual server has more than a dump of one datagram can hold, of another family too.
+        let reals: Vec<_> = (0..3000)
+            .map(|index| (numbered_virtual(index % 500).key, numbered(index)))
+            .chain((3000..5000).map(|index| (numbered_virtual(0).key, numbered(index))))
             .chain([
-                Command::AddVirtualServer(server(v6, "rr")),
-                Command::AddRealServer(v6, real("fd00::7", 8080, Forwarding::Masquerade, 3)),
-                Command::AddVirtualServer(odd),
-                Command::AddRealServer(odd.key, real("10.1.0.1", 0, Forwarding::Direct, 2)),
-                Command::AddVirtualServer(ops),
-            ]);
+                (v6.key, real("fd00::7", 8080, Forwarding::Masquerade, 3)),
+                (odd.key, real("10.1.0.1", 0, Forwarding::Direct, 2)),
+            ])
+            .collect();
+        let commands = servers
+            .iter()
+            .map(|server| Command::AddVirtualServer(*server))
+            .chain(reals.iter().map(|(key, real)| Command::AddRealServer(*key, *real)));
         let report = client.execute(commands);
         assert!(report.is_success(), "{report:?}");
 
-        let mut over_netlink = BTreeSet::new();
-        let mut real_count = 0;
-        for entry in client.virtual_servers().unwrap() {
-            let server = entry.server;
-            let reals: BTreeSet<_> = client
-                .real_servers(server.key)
-                .unwrap()
-                .iter()
-                .map(|real| (real.server.key, real.server.config.weight))
-                .collect();
-            real_count += reals.len();
-            let key = match server.key {
-                VirtualServerKey::Address { address, port, protocol } => {
-                    TableKey::Address { address, port, protocol }
-                }
-                VirtualServerKey::FirewallMark { mark, .. } => TableKey::FirewallMark(mark),
-            };
-            let flags = server.config.flags;
-            over_netlink.insert((
-                key,
-                server.config.scheduler,
-                flags.contains(Flags::ONE_PACKET),
-                flags.contains(Flags::PERSISTENT),
-                reals,
-            ));
-        }
-        assert_eq!((over_netlink.len(), real_count), (503, 5002));
-        let as_text: BTreeSet<_> = read_table()
-            .unwrap()
-            .into_iter()
-            .map(|entry| {
-                let reals = entry.real_servers.iter().map(|real| (real.key, real.weight));
-                let reals: BTreeSet<_> = reals.collect();
-                (entry.key, entry.scheduler, entry.one_packet, entry.persistent, reals)
+        let mut found: Vec<_> = virtual_servers(&mut client);
+        let mut found_reals: Vec<_> = found
+            .iter()
+            .flat_map(|server| {
+                let entries = client.real_servers(server.key).unwrap();
+                entries.into_iter().map(|entry| (server.key, entry.server))
             })
             .collect();
-        assert_eq!(as_text, over_netlink);
+        let by_key = |server: &VirtualServer| server.key;
+        let by_keys = |(key, real): &(VirtualServerKey, RealServer)| (*key, real.key);
+        let (mut servers, mut reals) = (servers, reals);
+        servers.sort_unstable_by_key(by_key);
+        found.sort_unstable_by_key(by_key);
+        reals.sort_unstable_by_key(by_keys);
+        found_reals.sort_unstable_by_key(by_keys);
+        // Not assert_eq: the tables are too long to be printed.
+        assert!(found == servers, "{} virtual servers, not as written", found.len());
+        assert!(found_reals == reals, "{} real servers, not as written", found_reals.len());
     });
 }
 
@@ -506,8 +485,5 @@ fn typed_messages_work_over_a_transport_of_ones_own() {
         let ack = exchange(foreign, NLM_F_ACK);
         assert!(matches!(ack, NetlinkPayload::Error(ref error) if error.code.is_none()), "{ack:?}");
         assert_eq!(virtual_servers(&mut client), [wanted]);
-        let text: Vec<_> = read_table().unwrap().into_iter().map(|entry| entry.key).collect();
-        let address: IpAddr = "10.96.0.1".parse().unwrap();
-        assert_eq!(text, [TableKey::Address { address, port: 80, protocol: Protocol::Tcp }]);
     });
 }
