@@ -111,49 +111,17 @@ pub(super) fn host(
     Ok(())
 }
 
-/// What a burst of address changes may take before it is read as a whole.
-const BURST: Duration = Duration::from_millis(50);
-
 async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Event>) {
-    let mut ours = DummyInterface::find(INTERFACE).await.ok().flatten().map(|i| i.index());
-    // Addresses have changed since they were read.
-    let mut stale = false;
+    let ours = DummyInterface::find(INTERFACE).await.ok().flatten().map(|i| i.index());
+    let mut follower = Follower { given, ours, list_after: None };
     loop {
-        let next = if stale {
-            tokio::time::timeout(BURST, monitor.changed()).await.ok()
-        } else {
-            Some(monitor.changed().await)
+        let next = match follower.list_after {
+            Some(pause) => tokio::time::timeout(pause, monitor.changed()).await.ok(),
+            None => Some(monitor.changed().await),
         };
         let event = match next {
-            None => match read_host_addresses() {
-                Ok(addresses) => {
-                    stale = false;
-                    (!given).then_some(Event::HostAddresses(addresses))
-                }
-                Err(error) => {
-                    // The last good list stays.
-                    tracing::warn!(error = chain(&error), "cannot read the addresses of this host");
-                    None
-                }
-            },
-            Some(Ok(HostEvent::Address { interface, address, added }))
-                if Some(interface) == ours =>
-            {
-                Some(Event::Bound(address, added))
-            }
-            Some(Ok(HostEvent::Address { .. })) => {
-                stale = true;
-                None
-            }
-            Some(Ok(HostEvent::Link { index, name, deleted, .. })) if name == INTERFACE => {
-                ours = (!deleted).then_some(index);
-                deleted.then_some(Event::Disturbed)
-            }
-            Some(Ok(HostEvent::Link { .. })) => None,
-            Some(Ok(_)) => {
-                stale = true;
-                Some(Event::Disturbed)
-            }
+            None => follower.listed(read_host_addresses()),
+            Some(Ok(event)) => follower.heard(&event),
             Some(Err(error)) => {
                 tracing::warn!(error = chain(&error), "no longer told of address changes");
                 return;
@@ -163,6 +131,65 @@ async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Eve
             && events.send(event).await.is_err()
         {
             return;
+        }
+    }
+}
+
+/// What is known of the host's addresses while they are followed.
+struct Follower {
+    /// They are given: changes on other interfaces do not matter.
+    given: bool,
+    /// The index of `kube-ipvs0`, if it is there.
+    ours: Option<u32>,
+    /// Addresses have changed since they were listed: list them after this pause without another
+    /// change.
+    list_after: Option<Duration>,
+}
+
+impl Follower {
+    /// What a burst of address changes may take before it is read as a whole.
+    const BURST: Duration = Duration::from_millis(50);
+    /// Before a list that failed is tried again.
+    const RETRY: Duration = Duration::from_secs(1);
+
+    /// What follows from a change.
+    fn heard(&mut self, event: &HostEvent) -> Option<Event> {
+        match event {
+            HostEvent::Address { interface, address, added } if Some(*interface) == self.ours => {
+                Some(Event::Bound(*address, *added))
+            }
+            HostEvent::Address { .. } => {
+                self.list_after = Some(Self::BURST);
+                None
+            }
+            HostEvent::Link { index, name, deleted, .. } if name == INTERFACE => {
+                self.ours = (!deleted).then_some(*index);
+                deleted.then_some(Event::Disturbed)
+            }
+            HostEvent::Link { .. } => None,
+            // Changes were lost.
+            _ => {
+                self.list_after = Some(Self::BURST);
+                Some(Event::Disturbed)
+            }
+        }
+    }
+
+    /// What follows from a list. One that failed says nothing: the last good one stays.
+    fn listed<E: std::error::Error + 'static>(
+        &mut self,
+        list: Result<Vec<IpAddr>, E>,
+    ) -> Option<Event> {
+        match list {
+            Ok(addresses) => {
+                self.list_after = None;
+                (!self.given).then_some(Event::HostAddresses(addresses))
+            }
+            Err(error) => {
+                self.list_after = Some(Self::RETRY);
+                tracing::warn!(error = chain(&error), "cannot read the addresses of this host");
+                None
+            }
         }
     }
 }
@@ -197,6 +224,61 @@ fn reachable(all: Vec<InterfaceAddress>) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn address(interface: u32, address: &str) -> HostEvent {
+        HostEvent::Address { interface, address: address.parse().unwrap(), added: true }
+    }
+
+    fn follower(given: bool) -> Follower {
+        Follower { given, ours: Some(7), list_after: None }
+    }
+
+    #[test]
+    fn a_list_that_fails_says_nothing_and_is_tried_again() {
+        let mut follower = follower(false);
+        assert!(follower.heard(&address(2, "192.0.2.1")).is_none());
+        assert_eq!(follower.list_after, Some(Follower::BURST));
+        for _ in 0..2 {
+            let failed = Err(std::io::Error::other("the interface went away"));
+            assert!(follower.listed(failed).is_none());
+            assert_eq!(follower.list_after, Some(Follower::RETRY));
+        }
+        let list: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
+        let event = follower.listed(Ok::<_, std::io::Error>(list.clone()));
+        assert!(matches!(event, Some(Event::HostAddresses(found)) if found == list));
+        assert_eq!(follower.list_after, None);
+    }
+
+    #[test]
+    fn changes_of_our_interface_are_passed_on_at_once() {
+        let mut follower = follower(false);
+        let vip: IpAddr = "10.96.0.1".parse().unwrap();
+        let event = follower.heard(&address(7, "10.96.0.1"));
+        assert!(matches!(event, Some(Event::Bound(bound, true)) if bound == vip));
+        let link = |name: &str, index, deleted| HostEvent::Link {
+            index,
+            name: name.to_owned(),
+            up: false,
+            deleted,
+        };
+        assert!(follower.heard(&link("eth0", 2, true)).is_none());
+        assert!(matches!(follower.heard(&link(INTERFACE, 7, true)), Some(Event::Disturbed)));
+        // Somebody else's by now.
+        assert!(follower.heard(&address(7, "10.96.0.1")).is_none());
+        assert!(follower.heard(&link(INTERFACE, 9, false)).is_none());
+        assert!(matches!(follower.heard(&address(9, "10.96.0.1")), Some(Event::Bound(..))));
+        follower.list_after = None;
+        assert!(matches!(follower.heard(&HostEvent::Overrun), Some(Event::Disturbed)));
+        assert_eq!(follower.list_after, Some(Follower::BURST));
+    }
+
+    #[test]
+    fn given_addresses_are_not_replaced() {
+        let mut follower = follower(true);
+        follower.heard(&address(2, "192.0.2.1"));
+        assert!(follower.listed(Ok::<_, std::io::Error>(Vec::new())).is_none());
+        assert_eq!(follower.list_after, None);
+    }
 
     /// Acceptance rows A01 to A12, both families at once.
     #[test]
