@@ -79,6 +79,7 @@ pub enum Command {
 /// Flags of proxier's own.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Flags of proxier")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct OwnFlags {
     /// Compute and print what the kernel should hold, write nothing, and exit.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
@@ -106,6 +107,34 @@ pub struct OwnFlags {
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse::not_negative,
           default_value = "15m")]
     pub drain_timeout: GoDuration,
+    /// Let service addresses answer pings, which kube-proxy refuses.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub answer_ping: bool,
+    /// Accept packets to services in the firewall's INPUT chain, for hosts that drop there what no
+    /// rule accepts. Node ports are accepted on every address of the node.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub accept_input: bool,
+    /// Apply loadBalancerSourceRanges to a Service's node ports and external IPs too.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub source_ranges_everywhere: bool,
+    /// Whether IPVS keeps rates of its servers, which costs processor time and on kernels before
+    /// 6.2 latency (default: as the kernel is).
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub ipvs_run_estimation: Option<bool>,
+    /// The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is).
+    #[arg(long, global = true, value_name = "CPUS", value_parser = parse::cpu_list)]
+    pub ipvs_est_cpulist: Option<String>,
+    /// The niceness of the threads that compute them (Linux 6.2; default: as the kernel is).
+    #[arg(long, global = true, value_name = "-20..19", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i8).range(-20..=19))]
+    pub ipvs_est_nice: Option<i8>,
 }
 
 /// The form of what is printed.

@@ -60,6 +60,16 @@ pub struct Config {
     pub min_sync_period: Duration,
     /// How long a removed real server may keep its connections.
     pub drain_timeout: Duration,
+    /// Whether service addresses answer pings (`--answer-ping`).
+    pub answer_ping: bool,
+    /// Whether packets to services are accepted whatever the host's INPUT chain says
+    /// (`--accept-input`).
+    pub accept_input: bool,
+    /// Whether source ranges hold for node ports and external IPs too
+    /// (`--source-ranges-everywhere`).
+    pub source_ranges_everywhere: bool,
+    /// Rates of IPVS's servers.
+    pub estimation: Estimation,
     /// Where node ports listen.
     pub node_port_addresses: NodePortAddresses,
     /// Whether all traffic to service addresses is masqueraded.
@@ -109,6 +119,17 @@ pub struct IpvsTimeouts {
     pub tcp_fin: u32,
     /// UDP.
     pub udp: u32,
+}
+
+/// Whether and where IPVS computes rates of its servers; none leaves the kernel's value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Estimation {
+    /// Whether it does (`--ipvs-run-estimation`).
+    pub run: Option<bool>,
+    /// On which CPUs (`--ipvs-est-cpulist`).
+    pub cpus: Option<String>,
+    /// How nice its threads are (`--ipvs-est-nice`).
+    pub nice: Option<i8>,
 }
 
 /// Which of the node's addresses node ports listen on.

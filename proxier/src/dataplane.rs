@@ -221,6 +221,8 @@ pub struct Settings {
     pub exclude_cidrs: Vec<IpNet>,
     /// Whether `spec.externalIPs` is honoured (feature gate `AllowServiceExternalIPs`).
     pub external_ips: bool,
+    /// Whether a service's source ranges hold for its node ports and external IPs too.
+    pub source_ranges_everywhere: bool,
     /// The node's addresses on its other interfaces: a VIP that is one of them is not bound.
     pub host_addresses: BTreeSet<IpAddr>,
     /// The addresses that node ports listen on.

@@ -44,6 +44,8 @@ pub fn settings(
             masquerade_all: config.masquerade_all,
             masquerade_bit: config.masquerade_bit,
             random_fully: abilities.random_fully,
+            answer_ping: config.answer_ping,
+            accept_input: config.accept_input,
             detector: detector(&config.detect_local, node, *family),
             ..FirewallOptions::default()
         };
@@ -58,6 +60,7 @@ pub fn settings(
         scheduler: config.scheduler,
         exclude_cidrs: config.exclude_cidrs.clone(),
         external_ips: config.external_ips,
+        source_ranges_everywhere: config.source_ranges_everywhere,
         host_addresses: host_addresses.iter().copied().collect(),
         node_port_addresses: node_ports.collect(),
         node_ips: vec![ips.v4.into(), ips.v6.into()],

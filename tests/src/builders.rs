@@ -71,6 +71,7 @@ pub fn settings() -> Settings {
         scheduler: Scheduler::RR,
         exclude_cidrs: Vec::new(),
         external_ips: true,
+        source_ranges_everywhere: false,
         host_addresses: addresses.into(),
         node_port_addresses: addresses.into(),
         node_ips: addresses.to_vec(),

@@ -59,7 +59,9 @@ fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
             udp: conntrack.udp,
             udp_stream: conntrack.udp_stream,
         },
-        ..SysctlOptions::default()
+        run_estimation: config.estimation.run,
+        est_cpulist: config.estimation.cpus.clone(),
+        est_nice: config.estimation.nice,
     };
     let kernel = system.kernel_version().context("choose the kernel settings")?;
     Ok(sysctls::wanted(&options, kernel, system.cpus()))

@@ -60,6 +60,20 @@ pub(super) fn not_negative(text: &str) -> Result<GoDuration, String> {
     if duration < GoDuration::ZERO { Err("must not be negative".to_owned()) } else { Ok(duration) }
 }
 
+/// A list of CPUs as the kernel writes it: numbers and ranges.
+pub(super) fn cpu_list(text: &str) -> Result<String, String> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let is_part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        number(first).zip(number(last)).is_some_and(|(first, last)| first <= last)
+    };
+    if text.split(',').all(is_part) {
+        Ok(text.to_owned())
+    } else {
+        Err("write numbers and ranges of CPUs, such as 0-3,5".to_owned())
+    }
+}
+
 /// The value of `--version`.
 pub(super) fn version(text: &str) -> Result<String, String> {
     match (text, boolean(text)) {

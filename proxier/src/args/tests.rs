@@ -53,6 +53,18 @@ fn arguments_of_distributions_are_taken() {
 }
 
 #[test]
+fn the_estimator_s_flags_say_what_the_kernel_takes() {
+    let own = parse("--ipvs-run-estimation=false --ipvs-est-cpulist=0-3,5 --ipvs-est-nice=-5").own;
+    assert_eq!(own.ipvs_run_estimation, Some(false));
+    assert_eq!(own.ipvs_est_cpulist.as_deref(), Some("0-3,5"));
+    assert_eq!(own.ipvs_est_nice, Some(-5));
+    assert_eq!(parse("").own.ipvs_run_estimation, None);
+    for line in ["nice=20", "nice=-21", "cpulist=", "cpulist=0-", "cpulist=3-0", "cpulist=all"] {
+        refused(&format!("--ipvs-est-{line}"));
+    }
+}
+
+#[test]
 fn switches_and_numbers_are_go_s() {
     for (line, on) in [
         ("--masquerade-all", true),

@@ -10,8 +10,8 @@ use netlink_ipvs::Scheduler;
 use super::file::KubeProxyConfiguration;
 use super::validate::{FieldErrors, validate};
 use super::{
-    ClientConnection, Config, ConfigError, Conntrack, DetectLocal, IpvsTimeouts, LogFormat,
-    Logging, NodePortAddresses, cluster_cidrs, defaults, gates, unused,
+    ClientConnection, Config, ConfigError, Conntrack, DetectLocal, Estimation, IpvsTimeouts,
+    LogFormat, Logging, NodePortAddresses, cluster_cidrs, defaults, gates, unused,
 };
 use crate::args::Args;
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
@@ -55,6 +55,14 @@ pub(super) fn resolve(
         sync_period: ipvs.sync_period.unsigned(),
         min_sync_period: ipvs.min_sync_period.unsigned(),
         drain_timeout: args.own.drain_timeout.unsigned(),
+        answer_ping: args.own.answer_ping,
+        accept_input: args.own.accept_input,
+        source_ranges_everywhere: args.own.source_ranges_everywhere,
+        estimation: Estimation {
+            run: args.own.ipvs_run_estimation,
+            cpus: args.own.ipvs_est_cpulist.clone(),
+            nice: args.own.ipvs_est_nice,
+        },
         node_port_addresses: node_port_addresses(&object.node_port_addresses),
         masquerade_all: object.iptables.masquerade_all,
         masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,

@@ -264,9 +264,12 @@ impl Builder<'_> {
         } else {
             SetRole::ExternalIp
         };
-        let members = vec![self.by_port(role, address, self.port.port)];
+        let port = self.port.port;
+        let mut members = vec![self.by_port(role, address, port)];
+        let drop_from_node = self.settings.source_ranges_everywhere
+            && self.source_ranges(address, port, &mut members);
         let bind = !self.settings.host_addresses.contains(&address);
-        self.push(kind, address, self.port.port, real_servers, bind, false, members);
+        self.push(kind, address, port, real_servers, bind, drop_from_node, members);
     }
 
     fn load_balancer(&mut self, address: IpAddr, real_servers: &RealServers) {
@@ -274,33 +277,12 @@ impl Builder<'_> {
         if let Some(reason) = unusable(address) {
             return self.skip(address, kind, reason);
         }
-        let (port, protocol) = (self.port.port, self.port.protocol);
+        let port = self.port.port;
         let mut members = vec![self.by_port(SetRole::LoadBalancer, address, port)];
         if self.service.external_local {
             members.push(self.by_port(SetRole::LoadBalancerLocal, address, port));
         }
-        let mut drop_from_node = false;
-        let mut ranges = self.service.source_ranges.of(self.family).peekable();
-        if ranges.peek().is_some() {
-            members.push(self.by_port(SetRole::LoadBalancerFw, address, port));
-            let node = self.settings.node_ip(self.family);
-            let mut allows_node = false;
-            for range in ranges {
-                allows_node |= node.is_some_and(|ip| range.contains(&ip));
-                members.push((
-                    SetRole::LoadBalancerSourceCidr.of(self.family),
-                    Member::IpPortNet(address, protocol, port, range),
-                ));
-            }
-            if allows_node {
-                // A process on the node that connects to the VIP has the VIP as its source address.
-                members.push((
-                    SetRole::LoadBalancerSourceIp.of(self.family),
-                    Member::IpPortIp(address, protocol, port, address),
-                ));
-            }
-            drop_from_node = !allows_node;
-        }
+        let drop_from_node = self.source_ranges(address, port, &mut members);
         let bind = !self.settings.host_addresses.contains(&address);
         self.push(kind, address, port, real_servers, bind, drop_from_node, members);
     }
@@ -323,8 +305,44 @@ impl Builder<'_> {
             if self.service.external_local {
                 members.push(member(local));
             }
-            self.push(FrontendKind::NodePort, address, port, real_servers, false, false, members);
+            let drop_from_node = settings.source_ranges_everywhere
+                && self.source_ranges(address, port, &mut members);
+            let kind = FrontendKind::NodePort;
+            self.push(kind, address, port, real_servers, false, drop_from_node, members);
         }
+    }
+
+    /// Closes an address and port to all but the service's source ranges, if it has any. Whether
+    /// they leave the node itself out.
+    fn source_ranges(
+        &self,
+        address: IpAddr,
+        port: u16,
+        members: &mut Vec<(SetId, Member)>,
+    ) -> bool {
+        let protocol = self.port.protocol;
+        let mut ranges = self.service.source_ranges.of(self.family).peekable();
+        if ranges.peek().is_none() {
+            return false;
+        }
+        members.push(self.by_port(SetRole::LoadBalancerFw, address, port));
+        let node = self.settings.node_ip(self.family);
+        let mut allows_node = false;
+        for range in ranges {
+            allows_node |= node.is_some_and(|ip| range.contains(&ip));
+            members.push((
+                SetRole::LoadBalancerSourceCidr.of(self.family),
+                Member::IpPortNet(address, protocol, port, range),
+            ));
+        }
+        if allows_node {
+            // A process on the node that connects to the VIP has the VIP as its source address.
+            members.push((
+                SetRole::LoadBalancerSourceIp.of(self.family),
+                Member::IpPortIp(address, protocol, port, address),
+            ));
+        }
+        !allows_node
     }
 
     fn by_port(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {

@@ -11,14 +11,17 @@ use std::fmt::{self, Write as _};
 use ipnet::IpNet;
 use netlink_ipvs::{Family, VirtualServerKey};
 
+pub use self::input::closed_input;
 pub use self::installed::Installed;
 
+mod input;
 mod installed;
 mod rules;
 pub(crate) mod save;
 
 /// What the rules of one family depend on; all of it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct FirewallOptions {
     /// Masquerade every packet to a cluster IP (`iptables.masqueradeAll`).
     pub masquerade_all: bool,
@@ -32,6 +35,11 @@ pub struct FirewallOptions {
     /// bridge of the node through the firewall. Without that module no packet counts as bridged,
     /// so leaving the match out changes nothing.
     pub physdev: bool,
+    /// Let the addresses on `kube-ipvs0` answer pings.
+    pub answer_ping: bool,
+    /// Accept packets to services in `INPUT`. IPVS takes them only after that chain, so where it
+    /// drops what no rule accepts they would be lost.
+    pub accept_input: bool,
     /// How traffic of this node's pods is recognised.
     pub detector: LocalDetector,
 }
@@ -43,6 +51,8 @@ impl Default for FirewallOptions {
             masquerade_bit: 14,
             random_fully: true,
             physdev: true,
+            answer_ping: false,
+            accept_input: false,
             detector: LocalDetector::None,
         }
     }

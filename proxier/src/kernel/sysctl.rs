@@ -79,7 +79,11 @@ impl Error {
     fn way_out(&self) -> &'static str {
         let path = self.setting.path;
         if self.source.kind() == io::ErrorKind::NotFound {
-            if path.contains("/ipv4/vs/") {
+            if path.contains("/vs/est_") {
+                "the kernel has no such setting: it came with Linux 6.2"
+            } else if path.ends_with("/vs/run_estimation") {
+                "this kernel is too old to have such a setting"
+            } else if path.contains("/ipv4/vs/") {
                 "the kernel has no such setting: is the module ip_vs loaded, with support for \
                  connection tracking?"
             } else if path.contains("nf_conntrack") {

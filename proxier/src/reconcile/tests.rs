@@ -28,6 +28,7 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         scheduler: Scheduler::RR,
         exclude_cidrs: vec![],
         external_ips: true,
+        source_ranges_everywhere: false,
         host_addresses: host.iter().copied().collect(),
         node_port_addresses: host.iter().copied().collect(),
         node_ips: host.to_vec(),

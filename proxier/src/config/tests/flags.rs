@@ -28,6 +28,21 @@ fn sync_periods() {
     assert_eq!(periods("--ipvs-min-sync-period=0s --iptables-min-sync-period=3s"), (30, 0));
 }
 
+/// Those of proxier's own count with and without a file, and change nothing unless given.
+#[test]
+fn own_flags_reach_their_fields() {
+    let line = "--answer-ping --accept-input --source-ranges-everywhere \
+                --ipvs-run-estimation=false --ipvs-est-cpulist=1 --ipvs-est-nice=3";
+    for config in [with_flags(line).unwrap(), with_file(FILE, line).unwrap()] {
+        assert!(config.answer_ping && config.accept_input && config.source_ranges_everywhere);
+        let Estimation { run, cpus, nice } = config.estimation;
+        assert_eq!((run, cpus.as_deref(), nice), (Some(false), Some("1"), Some(3)));
+    }
+    let config = load("").unwrap();
+    assert!(!config.answer_ping && !config.accept_input && !config.source_ranges_everywhere);
+    assert_eq!(config.estimation, Estimation::default());
+}
+
 /// L43
 #[test]
 fn flags_reach_their_fields() {

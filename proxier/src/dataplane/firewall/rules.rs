@@ -29,7 +29,10 @@ pub(super) fn all(
     rules.source_ranges();
     rules.out_filter(drops);
     rules.forward(options);
-    rules.access_filter();
+    rules.access_filter(options);
+    if options.accept_input {
+        rules.accept_input();
+    }
     rules.out
 }
 
@@ -203,7 +206,7 @@ impl Rules {
 
     /// filter: ports of the node's own processes must not be reachable through the addresses on
     /// `kube-ipvs0`.
-    fn access_filter(&mut self) {
+    fn access_filter(&mut self, options: &FirewallOptions) {
         const CHAIN: &str = "KUBE-IPVS-FILTER";
         let health_check = self.explained(SetRole::HealthCheckNodePort, "dst");
         self.add("KUBE-NODE-PORT", format!("{health_check} -j ACCEPT"));
@@ -222,9 +225,41 @@ impl Rules {
             Family::Ipv6 => "icmp6-port-unreachable",
         };
         let bound = self.set(SetRole::IpvsIps, "dst");
+        if options.answer_ping {
+            let echo = match self.family {
+                Family::Ipv4 => "-p icmp -m icmp --icmp-type 8",
+                Family::Ipv6 => "-p ipv6-icmp -m icmp6 --icmpv6-type 128",
+            };
+            // Where INPUT is closed it is opened for services, and this belongs to them.
+            let target = if options.accept_input { "ACCEPT" } else { "RETURN" };
+            self.add(CHAIN, format!("{echo} {bound} -j {target}"));
+        }
         self.add(
             CHAIN,
             format!("-m conntrack --ctstate NEW {bound} -j REJECT --reject-with {icmp}"),
         );
+    }
+
+    /// filter: packets to services, whatever INPUT says of them afterwards. In the chain that INPUT
+    /// comes to after the source ranges.
+    fn accept_input(&mut self) {
+        let services = [
+            SetRole::ClusterIp,
+            SetRole::LoadBalancer,
+            SetRole::ExternalIp,
+            SetRole::ExternalIpLocal,
+        ];
+        for role in services {
+            let set = self.set(role, "dst,dst");
+            self.add("KUBE-NODE-PORT", format!("{set} -j ACCEPT"));
+        }
+        for (protocol, role, flags) in [
+            ("tcp", SetRole::NodePortTcp, "dst"),
+            ("udp", SetRole::NodePortUdp, "dst"),
+            ("sctp", SetRole::NodePortSctp, "dst,dst"),
+        ] {
+            let set = self.set(role, flags);
+            self.add("KUBE-NODE-PORT", format!("-p {protocol} {set} -j ACCEPT"));
+        }
     }
 }

@@ -208,3 +208,49 @@ fn removal_takes_what_is_there_and_nothing_else() {
         )
     );
 }
+
+/// What the options add, and nowhere else is anything changed.
+#[test]
+fn options_add_rules_of_their_own() {
+    let plain = FirewallOptions::default();
+    let ping = FirewallOptions { answer_ping: true, ..plain.clone() };
+    let accept = FirewallOptions { accept_input: true, ..plain.clone() };
+    let both = FirewallOptions { answer_ping: true, accept_input: true, ..plain.clone() };
+    let added = |family, options: &FirewallOptions| -> Vec<String> {
+        let text = |options| ruleset(family, options, &BTreeSet::new()).save_text();
+        let (without, with) = (text(&plain), text(options));
+        let mut rest = without.lines().peekable();
+        let added = with.lines().filter(|line| rest.next_if_eq(line).is_none());
+        let added: Vec<String> = added.map(str::to_owned).collect();
+        assert_eq!(rest.next(), None, "{with}");
+        added
+    };
+    let echo = "-p icmp -m icmp --icmp-type 8 -m set --match-set KUBE-IPVS-IPS dst";
+    assert_eq!(added(Family::Ipv4, &ping), [format!("-A KUBE-IPVS-FILTER {echo} -j RETURN")]);
+    assert_eq!(
+        added(Family::Ipv6, &ping),
+        ["-A KUBE-IPVS-FILTER -p ipv6-icmp -m icmp6 --icmpv6-type 128 -m set --match-set \
+          KUBE-6-IPVS-IPS dst -j RETURN"]
+    );
+    let accepted = |prefix: &str| {
+        [
+            ("", "CLUSTER-IP dst,dst"),
+            ("", "LOAD-BALANCER dst,dst"),
+            ("", "EXTERNAL-IP dst,dst"),
+            ("", "EXTERNAL-IP-LOCAL dst,dst"),
+            ("-p tcp ", "NODE-PORT-TCP dst"),
+            ("-p udp ", "NODE-PORT-UDP dst"),
+            ("-p sctp ", "NODE-PORT-SCTP-HASH dst,dst"),
+        ]
+        .map(|(protocol, set)| {
+            format!("-A KUBE-NODE-PORT {protocol}-m set --match-set {prefix}-{set} -j ACCEPT")
+        })
+    };
+    assert_eq!(added(Family::Ipv4, &accept), accepted("KUBE"));
+    assert_eq!(added(Family::Ipv6, &accept), accepted("KUBE-6"));
+    let all = added(Family::Ipv4, &both);
+    assert!(all.contains(&format!("-A KUBE-IPVS-FILTER {echo} -j ACCEPT")), "{all:?}");
+    // They come before the last word of the chain.
+    let rules = ruleset(Family::Ipv4, &ping, &BTreeSet::new());
+    assert!(rules.specs(Table::Filter, "KUBE-IPVS-FILTER").last().unwrap().contains("REJECT"));
+}

@@ -109,6 +109,53 @@ fn the_node_is_dropped_where_the_ranges_leave_it_out() {
     }
 }
 
+/// With the option, in both families; without it only load balancer addresses are closed.
+#[test]
+fn source_ranges_hold_everywhere_if_asked() {
+    let service = |ranges: &[&str]| {
+        service("svc")
+            .cluster_ip("10.96.0.1")
+            .cluster_ip("fd00::1")
+            .port(80)
+            .external_ip("1.2.3.3")
+            .external_ip("2001:db8::3")
+            .load_balancer("1.2.3.4")
+            .node_port(30080)
+            .source_ranges(ranges)
+    };
+    let of = |asked: &Contribution, set: &str| -> Vec<String> {
+        members(asked).remove(set).unwrap_or_default()
+    };
+    let everywhere = Settings { source_ranges_everywhere: true, ..settings() };
+    let ranges = service(&["10.0.0.0/8", "2001:db8::/32"]);
+
+    let asked = ask(&ranges, &[], &settings());
+    assert_eq!(of(&asked, "KUBE-LOAD-BALANCER-FW"), ["1.2.3.4,tcp:80"]);
+    assert_eq!(of(&asked, "KUBE-6-LOAD-BALANCER-FW"), [""; 0]);
+
+    let asked = ask(&ranges, &[], &everywhere);
+    let closed = ["1.2.3.3,tcp:80", "1.2.3.4,tcp:80", "192.0.2.1,tcp:30080"];
+    assert_eq!(of(&asked, "KUBE-LOAD-BALANCER-FW"), closed);
+    let open = closed.map(|place| format!("{place},10.0.0.0/8"));
+    assert_eq!(of(&asked, "KUBE-LOAD-BALANCER-SOURCE-CIDR"), open);
+    let closed = ["2001:db8::1,tcp:30080", "2001:db8::3,tcp:80"];
+    assert_eq!(of(&asked, "KUBE-6-LOAD-BALANCER-FW"), closed);
+    // The node is in the ranges of IPv6 alone.
+    assert_eq!(of(&asked, "KUBE-LOAD-BALANCER-SOURCE-IP"), [""; 0]);
+    assert_eq!(
+        of(&asked, "KUBE-6-LOAD-BALANCER-SOURCE-IP"),
+        ["2001:db8::1,tcp:30080,2001:db8::1", "2001:db8::3,tcp:80,2001:db8::3"]
+    );
+    for frontend in &asked.frontends {
+        let cluster_ip = frontend.kind == FrontendKind::ClusterIp;
+        let dropped = !cluster_ip && frontend.key.family() == Family::Ipv4;
+        assert_eq!(frontend.drop_from_node, dropped, "{}", frontend.key);
+    }
+    // Without ranges nothing is closed.
+    let asked = ask(&service(&[]), &[], &everywhere);
+    assert_eq!(of(&asked, "KUBE-LOAD-BALANCER-FW"), [""; 0]);
+}
+
 #[test]
 fn node_ports_of_tcp_and_udp_are_numbers_and_of_sctp_addresses() {
     let open = |protocol: Protocol| base().named_port("", protocol, 80).node_port(30080);
