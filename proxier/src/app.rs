@@ -1,10 +1,12 @@
 //! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
 
+mod checks;
 mod daemon;
 mod diff;
 mod dry_run;
 mod explain;
 mod feed;
+mod neighbours;
 mod status;
 mod sysctls;
 

@@ -13,7 +13,7 @@ use netlink_ipvs::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::feed;
+use super::{checks, feed};
 use crate::args::Args;
 use crate::config::Config;
 use crate::http;
@@ -47,6 +47,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     };
     let config = Arc::new(config);
     let abilities = host.abilities.clone();
+    let dual_stack = abilities.families.len() > 1;
     let for_resolver = Arc::clone(&config);
     let resolver = Resolver::new(move |node, host| settings(&for_resolver, &abilities, node, host));
     let (started, status) = oneshot::channel();
@@ -65,6 +66,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         bail!("the dataplane thread ended before it began");
     };
     let log_ready = tokio::spawn(ready(status.clone()));
+    tasks.spawn(checks::node(Arc::clone(&config), dual_stack, status.clone()));
     let _servers = http::serve_watched(&config, status, watches).await?;
 
     tokio::select! {
@@ -167,15 +169,20 @@ impl Host {
         let mut host = Self::look()?;
         host.check_scheduler(config.scheduler)?;
         super::sysctls::apply(config)?;
-        let _ = config;
         let timeouts = netlink_ipvs::Timeouts {
             tcp: config.ipvs_timeouts.tcp,
             tcp_fin: config.ipvs_timeouts.tcp_fin,
             udp: config.ipvs_timeouts.udp,
         };
         if timeouts != netlink_ipvs::Timeouts::default() {
+            let before = host.ipvs.timeouts().context("read the IPVS timeouts")?;
             host.ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
+            let after = host.ipvs.timeouts().context("read the IPVS timeouts")?;
+            if after != before {
+                info!("IPVS timeouts: {before} -> {after}");
+            }
         }
+        checks::host(config, &mut host);
         Ok(host)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::daemon::Host;
-use super::dry_run;
+use super::{dry_run, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::leftovers::{Leftovers, Scope};
@@ -23,7 +23,7 @@ const EXIT_UNKNOWN: u8 = 2;
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
     match difference(args, config).await {
-        Ok((plan, _)) => {
+        Ok(Difference { plan, .. }) => {
             if let Err(error) = super::print(&text(&plan, args.own.output)) {
                 super::report(&chain(&*error));
                 return ExitCode::from(EXIT_UNKNOWN);
@@ -37,9 +37,18 @@ pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
     }
 }
 
-/// The plan, and how many virtual servers are there now.
-async fn difference(args: &Args, config: Config) -> anyhow::Result<(Plan, usize)> {
+/// What differs, and what else was found on the way.
+struct Difference {
+    plan: Plan,
+    /// Virtual servers that are there now.
+    present: usize,
+    /// What [`neighbours::find`] says.
+    neighbours: Vec<String>,
+}
+
+async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
     let host = Host::look()?;
+    let strict_arp = config.strict_arp;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
     let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
     let observed = kernel.observe().await.map_err(|error| anyhow!(error.text))?;
@@ -53,7 +62,8 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<(Plan, usize)
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
     let mut plan = plan(desired, &observed, &all, &drains, settings);
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
-    Ok((plan, observed.virtual_servers.len()))
+    let neighbours = neighbours::find(desired, strict_arp);
+    Ok(Difference { plan, present: observed.virtual_servers.len(), neighbours })
 }
 
 /// `proxier migrate --check`: what taking over this node would change, before it is done. Exit
@@ -63,11 +73,12 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Resu
     let mut out = String::new();
     let settings = super::sysctls::changes(&config)?;
     let leftovers = leftovers()?;
-    let (plan, present) = difference(args, config).await?;
+    let Difference { plan, present, neighbours } = difference(args, config).await?;
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
     for (title, lines) in [
         ("kernel settings that would change", settings),
         ("left by other modes of kube-proxy, removed by proxier cleanup", leftovers),
+        ("known not to go well with service addresses on kube-ipvs0", neighbours),
     ] {
         if !lines.is_empty() {
             let _ = writeln!(out, "\n{title}:");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub struct Status {
     pub node_eligible: Option<bool>,
     /// The addresses of the node object.
     pub node_addresses: Arc<[IpAddr]>,
+    /// `spec.podCIDRs` of the node object.
+    pub pod_cidrs: Arc<[IpNet]>,
     /// The addresses of the host's other interfaces.
     pub host_addresses: Arc<[IpAddr]>,
     /// Why the kernel could not be read.
@@ -168,9 +171,14 @@ impl Status {
     pub(super) fn node(&mut self, node: Option<&Node>) -> bool {
         let eligible = node.map(|node| node.eligible);
         let addresses = node.map(|node| &*node.addresses).unwrap_or_default();
-        if self.node_eligible == eligible && *self.node_addresses == *addresses {
+        let pod_cidrs = node.map(|node| &*node.pod_cidrs).unwrap_or_default();
+        if self.node_eligible == eligible
+            && *self.node_addresses == *addresses
+            && *self.pod_cidrs == *pod_cidrs
+        {
             return false;
         }
+        self.pod_cidrs = pod_cidrs.into();
         self.node_eligible = eligible;
         self.node_addresses = addresses.into();
         true
