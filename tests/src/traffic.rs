@@ -4,6 +4,7 @@
 //! [`Client`] start it from a test.
 
 mod client;
+mod ping;
 mod run;
 mod server;
 mod socket;
@@ -17,6 +18,7 @@ use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use client::{connect, hold, rate};
+pub use ping::ping;
 pub use run::{Client, Held, Server};
 pub use server::serve;
 
@@ -160,7 +162,7 @@ impl fmt::Display for Place {
 }
 
 /// A failure's kind, in a word where there is one.
-fn kind(error: &std::io::Error) -> String {
+pub fn kind(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::ConnectionRefused => "refused".to_owned(),

@@ -1,14 +1,17 @@
 //! A topology with the daemon in `node-a` and a server in every pod.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::command::program;
 use crate::daemon::{Daemon, Scratch};
 use crate::golden::blocks;
 use crate::manifest;
+use crate::netns::Namespace;
 use crate::topology::{Family, Topology};
 use crate::traffic::{Place, Protocol, Server};
 
@@ -92,15 +95,11 @@ impl World {
         let nodes = self.topology.nodes.iter().map(manifest::node);
         let documents: Vec<Value> = nodes.chain(objects.iter().cloned()).collect();
         self.scratch.replace("manifests/objects.json", manifest::file(&documents))?;
+        let (words, log) = (self.words(&[]), self.scratch.path().join("log"));
         let node = &self.topology.node().host.namespace;
         let daemon = match &mut self.daemon {
             Some(daemon) => daemon,
-            None => self.daemon.insert(Daemon::start(
-                Some(node),
-                &self.config,
-                &self.scratch.path().join("manifests"),
-                &self.scratch.path().join("log"),
-            )?),
+            None => self.daemon.insert(Daemon::start_with(Some(node), words, &log)?),
         };
         let state = || node.sh("ipvsadm -S -n; ip -o addr show dev kube-ipvs0 2>/dev/null || true");
         daemon.wait(
@@ -108,6 +107,56 @@ impl World {
             || Ok(reached(&state()?).then_some(())),
             || format!("{wanted} wanted, but:\n{}", state().unwrap_or_default()),
         )
+    }
+
+    /// Starts the daemon anew over the same objects, with these flags as well, and waits until it says
+    /// that the kernel is as wanted.
+    pub fn restart(&mut self, flags: &[&str]) -> Result<()> {
+        self.stop()?;
+        let (node, words) = (&self.topology.node().host.namespace, self.words(flags));
+        let log = self.scratch.path().join("log");
+        let ready = || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.matches("ready: the kernel is as the cluster says").count()
+        };
+        let before = ready();
+        let daemon = self.daemon.insert(Daemon::start_with(Some(node), words, &log)?);
+        let wanted = || format!("ready with {flags:?}");
+        daemon.wait(LIMIT, || Ok((ready() > before).then_some(())), wanted)
+    }
+
+    /// Asks until `reached` says so of the daemon's node.
+    pub fn wait(
+        &mut self,
+        wanted: &str,
+        reached: impl Fn(&Namespace) -> Result<bool>,
+    ) -> Result<()> {
+        let node = &self.topology.node().host.namespace;
+        let daemon = self.daemon.as_mut().context("a daemon that runs")?;
+        daemon.wait(LIMIT, || Ok(reached(node)?.then_some(())), || wanted.to_owned())
+    }
+
+    /// What `proxier diff` with these flags prints; nothing if the kernel is as wanted.
+    pub fn diff(&self, flags: &[&str]) -> Result<String> {
+        let mut command = self.topology.node().host.namespace.command(program("proxier")?);
+        let output = command.arg("diff").args(self.words(flags)).output().context("run diff")?;
+        if output.status.success() {
+            return Ok(String::new());
+        }
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
+    }
+
+    fn words(&self, flags: &[&str]) -> Vec<OsString> {
+        let manifests = self.scratch.path().join("manifests");
+        let mut words: Vec<OsString> = vec!["--config".into(), self.config.clone().into()];
+        words.extend(["--manifests".into(), manifests.into()]);
+        words.extend(flags.iter().map(Into::into));
+        words
     }
 
     /// Stops the daemon, which leaves the kernel as it is.

@@ -5,14 +5,16 @@
 //! traffic connect PLACE [--times N] [--source ADDRESS:PORT] [--timeout MILLISECONDS] [--one-socket]
 //! traffic hold    PLACE [the same]                 asks again for every line on standard input
 //! traffic rate    PLACE --per-second N [the same]
+//! traffic ping    ADDRESS                          prints a word
 //! ```
 //! A PLACE is `tcp:10.96.0.1:80`, `udp:[fd00::1]:53` or `sctp:10.96.0.1:7777`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use proxier_tests::traffic::{Load, Place, connect, hold, rate, serve};
+use proxier_tests::traffic::{Load, Place, connect, hold, kind, ping, rate, serve};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +35,11 @@ fn run(words: &[String]) -> Result<()> {
                 places.iter().map(|place| place.parse()).collect::<Result<Vec<Place>>>()?;
             return serve(name, &places);
         }
+        ["ping", address] => {
+            let result = ping(address.parse().context("address")?, Duration::from_secs(5));
+            println!("{}", result.map_or_else(|error| kind(&error), |()| "answered".to_owned()));
+            return Ok(());
+        }
         ["connect", place, options @ ..] => connect(&load(place, options)?.0),
         ["hold", place, options @ ..] => {
             return hold(&load(place, options)?.0).context("hold connections");
@@ -41,7 +48,9 @@ fn run(words: &[String]) -> Result<()> {
             let (load, per_second) = load(place, options)?;
             rate(&load, per_second)
         }
-        _ => bail!("usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...]"),
+        _ => bail!(
+            "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | ping ADDRESS"
+        ),
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())

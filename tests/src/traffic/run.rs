@@ -1,6 +1,7 @@
 //! Starting the program `traffic` in a network namespace.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -73,6 +74,14 @@ impl<'a> Client<'a> {
     /// Connects (or sends) one after the other.
     pub fn connect(self, load: &Load) -> Result<Report> {
         report(&output(&mut self.command("connect", load, &[])?)?)
+    }
+
+    /// What becomes of a ping: `answered`, or the failure as in [`Report::errors`].
+    pub fn ping(self, address: IpAddr) -> Result<String> {
+        // What the namespace must allow, and is the same for both families.
+        self.namespace.sysctls(&[("net/ipv4/ping_group_range", "'0 0'")])?;
+        let mut command = self.namespace.command(program("traffic")?);
+        Ok(output(command.arg("ping").arg(address.to_string()))?.trim().to_owned())
     }
 
     /// New connections at an even pace of so many a second.
