@@ -9,7 +9,8 @@ use proxier_tests::command::{output, program, run};
 use proxier_tests::daemon::{Daemon, Scratch};
 use proxier_tests::golden;
 use proxier_tests::manifest::Service;
-use proxier_tests::netns::{ip, require_test_kernel};
+use proxier_tests::netns::{Namespace, ip, require_test_kernel};
+use proxier_tests::topology::Family::V4;
 use proxier_tests::traffic::{Client, Load, Place, Protocol};
 use proxier_tests::world::{TCP, UDP, World};
 
@@ -133,5 +134,118 @@ fn services_without_endpoints_refuse() {
             };
             assert_eq!(report.errors, [(error.to_owned(), 1)].into(), "{place}");
         }
+    }
+}
+
+/// A Service with one UDP port behind every kind of frontend.
+fn dns(name: &str, cluster_ip: &str, outside: [&str; 2], node_port: u16) -> Service {
+    Service::new(name, &[cluster_ip])
+        .external_ips(&outside[..1])
+        .load_balancer(&outside[1..])
+        .node_port(Protocol::Udp, 53, UDP, node_port)
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn exactly_the_flows_of_endpoints_that_are_gone_are_forgotten() {
+    let mut world = World::build("rr").unwrap();
+    let gone = dns("gone", "10.96.0.40", ["203.0.113.40", "203.0.113.41"], 30040);
+    let kept = dns("kept", "10.96.0.50", ["203.0.113.50", "203.0.113.51"], 30050);
+    let objects = |world: &World, pods: &[&str]| {
+        let node = world.topology.node();
+        let pods: Vec<_> = pods.iter().map(|name| (node.pod(name), node)).collect();
+        let other = [(node.pod("pod-c"), node)];
+        [gone.document(), gone.slice(V4, &pods), kept.document(), kept.slice(V4, &other)]
+    };
+    let bound = [
+        "10.96.0.40",
+        "203.0.113.40",
+        "203.0.113.41",
+        "10.96.0.50",
+        "203.0.113.50",
+        "203.0.113.51",
+    ];
+    // Each node port is on two addresses.
+    let two = objects(&world, &["pod-a", "pod-b"]);
+    world.apply(&two, 5 * 2 + 5, &bound).unwrap();
+    let node_address = world.topology.node().host.ipv4.to_string();
+    let node = &world.topology.node().host.namespace;
+    // They must not end by themselves meanwhile.
+    node.sysctls(&[("net/netfilter/nf_conntrack_udp_timeout", "600")]).unwrap();
+    let mut expected = 0;
+    for (addresses, node_port) in [(&bound[..3], 30040), (&bound[3..], 30050)] {
+        let places = addresses.iter().map(|ip| format!("{ip}:53"));
+        for place in places.chain([format!("{node_address}:{node_port}")]) {
+            let to: Place = format!("udp:{place}").parse().unwrap();
+            // Two each: one for each pod of the first Service.
+            let load = Load { to, times: 2, source: None, timeout: 5000, one_socket: false };
+            let report = Client::new(&world.topology.client.namespace).connect(&load).unwrap();
+            assert_eq!(report.answered(), 2, "{place}: {report:?}");
+            expected += 2;
+        }
+    }
+    // `-s` the client; who answers is the reply's source.
+    let flows = |node: &Namespace| -> Result<Vec<String>> {
+        let text = node.sh("conntrack -L -p udp -s 192.168.50.100 2>/dev/null || true")?;
+        // The number that counts down.
+        let steady = |line: &str| line.split_whitespace().skip(3).collect::<Vec<_>>().join(" ");
+        let mut flows: Vec<String> = text.lines().map(steady).collect();
+        flows.sort_unstable();
+        Ok(flows)
+    };
+    let all = flows(&world.topology.node().host.namespace).unwrap();
+    assert_eq!(all.len(), expected, "{all:#?}");
+
+    world.restart(&[]).unwrap();
+    assert_eq!(flows(&world.topology.node().host.namespace).unwrap(), all, "after a restart");
+
+    // One pod goes: its flows through every frontend, and no other.
+    let answered_by = |flow: &str, ip: &str| flow.contains(&format!("src={ip} "));
+    let left = |pods: &[&str]| -> Vec<String> {
+        all.iter().filter(|flow| pods.iter().any(|ip| answered_by(flow, ip))).cloned().collect()
+    };
+    let [a, b, c] = ["10.244.0.5", "10.244.0.6", "10.244.0.7"];
+    assert_eq!([left(&[a]).len(), left(&[b]).len(), left(&[c]).len()], [4, 4, 8], "{all:#?}");
+    for (pods, rest) in [(&["pod-b"][..], left(&[b, c])), (&[], left(&[c]))] {
+        let objects = objects(&world, pods);
+        world.apply(&objects, 5 * pods.len() + 5, &bound).unwrap();
+        world.wait(&format!("only {rest:#?}"), |node| Ok(flows(node)? == rest)).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn addresses_of_the_node_are_followed_as_they_change() {
+    let mut world = World::build("rr").unwrap();
+    let vip = "203.0.113.60";
+    let service = Service::new("moving", &["10.96.0.60"]).external_ips(&[vip]).node_port(
+        Protocol::Tcp,
+        80,
+        TCP,
+        30060,
+    );
+    world.apply(&[service.document()], 0, &["10.96.0.60", vip]).unwrap();
+    let listens = |node: &Namespace, place: &str| -> Result<bool> {
+        Ok(node.sh("ipvsadm-save -n")?.contains(&format!("-t {place} ")))
+    };
+    let bound = |node: &Namespace| -> Result<bool> {
+        Ok(node.sh("ip -o addr show dev kube-ipvs0")?.contains(&format!(" {vip}/")))
+    };
+    let change = |world: &World, verb: &str, address: &str| {
+        let node = &world.topology.node().host.namespace;
+        node.ip(&format!("addr {verb} {address} dev eth0")).unwrap();
+    };
+    for (verb, present) in [("add", true), ("del", false)] {
+        change(&world, verb, "192.168.50.77/24");
+        let wanted = format!("node port on 192.168.50.77: {present}");
+        world.wait(&wanted, |node| Ok(listens(node, "192.168.50.77:30060")? == present)).unwrap();
+        // An external IP that another interface has is served, but not ours to bind.
+        change(&world, verb, &format!("{vip}/32"));
+        let wanted = format!("{vip} is the node's: {present}");
+        world.wait(&wanted, |node| Ok(bound(node)? != present)).unwrap();
+        let node = &world.topology.node().host.namespace;
+        assert!(listens(node, &format!("{vip}:80")).unwrap());
+        // And it takes node ports itself while it is there.
+        world.wait(&wanted, |node| Ok(listens(node, &format!("{vip}:30060"))? == present)).unwrap();
     }
 }
