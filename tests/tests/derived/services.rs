@@ -182,3 +182,98 @@ fn two_services_with_one_external_ip() {
         ],
     );
 }
+
+/// Ports of one address belong to whoever asked for them: ranges of one Service close nothing of another.
+#[test]
+fn two_services_share_an_address() {
+    let vip = [json!({ "ip": "2001:db8::7" })];
+    let closed = json!({ "loadBalancerSourceRanges": ["2001:db8:9::/48"] });
+    let objects = [
+        balanced(service("closed", &["fd00:10:96::1"], &PORT, closed), &vip),
+        balanced(service("open", &["fd00:10:96::2"], &[("", "TCP", 81)], json!({})), &vip),
+        balanced(service("udp", &["fd00:10:96::3"], &[("", "UDP", 80)], json!({})), &vip),
+    ];
+    let dump = state(USUAL, &objects);
+    let drop = "-A KUBE-IPVS-OUT-FILTER -s 2001:db8::7/128 -m ipvs --vproto 6 --vaddr 2001:db8::7 \
+                --vport 80 -j DROP";
+    assert_eq!(dump.filter6.0["KUBE-IPVS-OUT-FILTER"], [drop]);
+    expect(
+        &dump,
+        &[
+            "-t [fd00:10:96::1]:80 -s rr | ",
+            "-t [fd00:10:96::2]:81 -s rr | ",
+            "-u [fd00:10:96::3]:80 -s rr | ",
+            "-t [2001:db8::7]:80 -s rr | ",
+            "-t [2001:db8::7]:81 -s rr | ",
+            "-u [2001:db8::7]:80 -s rr | ",
+            "bound 2001:db8::7 fd00:10:96::1 fd00:10:96::2 fd00:10:96::3",
+            "KUBE-6-CLUSTER-IP: fd00:10:96::1,tcp:80 fd00:10:96::2,tcp:81 fd00:10:96::3,udp:80",
+            "KUBE-6-LOAD-BALANCER: 2001:db8::7,tcp:80 2001:db8::7,tcp:81 2001:db8::7,udp:80",
+            "KUBE-6-LOAD-BALANCER-FW: 2001:db8::7,tcp:80",
+            "KUBE-6-LOAD-BALANCER-SOURCE-CID: 2001:db8::7,tcp:80,2001:db8:9::/48",
+        ],
+    );
+}
+
+/// However it is written, an address is one address, an endpoint in several slices one endpoint.
+#[test]
+fn endpoints_are_the_same_however_they_are_written() {
+    let web = service("web", &["FD00:0010:0096:0:0::1"], &PORT, json!({}));
+    let target = [("", "TCP", 8080)];
+    let mut names = slice("web", "fqdn", &target, &["pod.example.com node-a"]);
+    names["addressType"] = "FQDN".into();
+    let objects = [
+        web,
+        names,
+        slice(
+            "web",
+            "1",
+            &target,
+            &["FD00:10:244:1::7 node-b terminating", "fd00:10:244:2::7 node-c"],
+        ),
+        slice(
+            "web",
+            "2",
+            &target,
+            &["fd00:10:244:1:0:0:0:7 node-b", "fd00:10:244:2::7 node-c gone"],
+        ),
+        slice(
+            "web",
+            "3",
+            &target,
+            &["fd00:10:244:3::7 node-a unready", "fd00:10:244:4::7 node-a gone"],
+        ),
+    ];
+    expect(
+        &state(USUAL, &objects),
+        &[
+            "-t [fd00:10:96::1]:80 -s rr | [fd00:10:244:1::7]:8080 [fd00:10:244:2::7]:8080",
+            "bound fd00:10:96::1",
+            "KUBE-6-CLUSTER-IP: fd00:10:96::1,tcp:80",
+            // Local, whatever its state.
+            "KUBE-6-LOOP-BACK: fd00:10:244:3::7,tcp:8080,fd00:10:244:3::7 \
+             fd00:10:244:4::7,tcp:8080,fd00:10:244:4::7",
+        ],
+    );
+}
+
+/// Health checks are of load balancers with the Local policy, in each family that has a cluster IP.
+#[test]
+fn health_check_ports_come_and_go_with_type_and_policy() {
+    let local = json!({ "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000 });
+    let cluster = json!({ "externalTrafficPolicy": "Cluster", "healthCheckNodePort": 31000 });
+    let ips = ["10.96.0.1", "fd00:10:96::1"];
+    for (ips, more, is_balanced, four, six) in [
+        (&ips[..], &local, true, &["31000"][..], &["31000"][..]),
+        (&ips[..1], &local, true, &["31000"], &[]),
+        (&ips[1..], &local, true, &[], &["31000"]),
+        (&ips[..], &cluster, true, &[], &[]),
+        (&ips[..], &local, false, &[], &[]),
+    ] {
+        let mut web = service("web", ips, &PORT, more.clone());
+        web["spec"]["type"] = if is_balanced { "LoadBalancer" } else { "NodePort" }.into();
+        let dump = state(USUAL, &[web]);
+        assert_eq!(dump.set("KUBE-HEALTH-CHECK-NODE-PORT"), four, "{ips:?} {more}");
+        assert_eq!(dump.set("KUBE-6-HEALTH-CHECK-NODE-PORT"), six, "{ips:?} {more}");
+    }
+}
