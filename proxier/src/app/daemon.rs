@@ -125,8 +125,9 @@ async fn ready(mut status: watch::Receiver<Arc<Status>>) {
 
 /// `--init-only`: sets what needs more privileges than running, and nothing else.
 pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
-    // Opening IPVS makes the kernel load it, and with it the settings below net/ipv4/vs.
-    open_ipvs()?;
+    // Looking makes the kernel load IPVS, and with it the settings below net/ipv4/vs; and iptables, which
+    // is tried, loads modules that only this step may load.
+    Host::look()?;
     super::sysctls::apply(config)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,470 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_proxier_global_optspecs
+    string join \n dry-run= watch= manifests= node-address= o/output= drain-timeout= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
+end
+
+function __fish_proxier_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_proxier_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_proxier_using_subcommand
+    set -l cmd (__fish_proxier_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c proxier -n "__fish_proxier_needs_command" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_needs_command" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_needs_command" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_needs_command" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_needs_command" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_needs_command" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "diff" -d 'Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "explain" -d 'Say why a service looks as it does on this node'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "status" -d 'Show what the running proxy of this node knows'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "cleanup" -d 'Remove everything from the kernel that this proxy or kube-proxy put there'
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l check -d 'Only look; the taking over itself is what the running proxy does'
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l cleanup -d 'Remove everything from the kernel and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l logging-format -d 'Form of log lines: text or json' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l log-flush-frequency -d 'Longest time between flushes of the log' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l log-text-split-stream -d 'Text log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l log-text-info-buffer-size -d 'Text log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l log-json-split-stream -d 'JSON log: errors to standard error, everything else to standard output' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l log-json-info-buffer-size -d 'JSON log: bytes to buffer with split streams' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l boot-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l machine-id-file -d 'Accepted and ignored' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l feature-gates -d 'Feature gates: NAME=BOOL, comma-separated' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l kube-api-content-type -d 'Encoding of requests' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l kube-api-qps -d 'Requests a second to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l kube-api-burst -d 'Requests at once to the API server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l bind-address -d 'The node\'s IP, if specific; nothing is bound to it' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l healthz-bind-address -d 'Where the health server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l healthz-port -d 'Port of the health server if its address has none; 0 switches it off (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l metrics-port -d 'Port of the metrics server if its address has none (deprecated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l bind-address-hard-fail -d 'End when one of the two servers cannot listen' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l profiling -d 'Go profiles on the metrics server' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l show-hidden-metrics-for-version -d 'Show metrics hidden since this version' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l proxy-mode -d 'iptables, ipvs or nftables; proxier always runs IPVS' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l iptables-masquerade-bit -d 'Bit of the packet mark that asks for masquerading' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l masquerade-all -d 'Masquerade all traffic to service addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l iptables-localhost-nodeports -d 'Node ports on loopback addresses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l iptables-sync-period -d 'As --ipvs-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l iptables-min-sync-period -d 'As --ipvs-min-sync-period, which goes before' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-sync-period -d 'How often everything is checked against the kernel' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-min-sync-period -d 'How long changes are collected after a sync' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-scheduler -d 'Scheduler of all virtual servers: rr, wrr, lc, wlc, sh, mh and others' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-exclude-cidrs -d 'Where foreign virtual servers are left alone (comma-separated)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-strict-arp -d 'Answer ARP only for the addresses of the interface asked' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-tcp-timeout -d 'Idle time of TCP connections; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-tcpfin-timeout -d 'Idle time of TCP connections after a FIN; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-udp-timeout -d 'Idle time of UDP; 0 leaves the kernel\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l detect-local-mode -d 'ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l pod-bridge-interface -d 'The bridge that pods are attached to, with BridgeInterface' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l pod-interface-name-prefix -d 'What the names of the pods\' interfaces begin with, with InterfaceNamePrefix' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l cluster-cidr -d 'The pods\' addresses: one CIDR, or one of each family with a comma between' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l nodeport-addresses -d 'Where node ports listen: CIDRs (comma-separated), or primary alone' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l oom-score-adj -d 'oom_score_adj of the process, -1000 to 1000' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-max-per-core -d 'Connection tracking entries for each CPU; 0 leaves the kernel\'s limit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-min -d 'Least number of connection tracking entries' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-tcp-timeout-established -d 'Idle time of established TCP connections in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-tcp-timeout-close-wait -d 'Idle time of TCP connections in CLOSE_WAIT in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-tcp-be-liberal -d 'Accept packets outside the TCP window in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-udp-timeout -d 'Idle time of one-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l conntrack-udp-timeout-stream -d 'Idle time of two-way UDP flows in connection tracking' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l config-sync-period -d 'How often the watches list everything again' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
