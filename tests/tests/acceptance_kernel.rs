@@ -50,6 +50,35 @@ const OTHERS: &str = "
     done
 ";
 
+/// A real server of somebody else's would be drained: both commands say so.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn diff_and_migrate_name_a_real_server_that_no_service_asks_for() {
+    name_a_foreign_real_server().unwrap();
+}
+
+fn name_a_foreign_real_server() -> Result<()> {
+    require_test_kernel()?;
+    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0")?;
+    sh("ipvsadm -A -t 10.96.10.1:80 -s rr
+        ipvsadm -a -t 10.96.10.1:80 -r 203.0.113.9:80 -m -w 1")?;
+    let scenario = golden::root().join("clusterip-tcp");
+    for command in [&["diff"][..], &["migrate", "--check"]] {
+        let mut run = Command::new(program("proxier")?);
+        run.args(command).arg("--config").arg(scenario.join("config.yaml"));
+        run.arg("--manifests").arg(scenario.join("objects.yaml"));
+        let output = run.output()?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(
+            output.status.code() == Some(1) && text.contains("203.0.113.9:80"),
+            "{command:?}: {}\n{text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_clean_up_leaves_the_kernel_as_it_was() {

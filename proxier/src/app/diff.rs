@@ -54,8 +54,8 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
     let observed = kernel.observe().await.map_err(|error| anyhow!(error.text))?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
-    // What drains is as it should be.
-    let mut drains = Drains::new(Duration::MAX);
+    // What drains is as it should be. For how long does not matter: none is ended here.
+    let mut drains = Drains::new(Duration::ZERO);
     for (key, server) in &observed.virtual_servers {
         drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
     }

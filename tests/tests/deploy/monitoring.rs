@@ -109,10 +109,10 @@ fn exported() -> BTreeMap<String, Metric> {
     for line in read(EXPORTED).lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
-            metrics.entry(name.to_owned()).or_default().help = help.to_owned();
+            metrics.entry(name.to_owned()).or_default().help.push_str(help);
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            metrics.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            metrics.entry(name.to_owned()).or_default().kind.push_str(kind);
         } else {
             let name = words(line).next().unwrap();
             let base = series(&metrics, name).unwrap().to_owned();
