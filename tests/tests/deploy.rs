@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use k8s_openapi::Resource;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use proxier::args::Args;
 use proxier::config::{Config, Environment};
@@ -96,6 +96,26 @@ fn the_container_may_do_two_things_that_a_process_without_rights_may_not() {
         "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
     });
     assert_eq!(serde_json::to_value(security).unwrap(), expected);
+}
+
+/// The pod that only looks has the rights and the files of the one that acts, and nothing more.
+#[test]
+fn the_check_runs_as_the_daemon_does() {
+    let documents = documents("deploy/kustomize/check.yaml");
+    let check: Pod = strict(only(&documents));
+    let (check, daemon_set) = (check.spec.unwrap(), daemon_set());
+    let daemon = pod(&daemon_set);
+    let (looks, acts) = (only(&check.containers), only(&daemon.containers));
+    assert_eq!(looks.security_context, acts.security_context);
+    assert_eq!(looks.volume_mounts, acts.volume_mounts);
+    assert_eq!(looks.image, acts.image);
+    assert_eq!(arguments(looks, "")[..2], ["migrate", "--check"]);
+    assert_eq!(looks.args.as_ref().unwrap()[2], acts.args.as_ref().unwrap()[0]);
+    assert_eq!(check.security_context, daemon.security_context);
+    assert_eq!(check.service_account_name, daemon.service_account_name);
+    for volume in check.volumes.unwrap() {
+        assert!(daemon.volumes.as_ref().unwrap().contains(&volume), "{}", volume.name);
+    }
 }
 
 /// What the cluster role allows, and what the sources ask the API server for.
