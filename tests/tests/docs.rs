@@ -183,18 +183,46 @@ impl Environment for File {
     }
 }
 
-/// One page for the program and one for each command.
+/// One page: the flags are the same for every command.
 fn manual() -> Vec<(String, String)> {
-    let mut command = Args::command().flatten_help(true);
+    let mut command = Args::command();
     command.build();
-    let page = |command: &clap::Command, name: String| {
-        let mut text = Vec::new();
-        let man = clap_mangen::Man::new(command.clone()).title(name.clone()).date("");
-        man.manual("proxier").render(&mut text).unwrap();
-        (format!("docs/man/{name}.1"), String::from_utf8(text).unwrap())
-    };
-    vec![page(&command, "proxier".to_owned())]
+    let page = clap_mangen::Man::new(command.clone()).manual("proxier");
+    let mut text = Vec::new();
+    page.render_title(&mut text).unwrap();
+    page.render_name_section(&mut text).unwrap();
+    text.extend(b".SH SYNOPSIS\n.B proxier\n[\\fIFLAGS\\fR] [\\fICOMMAND\\fR]\n");
+    page.render_description_section(&mut text).unwrap();
+    text.extend(b".SH COMMANDS\n");
+    for one in command.get_subcommands() {
+        let positional = one.get_positionals().map(|arg| arg.get_id().as_str().to_uppercase());
+        let required =
+            one.get_opts().filter(|arg| arg.is_required_set()).filter_map(clap::Arg::get_long);
+        let flags = required.map(|name| format!("\\-\\-{name}"));
+        let words: Vec<_> =
+            [one.get_name().to_owned()].into_iter().chain(positional).chain(flags).collect();
+        let about = one.get_about().unwrap().to_string();
+        text.extend(format!(".TP\n.B {}\n{about}.\n", words.join(" ")).bytes());
+        for arg in one.get_positionals() {
+            text.extend(format!(".br\n{}\n", arg.get_help().unwrap()).bytes());
+        }
+    }
+    page.render_options_section(&mut text).unwrap();
+    text.extend(AFTER_OPTIONS.bytes());
+    vec![("docs/man/proxier.1".to_owned(), String::from_utf8(text).unwrap())]
 }
+
+const AFTER_OPTIONS: &str = "\
+.SH EXIT STATUS
+0 success, 1 failure, 64 wrong usage or configuration. Of \\fBdiff\\fR: 0 nothing would change, 1 something would,
+2 it cannot be told. Of \\fBmigrate\\fR: 0 nothing would change, 1 something would, or it failed.
+.SH SIGNALS
+SIGTERM and SIGINT end the program; the kernel goes on forwarding.
+.SH SEE ALSO
+.BR ipvsadm (8),
+.BR ipset (8),
+.BR iptables (8)
+";
 
 fn completions() -> Vec<(String, String)> {
     let shells =
