@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_proxier_global_optspecs
-    string join \n dry-run= watch= manifests= node-address= o/output= drain-timeout= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
+    string join \n dry-run= watch= manifests= node-address= o/output= drain-timeout= answer-ping= accept-input= source-ranges-everywhere= ipvs-run-estimation= ipvs-est-cpulist= ipvs-est-nice= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
 end
 
 function __fish_proxier_needs_command
@@ -38,6 +38,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_needs_command" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_needs_command" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_needs_command" -l cleanup -d 'Remove everything from the kernel and exit' -r
@@ -116,6 +122,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l cleanup -d 'Remove everything from the kernel and exit' -r
@@ -189,6 +201,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l cleanup -d 'Remove everything from the kernel and exit' -r
@@ -262,6 +280,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l cleanup -d 'Remove everything from the kernel and exit' -r
@@ -335,6 +359,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l cleanup -d 'Remove everything from the kernel and exit' -r
@@ -409,6 +439,12 @@ ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
 sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l write-config-to -d 'Write the resolved configuration to this file and exit' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l cleanup -d 'Remove everything from the kernel and exit' -r
