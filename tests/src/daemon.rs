@@ -125,8 +125,18 @@ impl Daemon {
         arguments: impl IntoIterator<Item = I>,
         log: &Path,
     ) -> Result<Self> {
+        Self::start_program(&program("proxier")?, namespace, arguments, log)
+    }
+
+    /// As [`Daemon::start_with`], from a copy of the program.
+    pub fn start_program<I: AsRef<OsStr>>(
+        proxier: &Path,
+        namespace: Option<&Namespace>,
+        arguments: impl IntoIterator<Item = I>,
+        log: &Path,
+    ) -> Result<Self> {
         let shared = KernelWide::shared()?;
-        Self::run(namespace, arguments, log, Some(shared))
+        Self::run(proxier, namespace, arguments, log, Some(shared))
     }
 
     /// As [`Daemon::start`], for a test that holds [`KernelWide`] itself.
@@ -137,18 +147,18 @@ impl Daemon {
         log: &Path,
     ) -> Result<Self> {
         let words = [Path::new("--config"), config, Path::new("--manifests"), manifests];
-        Self::run(namespace, words, log, None)
+        Self::run(&program("proxier")?, namespace, words, log, None)
     }
 
     fn run<I: AsRef<OsStr>>(
+        proxier: &Path,
         namespace: Option<&Namespace>,
         arguments: impl IntoIterator<Item = I>,
         log: &Path,
         kernel_wide: Option<KernelWide>,
     ) -> Result<Self> {
-        let proxier = program("proxier")?;
         let mut command =
-            namespace.map_or_else(|| Command::new(&proxier), |inside| inside.command(&proxier));
+            namespace.map_or_else(|| Command::new(proxier), |inside| inside.command(proxier));
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
         let child = command
@@ -173,6 +183,7 @@ impl Daemon {
     ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
+            let asked = Instant::now();
             if let Some(answer) = question()? {
                 return Ok(answer);
             }
@@ -187,8 +198,8 @@ impl Daemon {
                     self.log_end()
                 );
             }
-            // Between two looks, so that the daemon gets the processor; nothing depends on how long.
-            std::thread::sleep(Duration::from_millis(50));
+            // The daemon gets the processor as long as looking took; nothing depends on how long.
+            std::thread::sleep(asked.elapsed().max(Duration::from_millis(50)));
         }
     }
 

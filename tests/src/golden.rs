@@ -7,12 +7,14 @@ mod compare;
 mod dry_run;
 mod dump;
 mod live;
+mod put;
 mod scenario;
 
 pub use compare::{Part, compare, ignore_rules_of_empty_sets};
 pub use dry_run::dry_run;
 pub use dump::{Blocks, Chains, Dump, Health, blocks, ipset_save, iptables_save};
 pub use live::{Sysctls, observe};
+pub use put::put;
 pub use scenario::{Scenario, Step, root};
 
 /// Calls a macro with the name of every scenario, dashes written as underscores.

@@ -13,3 +13,13 @@ pub mod netns;
 pub mod topology;
 pub mod traffic;
 pub mod world;
+
+/// Whether tests that have a bounded and a full form are to run in full: `PROXIER_FULL` is set.
+pub fn full() -> bool {
+    std::env::var_os("PROXIER_FULL").is_some()
+}
+
+/// Prints a figure that a test has found, so that `tests/run` shows it.
+pub fn figure(text: &str) {
+    println!("figure: {text}");
+}

@@ -86,18 +86,17 @@ impl Service {
 
     /// An EndpointSlice of one family for it: these pods, ready, each on its node.
     pub fn slice(&self, family: Family, pods: &[(&Host, &Node)]) -> Value {
+        let ready = pods.iter().map(|(pod, node)| endpoint(family, pod, node, Condition::Ready));
+        self.slice_of(family, &ready.collect::<Vec<_>>())
+    }
+
+    /// An EndpointSlice of one family for it, with these [`endpoint`]s.
+    pub fn slice_of(&self, family: Family, endpoints: &[Value]) -> Value {
         let port = |port: &Port| {
             json!({
                 "name": name(port.protocol, port.target),
                 "protocol": port.protocol.to_string().to_uppercase(),
                 "port": port.target,
-            })
-        };
-        let endpoint = |(pod, node): &(&Host, &Node)| {
-            json!({
-                "addresses": [pod.address(family)],
-                "conditions": { "ready": true, "serving": true, "terminating": false },
-                "nodeName": node.host.namespace.name(),
             })
         };
         let (suffix, address_type) = match family {
@@ -114,7 +113,7 @@ impl Service {
             },
             "addressType": address_type,
             "ports": self.ports.iter().map(port).collect::<Vec<_>>(),
-            "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
+            "endpoints": endpoints,
         })
     }
 
@@ -134,6 +133,25 @@ impl Service {
         self.ports.push(Port { protocol, target });
         self
     }
+}
+
+/// What a pod is fit for, by its conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It runs.
+    Ready,
+    /// It is being deleted and still serves.
+    Terminating,
+}
+
+/// An endpoint of an EndpointSlice: a pod on its node.
+pub fn endpoint(family: Family, pod: &Host, node: &Node, condition: Condition) -> Value {
+    let ready = condition == Condition::Ready;
+    json!({
+        "addresses": [pod.address(family)],
+        "conditions": { "ready": ready, "serving": true, "terminating": !ready },
+        "nodeName": node.host.namespace.name(),
+    })
 }
 
 /// A Node object for a node of the topology.

@@ -33,7 +33,7 @@ pub fn ip(commands: &str) -> Result<()> {
 
 impl Namespace {
     /// The namespace of this name, which somebody else made.
-    pub(crate) fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         Self { name: name.to_owned() }
     }
 

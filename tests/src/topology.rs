@@ -226,6 +226,16 @@ impl Topology {
         &self.nodes[0]
     }
 
+    /// A pod by its namespace's name, and its node.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn pod(&self, name: &str) -> (&Host, &Node) {
+        let has = |node: &&Node| node.pods.iter().any(|pod| pod.namespace.name() == name);
+        let node = self.nodes.iter().find(has).unwrap_or_else(|| panic!("no pod {name}"));
+        (node.pod(name), node)
+    }
+
     /// All pods, of both nodes.
     pub fn pods(&self) -> impl Iterator<Item = &Host> {
         self.nodes.iter().flat_map(|node| &node.pods)

@@ -4,6 +4,7 @@
 //! [`Client`] start it from a test.
 
 mod client;
+mod pace;
 mod ping;
 mod run;
 mod server;
@@ -17,9 +18,10 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use client::{connect, hold, rate};
+pub use client::{connect, hold};
+pub use pace::rate;
 pub use ping::ping;
-pub use run::{Client, Held, Server};
+pub use run::{Client, Held, Rate, Server};
 pub use server::serve;
 
 /// A transport protocol.

@@ -1,7 +1,9 @@
 //! A topology with the daemon in `node-a` and a server in every pod.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,7 +35,7 @@ pub struct World {
     scratch: Scratch,
     daemon: Option<Daemon>,
     config: PathBuf,
-    _servers: Vec<Server>,
+    servers: BTreeMap<String, Server>,
 }
 
 // === impl World ===
@@ -41,32 +43,49 @@ pub struct World {
 impl World {
     /// Builds the topology and starts a server in every pod, in both families, named as the pod.
     pub fn build(scheduler: &str) -> Result<Self> {
-        let topology = Topology::build()?;
+        let mut world = Self::build_with(Topology::build()?, &format!("scheduler: {scheduler}"))?;
+        let pods = world.topology.pods().map(|pod| pod.namespace.name().to_owned());
+        for pod in pods.collect::<Vec<_>>() {
+            world.start_server(&pod, &pod)?;
+        }
+        Ok(world)
+    }
+
+    /// A topology without servers, and a daemon to be started with these fields of `ipvs` in its
+    /// configuration.
+    pub fn build_with(topology: Topology, ipvs: &str) -> Result<Self> {
         let scratch = Scratch::create()?;
+        let node = topology.node().host.namespace.name();
         let config = scratch.replace(
             "config.yaml",
             format!(
                 "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
                  kind: KubeProxyConfiguration\n\
                  mode: ipvs\n\
-                 hostnameOverride: node-a\n\
+                 hostnameOverride: {node}\n\
                  clusterCIDR: 10.244.0.0/16,fd00:10:244::/48\n\
-                 ipvs:\n  scheduler: {scheduler}\n"
+                 ipvs: {{{ipvs}}}\n"
             ),
         )?;
-        let mut servers = Vec::new();
-        for pod in topology.pods() {
-            let ports = [(Protocol::Tcp, TCP), (Protocol::Udp, UDP), (Protocol::Sctp, SCTP)];
-            let places = [Family::V4, Family::V6].map(|family| {
-                ports.map(|(protocol, port)| Place::new(protocol, pod.address(family), port))
-            });
-            servers.push(Server::start(
-                &pod.namespace,
-                pod.namespace.name(),
-                places.as_flattened(),
-            )?);
-        }
-        Ok(Self { topology, scratch, daemon: None, config, _servers: servers })
+        Ok(Self { topology, scratch, daemon: None, config, servers: BTreeMap::new() })
+    }
+
+    /// Starts a server in a pod, in both families; `name` is how it answers. Replaces the pod's last.
+    pub fn start_server(&mut self, pod: &str, name: &str) -> Result<()> {
+        self.stop_server(pod);
+        let (host, _) = self.topology.pod(pod);
+        let ports = [(Protocol::Tcp, TCP), (Protocol::Udp, UDP), (Protocol::Sctp, SCTP)];
+        let places = [Family::V4, Family::V6].map(|family| {
+            ports.map(|(protocol, port)| Place::new(protocol, host.address(family), port))
+        });
+        let server = Server::start(&host.namespace, name, places.as_flattened())?;
+        self.servers.insert(pod.to_owned(), server);
+        Ok(())
+    }
+
+    /// Ends a pod's server: the kernel refuses in its place.
+    pub fn stop_server(&mut self, pod: &str) {
+        self.servers.remove(pod);
     }
 
     /// Hands the daemon these objects, starting it if it does not run, and waits until the kernel has
@@ -92,15 +111,10 @@ impl World {
         wanted: &str,
         reached: impl Fn(&str) -> bool,
     ) -> Result<()> {
-        let nodes = self.topology.nodes.iter().map(manifest::node);
-        let documents: Vec<Value> = nodes.chain(objects.iter().cloned()).collect();
-        self.scratch.replace("manifests/objects.json", manifest::file(&documents))?;
-        let (words, log) = (self.words(&[]), self.scratch.path().join("log"));
+        self.write(objects)?;
+        self.start()?;
         let node = &self.topology.node().host.namespace;
-        let daemon = match &mut self.daemon {
-            Some(daemon) => daemon,
-            None => self.daemon.insert(Daemon::start_with(Some(node), words, &log)?),
-        };
+        let daemon = self.daemon.as_mut().context("a daemon that runs")?;
         let state = || node.sh("ipvsadm -S -n; ip -o addr show dev kube-ipvs0 2>/dev/null || true");
         daemon.wait(
             LIMIT,
@@ -109,20 +123,34 @@ impl World {
         )
     }
 
+    /// Replaces the objects that the daemon reads.
+    pub fn write(&self, objects: &[Value]) -> Result<()> {
+        let nodes = self.topology.nodes.iter().map(manifest::node);
+        let documents: Vec<Value> = nodes.chain(objects.iter().cloned()).collect();
+        self.scratch.replace("manifests/objects.json", manifest::file(&documents)).map(drop)
+    }
+
+    /// Starts the daemon if it does not run.
+    pub fn start(&mut self) -> Result<()> {
+        if self.daemon.is_none() {
+            self.start_with(&[])?;
+        }
+        Ok(())
+    }
+
+    fn start_with(&mut self, flags: &[&str]) -> Result<()> {
+        let (words, log) = (self.words(flags), self.scratch.path().join("log"));
+        let node = &self.topology.node().host.namespace;
+        self.daemon = Some(Daemon::start_with(Some(node), words, &log)?);
+        Ok(())
+    }
+
     /// Starts the daemon anew over the same objects, with these flags as well, and waits until it says
     /// that the kernel is as wanted.
     pub fn restart(&mut self, flags: &[&str]) -> Result<()> {
         self.stop()?;
-        let (node, words) = (&self.topology.node().host.namespace, self.words(flags));
-        let log = self.scratch.path().join("log");
-        let ready = || {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            text.matches("ready: the kernel is as the cluster says").count()
-        };
-        let before = ready();
-        let daemon = self.daemon.insert(Daemon::start_with(Some(node), words, &log)?);
-        let wanted = || format!("ready with {flags:?}");
-        daemon.wait(LIMIT, || Ok((ready() > before).then_some(())), wanted)
+        self.start_with(flags)?;
+        self.ready()
     }
 
     /// Asks until `reached` says so of the daemon's node.
@@ -138,8 +166,7 @@ impl World {
 
     /// What `proxier diff` with these flags prints; nothing if the kernel is as wanted.
     pub fn diff(&self, flags: &[&str]) -> Result<String> {
-        let mut command = self.topology.node().host.namespace.command(program("proxier")?);
-        let output = command.arg("diff").args(self.words(flags)).output().context("run diff")?;
+        let output = self.proxier(flags)?.arg("diff").output().context("run diff")?;
         if output.status.success() {
             return Ok(String::new());
         }
@@ -162,5 +189,17 @@ impl World {
     /// Stops the daemon, which leaves the kernel as it is.
     pub fn stop(&mut self) -> Result<()> {
         self.daemon.take().context("a daemon that runs")?.stop()
+    }
+
+    /// A `proxier` on the node, with what the daemon is started with and these flags.
+    pub fn proxier(&self, flags: &[&str]) -> Result<Command> {
+        let mut command = self.topology.node().host.namespace.command(program("proxier")?);
+        command.args(self.words(flags));
+        Ok(command)
+    }
+
+    /// Kills the daemon with SIGKILL, wherever it is.
+    pub fn kill(&mut self) {
+        self.daemon = None;
     }
 }

@@ -2,10 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use proxier_tests::command::{feed, output, run};
-use proxier_tests::golden::{Chains, Dump, Part, Scenario, compare, observe};
-use proxier_tests::netns::{ip, require_test_kernel};
+use proxier_tests::command::{output, run};
+use proxier_tests::golden::{Dump, Part, Scenario, compare, observe, put};
+use proxier_tests::netns::require_test_kernel;
 use proxier_tests::topology::{Family, Topology};
 use proxier_tests::traffic::{Client, Load, Place, Protocol, Server};
 
@@ -107,8 +106,17 @@ fn a_steady_rate_counts_every_attempt() {
     let pod = topology.node().pod("pod-a");
     let place = Place::new(Protocol::Tcp, pod.ipv4.into(), 80);
     let _server = Server::start(&pod.namespace, "pod-a", &[place]).unwrap();
-    let report = Client::new(&topology.client.namespace).rate(&load(place, 20), 200).unwrap();
+    let client = Client::new(&topology.client.namespace);
+    let report = client.rate(&load(place, 20), 200).unwrap().finish().unwrap();
     assert_eq!((report.answered(), report.failed()), (20, 0), "{report:?}");
+    let mut rate = client.rate(&load(place, u32::MAX), 200).unwrap();
+    let mut before = rate.so_far().unwrap();
+    while before.answered() == 0 {
+        before = rate.so_far().unwrap();
+    }
+    let all = rate.end().unwrap();
+    assert!(all.answered() >= before.answered(), "{before:?} {all:?}");
+    assert_eq!(all.failed(), 0, "{all:?}");
 }
 
 #[test]
@@ -161,7 +169,7 @@ fn goldens_put_into_this_kernel_are_read_back_alike() {
         ["lb-source-ranges", "dual-stack-service", "three-protocols-one-vip", "scheduler-mh"]
     {
         let golden = Scenario::load(name).unwrap().steps.remove(0).expected;
-        put(&golden).unwrap();
+        put(None, &golden).unwrap();
         let parts = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
         let difference = compare(&golden, &observe(None, &golden, &parts).unwrap(), &parts);
         assert_eq!(difference, "", "{name}");
@@ -170,46 +178,4 @@ fn goldens_put_into_this_kernel_are_read_back_alike() {
             ipset destroy";
         output(Command::new("sh").args(["-euc", clean])).unwrap();
     }
-}
-
-/// Makes the kernel hold what a dump says.
-fn put(dump: &Dump) -> Result<()> {
-    let lines = |blocks: &proxier_tests::golden::Blocks| -> Vec<String> {
-        blocks
-            .iter()
-            .flat_map(|(head, members)| std::iter::once(head).chain(members))
-            .cloned()
-            .collect()
-    };
-    feed(Command::new("ipvsadm").arg("-R"), &(lines(&dump.ipvs).join("\n") + "\n"))?;
-
-    let mut sets = String::new();
-    for (head, members) in &dump.sets {
-        let name = head.split_whitespace().next().context("a set's name")?;
-        sets = sets + "create " + head + "\n";
-        sets.extend(members.iter().map(|member| format!("add {name} {member}\n")));
-    }
-    feed(Command::new("ipset").arg("restore"), &sets)?;
-
-    let table = |name: &str, Chains(chains): &Chains| {
-        let ours = chains.keys().filter(|chain| chain.starts_with("KUBE-"));
-        let declared: Vec<_> = ours.map(|chain| format!(":{chain} - [0:0]")).collect();
-        let rules: Vec<_> = chains.values().flatten().cloned().collect();
-        format!("*{name}\n{}\n{}\nCOMMIT\n", declared.join("\n"), rules.join("\n"))
-    };
-    for (tool, nat, filter) in [
-        ("iptables-restore", &dump.nat4, &dump.filter4),
-        ("ip6tables-restore", &dump.nat6, &dump.filter6),
-    ] {
-        feed(&mut Command::new(tool), &(table("nat", nat) + &table("filter", filter)))?;
-    }
-
-    let mut batch =
-        "link add kube-ipvs0 type dummy\nlink set kube-ipvs0 addrgenmode none\n".to_owned();
-    for line in dump.addresses.iter().filter_map(|line| line.strip_prefix("inet")) {
-        let address =
-            line.split_whitespace().find(|word| word.contains('/')).context("an address")?;
-        batch = batch + "addr add " + address + " dev kube-ipvs0\n";
-    }
-    ip(&batch)
 }

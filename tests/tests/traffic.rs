@@ -43,20 +43,10 @@ fn small(name: &str) -> Service {
 
 /// A Service's documents with these pods behind it, in these families.
 fn objects(world: &World, service: &Service, pods: &[&str], families: &[Family]) -> Vec<Value> {
-    let nodes = &world.topology.nodes;
-    let found = |name: &&str| {
-        let on = |node: &&_| -> bool { has(node, name) };
-        let node = nodes.iter().find(on).expect("a pod of the topology");
-        (node.pod(name), node)
-    };
-    let pods: Vec<_> = pods.iter().map(found).collect();
+    let pods: Vec<_> = pods.iter().map(|name| world.topology.pod(name)).collect();
     let mut documents = vec![service.document()];
     documents.extend(families.iter().map(|family| service.slice(*family, &pods)));
     documents
-}
-
-fn has(node: &proxier_tests::topology::Node, pod: &str) -> bool {
-    node.pods.iter().any(|host| host.namespace.name() == pod)
 }
 
 fn load(protocol: Protocol, address: &str, port: u16, times: u32) -> Load {

@@ -4,7 +4,7 @@
 //! traffic serve NAME PLACE...
 //! traffic connect PLACE [--times N] [--source ADDRESS:PORT] [--timeout MILLISECONDS] [--one-socket]
 //! traffic hold    PLACE [the same]                 asks again for every line on standard input
-//! traffic rate    PLACE --per-second N [the same]
+//! traffic rate    PLACE --per-second N [the same]  reports for every line on standard input
 //! traffic ping    ADDRESS                          prints a word
 //! ```
 //! A PLACE is `tcp:10.96.0.1:80`, `udp:[fd00::1]:53` or `sctp:10.96.0.1:7777`.
@@ -46,7 +46,7 @@ fn run(words: &[String]) -> Result<()> {
         }
         ["rate", place, options @ ..] => {
             let (load, per_second) = load(place, options)?;
-            rate(&load, per_second)
+            rate(&load, per_second)?
         }
         _ => bail!(
             "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | ping ADDRESS"

@@ -1,9 +1,8 @@
-//! The client's end: connect and count, hold connections, or a steady rate.
+//! The client's end: connect and count, or hold connections.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::socket::connected;
 use super::{Answer, Load, Protocol, Report};
@@ -28,14 +27,14 @@ pub fn connect(load: &Load) -> Report {
     report
 }
 
-/// Opens all connections, reports, then asks every connection once more for every line on standard
-/// input and reports again; closes them at the end of the input.
+/// Opens all connections (of UDP: flows, each from a socket of its own), reports, then asks every one
+/// once more for every line on standard input and reports again; closes them at the end of the input.
 pub fn hold(load: &Load) -> io::Result<()> {
     let mut report = Report::default();
     let mut open = Vec::new();
     for _ in 0..load.times {
         let conversation = Conversation::open(load).and_then(|mut conversation| {
-            report.count(&Ok(conversation.read()?));
+            report.count(&Ok(conversation.first()?));
             Ok(conversation)
         });
         match conversation {
@@ -55,33 +54,12 @@ pub fn hold(load: &Load) -> io::Result<()> {
     Ok(())
 }
 
-/// New connections (or datagrams of new sockets) at an even pace; each in a thread of its own, so that
-/// one that waits does not slow the others down.
-pub fn rate(load: &Load, per_second: u32) -> Report {
-    let begin = Instant::now();
-    let pause = Duration::from_secs(1) / per_second.max(1);
-    let tries: Vec<_> = (0..load.times)
-        .map(|number| {
-            thread::sleep((begin + pause * number).saturating_duration_since(Instant::now()));
-            let load = load.clone();
-            thread::spawn(move || once(&load))
-        })
-        .collect();
-    let mut report = Report::default();
-    for attempt in tries {
-        let result =
-            attempt.join().unwrap_or_else(|_| Err(io::Error::other("the client panicked")));
-        report.count(&result);
-    }
-    report
-}
-
 /// One connection, one answer, and closed; or one datagram and its answer.
 fn once(load: &Load) -> io::Result<Answer> {
     if load.to.protocol == Protocol::Udp {
         ask_udp(&udp(load)?)
     } else {
-        Conversation::open(load)?.read()
+        Conversation::open(load)?.first()
     }
 }
 
@@ -97,36 +75,52 @@ fn ask_udp(socket: &UdpSocket) -> io::Result<Answer> {
     Ok(serde_json::from_slice(&buffer[..length])?)
 }
 
-fn print(report: &Report) -> io::Result<()> {
+pub(super) fn print(report: &Report) -> io::Result<()> {
     let mut output = io::stdout();
     writeln!(output, "{}", serde_json::to_string(report)?)?;
     output.flush()
 }
 
-/// A connection that is open.
-struct Conversation(BufReader<TcpStream>);
+/// A connection, or a flow of datagrams, that is open.
+enum Conversation {
+    Stream(BufReader<TcpStream>),
+    Datagrams(UdpSocket),
+}
 
 // === impl Conversation ===
 
 impl Conversation {
     fn open(load: &Load) -> io::Result<Self> {
         if load.to.protocol == Protocol::Udp {
-            return Err(io::Error::other("UDP has no connections to hold"));
+            return Ok(Self::Datagrams(udp(load)?));
         }
         let socket = connected(load.to, load.source, Duration::from_millis(load.timeout))?;
-        Ok(Self(BufReader::new(socket.into())))
+        Ok(Self::Stream(BufReader::new(socket.into())))
     }
 
-    fn read(&mut self) -> io::Result<Answer> {
-        let mut line = String::new();
-        if self.0.read_line(&mut line)? == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
+    /// The first answer, which a connection gets unasked.
+    fn first(&mut self) -> io::Result<Answer> {
+        match self {
+            Self::Stream(stream) => read(stream),
+            Self::Datagrams(socket) => ask_udp(socket),
         }
-        Ok(serde_json::from_str(&line)?)
     }
 
     fn ask(&mut self) -> io::Result<Answer> {
-        self.0.get_mut().write_all(b"who\n")?;
-        self.read()
+        match self {
+            Self::Stream(stream) => {
+                stream.get_mut().write_all(b"who\n")?;
+                read(stream)
+            }
+            Self::Datagrams(socket) => ask_udp(socket),
+        }
     }
+}
+
+fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_str(&line)?)
 }

@@ -23,14 +23,26 @@ pub struct Client<'a> {
     namespace: &'a Namespace,
 }
 
-/// Connections that a client holds open; closed when dropped.
+/// A client that is asked for reports while it runs.
 #[derive(Debug)]
-pub struct Held {
+struct Asked {
     child: Child,
     questions: Option<ChildStdin>,
     reports: BufReader<ChildStdout>,
+}
+
+/// Connections (or flows of datagrams) that a client holds open; closed when dropped.
+#[derive(Debug)]
+pub struct Held {
+    client: Asked,
     /// What the first answers were.
     pub opened: Report,
+}
+
+/// New connections that a client makes at an even pace; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Rate {
+    client: Asked,
 }
 
 // === impl Server ===
@@ -59,7 +71,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        end(&mut self.child);
+        // Already ended is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -84,41 +98,17 @@ impl<'a> Client<'a> {
         Ok(output(command.arg("ping").arg(address.to_string()))?.trim().to_owned())
     }
 
-    /// New connections at an even pace of so many a second.
-    pub fn rate(self, load: &Load, per_second: u32) -> Result<Report> {
-        report(&output(&mut self.command(
-            "rate",
-            load,
-            &["--per-second", &per_second.to_string()],
-        )?)?)
-    }
-
-    /// Starts [`Client::rate`] and returns at once; the report is what the child prints.
-    pub fn start_rate(self, load: &Load, per_second: u32) -> Result<Child> {
-        let mut command = self.command("rate", load, &["--per-second", &per_second.to_string()])?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the client")
+    /// Starts to make new connections at an even pace of so many a second.
+    pub fn rate(self, load: &Load, per_second: u32) -> Result<Rate> {
+        let options = ["--per-second", &per_second.to_string()];
+        Ok(Rate { client: Asked::start(self.command("rate", load, &options)?)? })
     }
 
     /// Opens connections and keeps them.
     pub fn hold(self, load: &Load) -> Result<Held> {
-        let mut command = self.command("hold", load, &[])?;
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start the client")?;
-        let (questions, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut held = match stdout {
-            Some(stdout) => Held {
-                child,
-                questions,
-                reports: BufReader::new(stdout),
-                opened: Report::default(),
-            },
-            None => unreachable!("the output was asked for"),
-        };
-        held.opened = held.next()?;
-        Ok(held)
+        let mut client = Asked::start(self.command("hold", load, &[])?)?;
+        let opened = client.next()?;
+        Ok(Held { client, opened })
     }
 
     fn command(self, mode: &str, load: &Load, options: &[&str]) -> Result<Command> {
@@ -140,6 +130,45 @@ impl<'a> Client<'a> {
 impl Held {
     /// Asks every open connection once more.
     pub fn ask(&mut self) -> Result<Report> {
+        self.client.ask()
+    }
+}
+
+// === impl Rate ===
+
+impl Rate {
+    /// What came of the connections so far.
+    pub fn so_far(&mut self) -> Result<Report> {
+        self.client.ask()
+    }
+
+    /// Waits for those under way and makes no more.
+    pub fn end(mut self) -> Result<Report> {
+        self.client.questions = None;
+        self.client.next()
+    }
+
+    /// Waits until as many were made as were asked for.
+    pub fn finish(mut self) -> Result<Report> {
+        self.client.next()
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the client")?;
+        let (questions, stdout) = (child.stdin.take(), child.stdout.take());
+        let reports = BufReader::new(stdout.context("output of the client")?);
+        Ok(Self { child, questions, reports })
+    }
+
+    fn ask(&mut self) -> Result<Report> {
         let pipe = self.questions.as_mut().context("the client's input")?;
         pipe.write_all(b"\n").context("ask the client")?;
         self.next()
@@ -152,7 +181,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Asked {
     fn drop(&mut self) {
         // The end of its input lets it close its connections in order.
         self.questions = None;
@@ -162,10 +191,4 @@ impl Drop for Held {
 
 fn report(text: &str) -> Result<Report> {
     serde_json::from_str(text).with_context(|| format!("parse the client's report {text:?}"))
-}
-
-fn end(child: &mut Child) {
-    // Already ended is fine.
-    let _ = child.kill();
-    let _ = child.wait();
 }

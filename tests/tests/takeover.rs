@@ -1,0 +1,336 @@
+//! Taking over from kube-proxy and from an older run: what is there is adopted as it is, while
+//! connections run through it, and what kube-proxy would find afterwards is what it left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use proxier_tests::command::{output, program};
+use proxier_tests::daemon::{Daemon, Scratch};
+use proxier_tests::golden::{
+    Dump, Part, Scenario, Step, compare, ignore_rules_of_empty_sets, observe, put, root,
+};
+use proxier_tests::netns::{Namespace, ip, require_test_kernel};
+use proxier_tests::traffic::{Client, Held, Load, Place, Protocol, Rate, Server};
+use proxier_tests::{figure, full};
+
+/// How long the daemon may take for anything in a slow kernel.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What kube-proxy leaves, beside kernel settings.
+const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
+
+/// Logged once by each daemon.
+const READY: &str = "ready: the kernel is as the cluster says";
+
+/// A node as kube-proxy left it, and the daemons that took it over so far.
+struct Node<'a> {
+    namespace: &'a Namespace,
+    step: &'a Step,
+    scratch: Scratch,
+    daemon: Option<Daemon>,
+    starts: usize,
+}
+
+impl<'a> Node<'a> {
+    /// A namespace that has its links already.
+    fn new(namespace: &'a Namespace, step: &'a Step) -> Result<Self> {
+        put(Some(namespace), &step.expected)?;
+        let scratch = Scratch::create()?;
+        scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
+        let node = Self { namespace, step, scratch, daemon: None, starts: 0 };
+        node.is_as_left("put there")?;
+        Ok(node)
+    }
+
+    /// Starts a program as the node's daemon, and waits until it says that all is well. What it has
+    /// changed until then is the result.
+    fn start(&mut self, program: &Path) -> Result<Vec<String>> {
+        let log = self.scratch.path().join("log");
+        let manifests = self.scratch.path().join("manifests");
+        let (config, manifests) = (self.step.config.display(), manifests.display());
+        let arguments = format!("--v=2 --config {config} --manifests {manifests}");
+        let before = self.operations().len();
+        let words = arguments.split(' ');
+        let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;
+        self.starts += 1;
+        let ready = |log: &str| log.matches(READY).count() == self.starts;
+        let read = || fs::read_to_string(&log).unwrap_or_default();
+        daemon.wait(LIMIT, || Ok(ready(&read()).then_some(())), || "not ready".to_owned())?;
+        self.daemon = Some(daemon);
+        Ok(self.operations().split_off(before))
+    }
+
+    /// The operations that all daemons have carried out.
+    fn operations(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
+        let operation = |line: &str| Some(line.split_once("done op=")?.1.to_owned());
+        log.lines().filter_map(operation).collect()
+    }
+
+    /// Fails unless the node is as kube-proxy left it.
+    fn is_as_left(&self, when: &str) -> Result<()> {
+        let mut left = self.step.expected.clone();
+        let mut found = observe(Some(self.namespace), &left, &PARTS)?;
+        ignore_rules_of_empty_sets(&mut left, &mut found);
+        let difference = compare(&left, &found, &PARTS);
+        ensure!(difference.is_empty(), "{when}, it is not as kube-proxy left it:\n{difference}");
+        Ok(())
+    }
+
+    /// Stops the daemon with SIGTERM.
+    fn stop(&mut self) -> Result<()> {
+        self.daemon.take().context("a daemon that runs")?.stop()
+    }
+}
+
+/// Rules of empty sets may be missing in what kube-proxy leaves; nothing else is to be done.
+fn only_rules(operations: &[String]) -> bool {
+    operations.iter().all(|operation| operation.contains("firewall"))
+}
+
+/// Scenarios with one step that were recorded in a namespace as tests have it. What was there before
+/// kube-proxy is no matter here.
+fn scenarios() -> Result<Vec<Scenario>> {
+    let bounded = [
+        "dual-stack-service",
+        "etp-local-with-local-endpoints",
+        "lb-source-ranges-with-node",
+        "session-affinity-default",
+        "three-protocols-one-vip",
+        "volume-60-services",
+    ];
+    let mut scenarios = Vec::new();
+    for entry in fs::read_dir(root())? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().context("a name in UTF-8")?;
+        if entry.path().is_dir() && (full() || bounded.contains(&&*name)) {
+            scenarios.push(Scenario::load(&name)?);
+        }
+    }
+    scenarios.retain(|scenario| scenario.steps.len() == 1 && !scenario.initial_namespace);
+    Ok(scenarios)
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn what_kube_proxy_left_is_adopted_unchanged() {
+    adopt_all().unwrap();
+}
+
+fn adopt_all() -> Result<()> {
+    require_test_kernel()?;
+    let proxier = program("proxier")?;
+    let scenarios = scenarios()?;
+    ensure!(scenarios.len() > 5, "{} scenarios", scenarios.len());
+    for (number, scenario) in scenarios.iter().enumerate() {
+        let name = format!("adopt-{number}");
+        ip(&format!("netns add {name}"))?;
+        let namespace = Namespace::named(&name);
+        namespace.sh(&format!("ip link set lo up\n{}", scenario.setup.join("\n")))?;
+        let adopt = || -> Result<()> {
+            let mut node = Node::new(&namespace, &scenario.steps[0])?;
+            let operations = node.start(&proxier)?;
+            ensure!(only_rules(&operations), "taken over with {operations:#?}");
+            node.is_as_left("taken over")?;
+            node.stop()?;
+            node.is_as_left("given back")
+        };
+        adopt().context(scenario.name.clone())?;
+        ip(&format!("netns delete {name}"))?;
+    }
+    figure(&format!("{} recorded states taken over: nothing deleted or changed", scenarios.len()));
+    Ok(())
+}
+
+/// Two pods behind the node, reached by routes alone, so that the node's addresses are the recorded
+/// ones; the other node's pod is one of them. The client is where the node's first link leads.
+fn build(scenario: &Scenario, pods: [(&str, &str, &str); 2]) -> Result<[Namespace; 4]> {
+    let names = ["node", "client", pods[0].0, pods[1].0];
+    let mut batch = names.map(|name| format!("netns add {name}")).join("\n");
+    batch += "\nlink add node0 netns node type veth peer name eth0 netns client";
+    for (name, ..) in pods {
+        batch = batch + "\nlink add " + name + " netns node type veth peer name eth0 netns " + name;
+    }
+    ip(&batch)?;
+    let spaces = names.map(Namespace::named);
+    let setup = scenario.setup.iter().filter(|line| !line.contains("link add node0"));
+    let mut script = setup.fold("ip link set lo up\n".to_owned(), |text, line| text + line + "\n");
+    // As kube-proxy has set them.
+    script += "echo 1 >/proc/sys/net/ipv4/ip_forward
+        echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+        for setting in conntrack expire_nodest_conn expire_quiescent_template; do
+            echo 1 >/proc/sys/net/ipv4/vs/$setting
+        done\n";
+    script.extend(pods.map(|(name, v4, v6)| {
+        format!(
+            "ip link set {name} addrgenmode none; ip link set {name} up
+             ip addr add fe80::1/64 dev {name} nodad
+             echo 1 >/proc/sys/net/ipv4/conf/{name}/proxy_arp
+             ip route add {v4}/32 dev {name}; ip route add {v6}/128 dev {name}\n"
+        )
+    }));
+    spaces[0].sh(&script)?;
+    let up = "ip link set lo up; ip link set eth0 addrgenmode none; ip link set eth0 up";
+    spaces[1].sh(&format!(
+        "{up}
+         ip addr add 192.168.50.100/24 dev eth0; ip addr add fd00:50::100/64 dev eth0 nodad
+         ip addr add fe80::100/64 dev eth0 nodad
+         ip route add default via 192.168.50.10; ip route add ::/0 via fd00:50::10"
+    ))?;
+    for (space, (_, v4, v6)) in spaces[2..].iter().zip(pods) {
+        space.sh(&format!(
+            "{up}
+             ip addr add {v4}/32 dev eth0; ip addr add {v6}/128 dev eth0 nodad
+             ip addr add fe80::2/64 dev eth0 nodad
+             ip route add 169.254.1.1 dev eth0; ip route add default via 169.254.1.1 dev eth0
+             ip route add ::/0 via fe80::1 dev eth0"
+        ))?;
+    }
+    Ok(spaces)
+}
+
+/// Connections that are open, and new ones, in both families.
+struct Traffic {
+    held: Vec<Held>,
+    rates: Vec<Rate>,
+}
+
+impl Traffic {
+    /// `held` connections and `per_second` new ones a second, in equal parts to these addresses.
+    fn start(client: &Namespace, to: &[&str], held: u32, per_second: u32) -> Result<Self> {
+        let parts = u32::try_from(to.len())?;
+        let mut traffic = Self { held: Vec::new(), rates: Vec::new() };
+        for address in to {
+            let to = Place::new(Protocol::Tcp, address.parse()?, 80);
+            let load =
+                Load { to, times: held / parts, source: None, timeout: 30_000, one_socket: false };
+            let open = Client::new(client).hold(&load)?;
+            ensure!(open.opened.answered() == load.times, "{address}: {:?}", open.opened);
+            traffic.held.push(open);
+            let endless = Load { times: u32::MAX, ..load };
+            traffic.rates.push(Client::new(client).rate(&endless, per_second / parts)?);
+        }
+        Ok(traffic)
+    }
+
+    /// Waits until every address has had new connections from now on.
+    fn goes_on(&mut self, when: &str) -> Result<()> {
+        for rate in &mut self.rates {
+            let before = rate.so_far()?;
+            let deadline = Instant::now() + LIMIT;
+            loop {
+                let now = rate.so_far()?;
+                ensure!(now.failed() == 0, "{when}: {now:?}");
+                // More than were under way.
+                if now.answered() > before.answered() + 20 {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "{when}: no new connections: {now:?}");
+                // So that the connections get the processor.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many were made anew, and how many were held, none of which has failed.
+    fn end(self) -> Result<(u32, u32)> {
+        let (mut made, mut kept) = (0, 0);
+        for rate in self.rates {
+            let report = rate.end()?;
+            ensure!(report.failed() == 0, "{report:?}");
+            made += report.answered();
+        }
+        for mut held in self.held {
+            let (before, after) = (held.opened.clone(), held.ask()?);
+            ensure!(after == before, "open connections: {before:?}, then {after:?}");
+            kept += after.answered();
+        }
+        Ok((made, kept))
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn connections_survive_taking_over_restarts_and_an_upgrade() {
+    take_over().unwrap();
+}
+
+fn take_over() -> Result<()> {
+    require_test_kernel()?;
+    let scenario = Scenario::load("dual-stack-service")?;
+    let step = &scenario.steps[0];
+    let pods = [
+        ("here", "10.244.0.171", "fd00:10:244::171"),
+        ("there", "10.244.1.171", "fd00:10:244:1::171"),
+    ];
+    let [node, client, pod, other] = build(&scenario, pods)?;
+    let mut servers = Vec::new();
+    for (space, (name, v4, v6)) in [&pod, &other].into_iter().zip(pods) {
+        let places = [v4, v6].map(|ip| ip.parse().map(|ip| Place::new(Protocol::Tcp, ip, 8080)));
+        let places = places.into_iter().collect::<Result<Vec<_>, _>>()?;
+        servers.push(Server::start(space, name, &places)?);
+    }
+    let mut node = Node::new(&node, step)?;
+
+    // As kube-proxy left it, it works.
+    let to = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:10:96::4201"];
+    let begin = Instant::now();
+    let mut traffic = Traffic::start(&client, &to, 200, 200)?;
+    traffic.goes_on("left by kube-proxy")?;
+
+    let proxier = program("proxier")?;
+    let operations = node.start(&proxier)?;
+    ensure!(only_rules(&operations), "taken over with {operations:#?}");
+    node.is_as_left("taken over")?;
+    traffic.goes_on("taken over")?;
+
+    // SIGKILL.
+    node.daemon = None;
+    traffic.goes_on("killed")?;
+    let operations = node.start(&proxier)?;
+    ensure!(operations.is_empty(), "restarted with {operations:#?}");
+    node.is_as_left("restarted")?;
+    traffic.goes_on("restarted")?;
+
+    node.stop()?;
+    node.is_as_left("stopped")?;
+    traffic.goes_on("stopped")?;
+    let upgrade: PathBuf = node.scratch.path().join("proxier-next");
+    fs::copy(&proxier, &upgrade)?;
+    let operations = node.start(&upgrade)?;
+    ensure!(operations.is_empty(), "upgraded with {operations:#?}");
+    node.is_as_left("upgraded")?;
+    traffic.goes_on("upgraded")?;
+
+    node.stop()?;
+    node.is_as_left("given back")?;
+    traffic.goes_on("given back")?;
+    let took = begin.elapsed().as_secs_f64();
+    let (made, kept) = traffic.end()?;
+    figure(&format!(
+        "taking over, SIGKILL, SIGTERM, upgrade: {kept} connections kept, {made} new ones in {took:.1} s \
+         ({:.0} a second), 0 failed; nothing deleted or changed",
+        f64::from(made) / took,
+    ));
+
+    // Only now, and all of it.
+    let said = output(node.namespace.command(&upgrade).arg("cleanup"))?;
+    let found = observe(Some(node.namespace), &Dump::default(), &PARTS)?;
+    let names: BTreeSet<&String> = [&found.nat4, &found.filter4, &found.nat6, &found.filter6]
+        .into_iter()
+        .flat_map(|chains| chains.0.keys())
+        .collect();
+    let left = (&found.ipvs, &found.addresses, &found.sets, &names);
+    ensure!(
+        found.ipvs.is_empty()
+            && found.addresses.is_empty()
+            && found.sets.is_empty()
+            && names.is_empty(),
+        "left after\n{said}\n{left:#?}"
+    );
+    Ok(())
+}

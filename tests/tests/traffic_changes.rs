@@ -1,0 +1,401 @@
+//! Traffic while endpoints come and go: nobody's connection fails, and who depends on an endpoint that
+//! is gone is led to another.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use proxier_tests::manifest::{Condition, Service, endpoint};
+use proxier_tests::topology::{Family, Plan, Topology};
+use proxier_tests::traffic::{Client, Load, Place, Protocol, Report};
+use proxier_tests::world::{TCP, UDP, World};
+use proxier_tests::{figure, full};
+use serde_json::{Value, json};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const ADDRESSES: [&str; 2] = ["10.96.0.20", "fd00:10:96::20"];
+
+/// How long anything may take in a slow kernel; figures say how long it took.
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn load(protocol: Protocol, family: Family, port: u16, times: u32) -> Load {
+    let address = ADDRESSES[usize::from(family == Family::V6)];
+    let to = Place::new(protocol, address.parse().expect("an address"), port);
+    Load { to, times, source: None, timeout: 5000, one_socket: false }
+}
+
+/// The documents of a Service in both families, with these pods.
+fn objects(world: &World, service: &Service, pods: &[(&str, Condition)]) -> Vec<Value> {
+    let slice = |family: Family| {
+        let of = |(name, condition): &(&str, Condition)| {
+            let (pod, node) = world.topology.pod(name);
+            endpoint(family, pod, node, *condition)
+        };
+        service.slice_of(family, &pods.iter().map(of).collect::<Vec<_>>())
+    };
+    let mut documents = vec![service.document()];
+    documents.extend(FAMILIES.map(slice));
+    documents
+}
+
+/// The weights of a pod's real servers, in what `ipvsadm -S -n` prints.
+fn weights(world: &World, pod: &str, table: &str) -> Vec<String> {
+    let (pod, _) = world.topology.pod(pod);
+    let (v4, v6) = (format!(" -r {}:", pod.ipv4), format!(" -r [{}]:", pod.ipv6));
+    let of_pod = |line: &&str| line.contains(&v4) || line.contains(&v6);
+    let weight = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
+    table.lines().filter(of_pod).map(weight).collect()
+}
+
+/// The connections that IPVS has to a pod in one of these states.
+fn connections(world: &World, pod: &str, states: &[&str]) -> Result<usize> {
+    let (pod, _) = world.topology.pod(pod);
+    // As /proc/net/ip_vs_conn writes them.
+    let words = pod.ipv6.segments().map(|word| format!("{word:04x}")).join(":");
+    let destinations = [format!(" {:08X} ", u32::from(pod.ipv4)), format!(" {words} ")];
+    let node = &world.topology.node().host.namespace;
+    let patterns = states.iter().map(|state| format!("-e {state}")).collect::<Vec<_>>().join(" ");
+    let table = node.sh(&format!("grep {patterns} /proc/net/ip_vs_conn || true"))?;
+    let to_pod = |line: &&str| destinations.iter().any(|address| line.contains(address));
+    Ok(table.lines().filter(to_pod).count())
+}
+
+/// Looks until `done`, and fails with `explain` when that takes too long.
+fn wait(mut done: impl FnMut() -> Result<bool>, explain: impl FnOnce() -> String) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let asked = Instant::now();
+        if done()? {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "not within {} s: {}", LIMIT.as_secs(), explain());
+        // The daemon gets the processor as long as looking took; nothing depends on how long.
+        std::thread::sleep(asked.elapsed().max(Duration::from_millis(20)));
+    }
+}
+
+/// Hands the daemon the Service with these pods, and waits until the kernel gives one of them new
+/// connections, or none any more.
+fn settle(
+    world: &mut World,
+    service: &Service,
+    pods: &[(&str, Condition)],
+    (pod, used): (&str, bool),
+) -> Result<()> {
+    let objects = objects(world, service, pods);
+    world.write(&objects)?;
+    let node = &world.topology.node().host.namespace;
+    let table = || node.sh("ipvsadm -S -n");
+    wait(
+        || {
+            let weights = weights(world, pod, &table()?);
+            Ok(if used { weights == ["1", "1"] } else { weights.iter().all(|it| it == "0") })
+        },
+        || format!("{pod} used: {used}, but:\n{}", table().unwrap_or_default()),
+    )
+}
+
+/// Every pod of a Deployment is replaced by a new one, one after the other, as Kubernetes does it: the
+/// new one is ready before the old one is told to end; that one serves until nobody is with it any
+/// more; then it is gone. One client is outside, masqueraded, the other one in a pod.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_rolling_update_fails_no_connection() {
+    rolling_update().unwrap();
+}
+
+fn rolling_update() -> Result<()> {
+    let (per_second, enough) = if full() { (500, 500 * 60) } else { (100, 1000) };
+    let sets = [["pod-1", "pod-2", "pod-5", "pod-6"], ["pod-3", "pod-4", "pod-7", "pod-8"]];
+    let topology = Topology::build_as(&Plan {
+        lan4: Ipv4Addr::new(192, 168, 50, 0),
+        lan6: Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0),
+        nodes: [
+            ("node-a", &["pod-1", "pod-2", "pod-3", "pod-4", "inside"]),
+            ("node-b", &["pod-5", "pod-6", "pod-7", "pod-8"]),
+        ],
+    })?;
+    let mut world = World::build_with(topology, "scheduler: rr")?;
+    let service = Service::new("rolling", &ADDRESSES).port(Protocol::Tcp, 80, TCP);
+    let mut pods: Vec<(&str, Condition)> = Vec::new();
+    let mut names = BTreeSet::new();
+    for pod in sets[0] {
+        let name = format!("{pod} of update 0");
+        world.start_server(pod, &name)?;
+        names.insert(name);
+        pods.push((pod, Condition::Ready));
+    }
+    world.apply(&objects(&world, &service, &pods), 2 * pods.len(), &ADDRESSES)?;
+
+    let client = &world.topology.client.namespace;
+    let inside = &world.topology.node().pod("inside").namespace;
+    for namespace in [client, inside] {
+        // After a connection its port rests for a minute.
+        namespace.sysctls(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
+    }
+    let endless = |family| Load { timeout: 30_000, ..load(Protocol::Tcp, family, 80, u32::MAX) };
+    let begin = Instant::now();
+    let mut rates = [
+        Client::new(client).rate(&endless(Family::V4), per_second / 2)?,
+        Client::new(inside).rate(&endless(Family::V6), per_second / 2)?,
+    ];
+    let mut updates = 0;
+    let mut made = 0;
+    while made < enough {
+        let (old, new) = (sets[updates % 2], sets[(updates + 1) % 2]);
+        updates += 1;
+        for (old, new) in old.into_iter().zip(new) {
+            let name = format!("{new} of update {updates}");
+            world.start_server(new, &name)?;
+            names.insert(name);
+            pods.push((new, Condition::Ready));
+            let before = connections(&world, new, &["TCP"])?;
+            settle(&mut world, &service, &pods, (new, true))?;
+            wait(
+                || Ok(connections(&world, new, &["TCP"])? > before),
+                || format!("{new} gets no connections"),
+            )?;
+            pods.retain(|(pod, _)| *pod != old);
+            pods.push((old, Condition::Terminating));
+            settle(&mut world, &service, &pods, (old, false))?;
+            wait(
+                || Ok(connections(&world, old, &["SYN_RECV", "ESTABLISHED"])? == 0),
+                || format!("{old} still has connections"),
+            )?;
+            world.stop_server(old);
+            pods.retain(|(pod, _)| *pod != old);
+            world.write(&objects(&world, &service, &pods))?;
+        }
+        made = 0;
+        for rate in &mut rates {
+            made += rate.so_far()?.answered();
+        }
+    }
+    let [outside, inside] = rates;
+    let reports = [outside.end()?, inside.end()?];
+    let took = begin.elapsed().as_secs_f64();
+    let sum = |count: fn(&Report) -> u32| reports.iter().map(count).sum::<u32>();
+    let (answered, failed) = (sum(Report::answered), sum(Report::failed));
+    figure(&format!(
+        "{updates} rolling updates of {} pods: {answered} connections in {took:.1} s ({:.0} a second), \
+         {failed} failed",
+        sets[0].len(),
+        f64::from(answered) / took,
+    ));
+    ensure!(failed == 0, "{reports:#?}");
+    let known: BTreeSet<String> =
+        reports.iter().flat_map(|report| report.answers.keys().cloned()).collect();
+    ensure!(names == known, "not every pod was used: {reports:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn udp_flows_leave_a_removed_endpoint() {
+    udp_flows().unwrap();
+}
+
+fn udp_flows() -> Result<()> {
+    let mut world = World::build("rr")?;
+    let service = Service::new("dns", &ADDRESSES).port(Protocol::Udp, 53, UDP);
+    let both = [("pod-a", Condition::Ready), ("pod-d", Condition::Ready)];
+    world.apply(&objects(&world, &service, &both), 4, &ADDRESSES)?;
+    let open = |world: &World, family| {
+        let client = Client::new(&world.topology.client.namespace);
+        client.hold(&Load { timeout: 500, ..load(Protocol::Udp, family, 53, 2) })
+    };
+    let mut held = [open(&world, Family::V4)?, open(&world, Family::V6)?];
+    for flows in &mut held {
+        let evenly = [("pod-a".to_owned(), 1), ("pod-d".to_owned(), 1)].into();
+        ensure!(flows.opened.answers == evenly, "{:?}", flows.opened);
+        ensure!(flows.ask()?.answers == evenly, "flows do not stay where they are");
+    }
+    // Whoever still sends to it is not answered.
+    world.stop_server("pod-a");
+    let begin = Instant::now();
+    world.write(&objects(&world, &service, &both[1..]))?;
+    for (flows, family) in held.iter_mut().zip(FAMILIES) {
+        // One that is not answered waits by itself.
+        while flows.ask()?.answers != [("pod-d".to_owned(), 2)].into() {
+            ensure!(begin.elapsed() < LIMIT, "{family:?} flows do not leave pod-a");
+        }
+        let took = begin.elapsed().as_secs_f64();
+        figure(&format!("UDP {family:?}: answered by a live endpoint {took:.2} s after removal"));
+    }
+    // Nothing remembers the endpoint.
+    let (gone, _) = world.topology.pod("pod-a");
+    let node = &world.topology.node().host.namespace;
+    for address in FAMILIES.map(|family| gone.address(family)) {
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let list = format!("conntrack -L -f {family} -p udp --reply-src {address} 2>/dev/null");
+        ensure!(node.sh(&list)?.is_empty(), "{}", node.sh(&list)?);
+    }
+    ensure!(connections(&world, "pod-a", &["UDP"])? == 0, "IPVS has connections to pod-a");
+    Ok(())
+}
+
+/// Connects a few times with client affinity, and returns the one pod that answered.
+fn stick(world: &World, load: &Load) -> Result<String> {
+    let report = Client::new(&world.topology.client.namespace).connect(load)?;
+    ensure!(report.failed() == 0 && report.answers.len() == 1, "{}: {report:?}", load.to);
+    report.answers.into_keys().next().context("an answer")
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn client_affinity_moves_when_the_endpoint_goes() {
+    affinity_moves().unwrap();
+}
+
+fn affinity_moves() -> Result<()> {
+    let mut world = World::build("rr")?;
+    let service = Service::new("sticky", &ADDRESSES)
+        .port(Protocol::Tcp, 80, TCP)
+        .port(Protocol::Udp, 53, UDP)
+        .with("sessionAffinity", json!("ClientIP"));
+    let all = ["pod-a", "pod-b", "pod-d"];
+    let ready = |pods: &[&'static str]| -> Vec<(&'static str, Condition)> {
+        pods.iter().map(|pod| (*pod, Condition::Ready)).collect()
+    };
+    for family in FAMILIES {
+        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+            world.apply_until(&objects(&world, &service, &ready(&all)), "all pods", |text| {
+                text.lines().filter(|line| line.ends_with("-m -w 1")).count() == 4 * all.len()
+            })?;
+            let load = load(protocol, family, port, 5);
+            let first = stick(&world, &load)?;
+            ensure!(stick(&world, &load)? == first, "{protocol} {family:?} does not stick");
+            let (left, gone): (Vec<_>, Vec<_>) = all.iter().copied().partition(|pod| *pod != first);
+            // It still runs, so that only the proxy can be why it is not asked.
+            settle(&mut world, &service, &ready(&left), (gone[0], false))?;
+            let second = stick(&world, &load)?;
+            ensure!(second != first, "{protocol} {family:?} sticks to {first}, which is gone");
+            ensure!(stick(&world, &load)? == second, "{protocol} {family:?} does not stick again");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn client_affinity_holds_for_its_time() {
+    affinity_holds().unwrap();
+}
+
+fn affinity_holds() -> Result<()> {
+    const SECONDS: u64 = 3;
+    // A connection that IPVS remembers keeps the affinity; those of UDP can be short.
+    let mut world = World::build_with(Topology::build()?, "scheduler: rr, udpTimeout: 1s")?;
+    for pod in ["pod-a", "pod-b", "pod-d"] {
+        world.start_server(pod, pod)?;
+    }
+    let service = Service::new("sticky", &ADDRESSES)
+        .port(Protocol::Udp, 53, UDP)
+        .with("sessionAffinity", json!("ClientIP"))
+        .with("sessionAffinityConfig", json!({ "clientIP": { "timeoutSeconds": SECONDS } }));
+    let pods = ["pod-a", "pod-b", "pod-d"].map(|pod| (pod, Condition::Ready));
+    world.apply(&objects(&world, &service, &pods), 6, &ADDRESSES)?;
+    let node = &world.topology.node().host.namespace;
+    // The template of an affinity is a connection from port 0, in hexadecimal.
+    let template = || -> Result<usize> {
+        let table = node.sh("awk '$3 == \"0000\"' /proc/net/ip_vs_conn")?;
+        Ok(table.lines().count())
+    };
+    for family in FAMILIES {
+        let load = load(Protocol::Udp, family, 53, 5);
+        let first = stick(&world, &load)?;
+        let begin = Instant::now();
+        ensure!(template()? == 1, "{family:?}: no affinity is remembered");
+        // As long as it is there, it is followed; each time it begins anew.
+        while begin.elapsed() < Duration::from_secs(SECONDS) {
+            ensure!(stick(&world, &load)? == first, "{family:?} does not stick");
+        }
+        let last = Instant::now();
+        wait(|| Ok(template()? == 0), || format!("{family:?}: the affinity does not end"))?;
+        let took = last.elapsed().as_secs_f64();
+        figure(&format!(
+            "affinity of {SECONDS} s, {family:?}: ended {took:.1} s after the last use"
+        ));
+        let second = stick(&world, &load)?;
+        ensure!(second != first, "{family:?}: {first} again, though it is the next one's turn");
+        wait(|| Ok(template()? == 0), || format!("{family:?}: the affinity does not end"))?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn health_check_node_ports_tell_whether_the_node_has_endpoints() {
+    health_checks().unwrap();
+}
+
+fn health_checks() -> Result<()> {
+    let mut world = World::build_with(Topology::build()?, "scheduler: rr")?;
+    let service = Service::new("local", &ADDRESSES)
+        .node_port(Protocol::Tcp, 80, TCP, 30080)
+        .load_balancer(&["203.0.113.20", "2001:db8::20"])
+        .with("externalTrafficPolicy", json!("Local"))
+        .with("healthCheckNodePort", json!(31999));
+    let bound = [ADDRESSES[0], ADDRESSES[1], "203.0.113.20", "2001:db8::20"];
+    let ready = |pod| (pod, Condition::Ready);
+    let leaving = |pod| (pod, Condition::Terminating);
+    // An endpoint that is terminating still gets what is left, but a load balancer is to look elsewhere.
+    let cases = [
+        (vec![ready("pod-a"), ready("pod-b"), ready("pod-d")], 200, 2),
+        (vec![ready("pod-b"), ready("pod-d")], 200, 1),
+        (vec![leaving("pod-b"), ready("pod-d")], 503, 0),
+        (vec![ready("pod-d")], 503, 0),
+    ];
+    for (pods, status, count) in cases {
+        let objects = objects(&world, &service, &pods);
+        world.apply_until(&objects, &format!("{pods:?}"), |text| {
+            bound.iter().all(|address| text.contains(&format!(" {address}/")))
+        })?;
+        let node = &world.topology.node().host;
+        for address in FAMILIES.map(|family| node.address(family)) {
+            let expected = format!(
+                "HTTP/1.1 {status}\n\
+                 content-type: application/json\n\
+                 x-content-type-options: nosniff\n\
+                 x-load-balancing-endpoint-weight: {count}\n\n\
+                 {{\n\t\"service\": {{\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"local\"\n\t}},\n\
+                 \t\"localEndpoints\": {count},\n\t\"serviceProxyHealthy\": true\n}}"
+            );
+            let last = Cell::new(String::new());
+            wait(
+                || {
+                    let answer = ask(&world, address)?;
+                    let same = answer == expected;
+                    last.set(answer);
+                    Ok(same)
+                },
+                || format!("{address} with {pods:?} answers:\n{}", last.take()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What the health check node port answers to the client: the status, the headers of a health check,
+/// and the body. Nothing while the port is not open.
+fn ask(world: &World, address: IpAddr) -> Result<String> {
+    let script = format!(
+        "exec 2>/dev/null 3<>/dev/tcp/{address}/31999 || exit 0
+         printf 'GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n' >&3
+         cat <&3"
+    );
+    let mut command = world.topology.client.namespace.command("bash");
+    let response = proxier_tests::command::output(command.args(["-c", &script]))?;
+    let Some((head, body)) = response.split_once("\r\n\r\n") else { return Ok(response) };
+    let mut lines = head.lines();
+    let status = lines.next().unwrap_or_default();
+    let code = status.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let mut headers: Vec<String> = lines
+        .map(str::to_lowercase)
+        .filter(|line| line.starts_with("content-type") || line.starts_with("x-"))
+        .collect();
+    headers.sort();
+    Ok(format!("{code}\n{}\n\n{body}", headers.join("\n")))
+}
