@@ -179,7 +179,7 @@ fn rolling_update() -> Result<()> {
     let sum = |count: fn(&Report) -> u32| reports.iter().map(count).sum::<u32>();
     let (answered, failed) = (sum(Report::answered), sum(Report::failed));
     figure(&format!(
-        "{updates} rolling updates of {} pods: {answered} connections in {took:.1} s ({:.0} a second), \
+        "rolling updates of {} pods: {updates}; {answered} connections in {took:.1} s ({:.0} a second), \
          {failed} failed",
         sets[0].len(),
         f64::from(answered) / took,
