@@ -40,7 +40,9 @@ pub struct Finished {
 impl Drains {
     /// None yet. A real server keeps its connections for at most `limit`.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, entries: BTreeMap::new() }
+        // A clock can be asked for a time only so far ahead.
+        const LONGEST: Duration = Duration::from_hours(24 * 365);
+        Self { limit: limit.min(LONGEST), entries: BTreeMap::new() }
     }
 
     /// The virtual servers that have a draining real server.

@@ -149,6 +149,16 @@ fn nothing_stays_longer_than_the_limit() {
 }
 
 #[test]
+fn without_a_limit_it_stays_as_long_as_it_has_connections() {
+    // As `proxier diff` looks at what drains.
+    let mut case = Case { drains: Drains::new(Duration::MAX), ..Case::new(TCP) };
+    let (desired, believed) = (rr(&[]), rr(&[(A, 1)]));
+    case.update(0, Some(&desired), Some(&believed));
+    assert_eq!(case.count(1_000_000, A, 7, 1), []);
+    assert_eq!(case.overlay(&desired), weights(&[(A, 0)]));
+}
+
+#[test]
 fn a_returning_endpoint_is_back_at_once() {
     let mut case = Case::new(TCP);
     let (without, with) = (rr(&[(B, 1)]), rr(&[(A, 1), (B, 1)]));
