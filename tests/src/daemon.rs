@@ -32,6 +32,8 @@ pub struct KernelWide {
 pub struct Daemon {
     child: Child,
     log: PathBuf,
+    /// How much was in the log before.
+    log_start: usize,
     _kernel_wide: Option<KernelWide>,
 }
 
@@ -159,6 +161,7 @@ impl Daemon {
     ) -> Result<Self> {
         let mut command =
             namespace.map_or_else(|| Command::new(proxier), |inside| inside.command(proxier));
+        let log_start = fs::read(log).map_or(0, |text| text.len());
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
         let child = command
@@ -168,7 +171,7 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .context("start proxier")?;
-        Ok(Self { child, log: log.to_owned(), _kernel_wide: kernel_wide })
+        Ok(Self { child, log: log.to_owned(), log_start, _kernel_wide: kernel_wide })
     }
 
     /// Asks until `question` answers with something other than none, and returns that.
@@ -201,6 +204,17 @@ impl Daemon {
             // The daemon gets the processor as long as looking took; nothing depends on how long.
             std::thread::sleep(asked.elapsed().max(Duration::from_millis(50)));
         }
+    }
+
+    /// Waits until it says that the kernel is as the cluster says.
+    pub fn ready(&mut self, limit: Duration) -> Result<()> {
+        let (log, start) = (self.log.clone(), self.log_start);
+        let says = || {
+            let text = fs::read(&log).context("read the log")?;
+            let mine = String::from_utf8_lossy(text.get(start..).unwrap_or_default());
+            Ok(mine.contains("ready: the kernel is as the cluster says").then_some(()))
+        };
+        self.wait(limit, says, || "ready".to_owned())
     }
 
     /// Its process number.

@@ -186,6 +186,12 @@ impl World {
         words
     }
 
+    /// Starts the daemon if it does not run, and waits until it says that all is well.
+    pub fn ready(&mut self) -> Result<()> {
+        self.start()?;
+        self.daemon.as_mut().context("a daemon that runs")?.ready(LIMIT)
+    }
+
     /// Stops the daemon, which leaves the kernel as it is.
     pub fn stop(&mut self) -> Result<()> {
         self.daemon.take().context("a daemon that runs")?.stop()
@@ -196,6 +202,11 @@ impl World {
         let mut command = self.topology.node().host.namespace.command(program("proxier")?);
         command.args(self.words(flags));
         Ok(command)
+    }
+
+    /// The process number of the daemon, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
     }
 
     /// Kills the daemon with SIGKILL, wherever it is.

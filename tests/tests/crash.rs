@@ -2,7 +2,10 @@
 //! nothing is left over, and a Service that has endpoints all the time is never without.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +25,9 @@ const STEADY: [&str; 2] = ["10.96.0.20", "fd00:10:96::20"];
 
 /// How many other Services there may be.
 const SERVICES: u16 = 30;
+
+/// How many messages the kernel is sent for a change here, about.
+const MESSAGES: u64 = 12;
 
 /// How long the daemon may take for anything in a slow kernel.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -178,12 +184,49 @@ fn look(world: &World) -> Result<Seen> {
     Ok(Seen::of(&node.sh("ipvsadm -S -n; ip -o addr show dev kube-ipvs0 2>/dev/null || true")?))
 }
 
-/// Lets the daemon come to what is wanted, and returns how long it took.
+/// Starts the daemon with what is wanted, and returns how long it took to get there.
 fn reach(world: &mut World, wanted: &Cluster) -> Result<Duration> {
     let begin = Instant::now();
-    let what = format!("{} addresses", wanted.addresses.len());
-    world.apply_until(&wanted.objects, &what, |text| Seen::of(text).is(wanted))?;
-    Ok(begin.elapsed())
+    world.write(&wanted.objects)?;
+    world.ready()?;
+    let took = begin.elapsed();
+    ensure!(look(world)?.is(wanted), "ready, but not as wanted");
+    Ok(took)
+}
+
+/// Kills the daemon when it is about to send the kernel its message of this number for a change: most
+/// of the time it waits or computes, and a moment hardly ever meets the few milliseconds between two
+/// messages. If there are fewer, it is killed after the change.
+fn kill_before_message(world: &mut World, wanted: &Cluster, number: u64) -> Result<()> {
+    let daemon = world.pid().context("a daemon that runs")?;
+    let mut dataplane = None;
+    for task in fs::read_dir(format!("/proc/{daemon}/task"))? {
+        let task = task?;
+        if fs::read_to_string(task.path().join("comm"))?.trim() == "dataplane" {
+            dataplane = task.file_name().into_string().ok();
+        }
+    }
+    let mut tracer = Command::new("strace")
+        .args(["-o", "/dev/null", "-e", "trace=sendto", "-e"])
+        .arg(format!("inject=sendto:signal=SIGKILL:when={number}"))
+        .args(["-p", &dataplane.context("the thread that programs the kernel")?])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start strace")?;
+    let mut said = BufReader::new(tracer.stderr.take().context("the output of strace")?);
+    let mut line = String::new();
+    said.read_line(&mut line).context("wait for strace")?;
+    ensure!(line.contains("attached"), "{line}");
+    world.write(&wanted.objects)?;
+    let deadline = Instant::now() + LIMIT;
+    // It ends with whom it traces.
+    while tracer.try_wait()?.is_none() && !look(world)?.is(wanted) {
+        ensure!(Instant::now() < deadline, "neither killed nor done");
+    }
+    world.kill();
+    tracer.wait().context("wait for strace")?;
+    Ok(())
 }
 
 /// With `PROXIER_FULL` set, 300 times; `PROXIER_SEED` repeats what a seed did.
@@ -198,11 +241,9 @@ fn kill_at_random(seed: u64) -> Result<()> {
     let kills = if full() { 300 } else { 20 };
     let mut random = Random(seed);
     let mut world = World::build("rr")?;
-    // How long a start takes, and a change: the moments are spread over these times.
+    // How long a start takes: the moments are spread over this time.
     let mut wanted = cluster(&world, &mut random)?;
     let mut start = reach(&mut world, &wanted)?;
-    wanted = cluster(&world, &mut random)?;
-    let change = reach(&mut world, &wanted)?;
     let client = &world.topology.client.namespace;
     let mut rates = Vec::new();
     for address in STEADY {
@@ -214,20 +255,22 @@ fn kill_at_random(seed: u64) -> Result<()> {
     world.kill();
     let mut midway = 0;
     for number in 0..kills {
-        // Two times of three it is killed while it starts, over what the last one left.
-        let window = if number % 3 == 0 {
+        // By turns while it carries out a change, and while it starts over what the last one left.
+        let carrying_out = number % 2 == 0;
+        if carrying_out {
             start = reach(&mut world, &wanted)?;
-            change
-        } else {
-            start
-        };
+        }
         let before = look(&world)?;
         wanted = cluster(&world, &mut random)?;
-        world.write(&wanted.objects)?;
-        world.start()?;
-        // The moment is what this test is about; nothing is expected to have happened by then.
-        std::thread::sleep(random.moment(window));
-        world.kill();
+        if carrying_out {
+            kill_before_message(&mut world, &wanted, 1 + random.below(MESSAGES))?;
+        } else {
+            world.write(&wanted.objects)?;
+            world.start()?;
+            // The moment is what this test is about; nothing is expected to have happened by then.
+            std::thread::sleep(random.moment(start));
+            world.kill();
+        }
         let after = look(&world)?;
         after.check().with_context(|| format!("after SIGKILL number {}", number + 1))?;
         midway += u32::from(after != before && !after.is(&wanted));
@@ -239,14 +282,14 @@ fn kill_at_random(seed: u64) -> Result<()> {
         ensure!(report.failed() == 0 && report.answered() > 0, "{report:?}");
         made += report.answered();
     }
-    let crashed = settled(&mut world)?;
+    let crashed = settled(&world)?;
     // A daemon that finds nothing comes to the same.
     world.stop()?;
-    output(world.proxier()?.arg("cleanup"))?;
+    output(world.proxier(&[])?.arg("cleanup"))?;
     let left = look(&world)?;
     ensure!(left.bound.is_empty() && left.served.is_empty(), "left by the clean-up");
     reach(&mut world, &wanted)?;
-    let fresh = settled(&mut world)?;
+    let fresh = settled(&world)?;
     let difference = compare(&fresh, &crashed, &PARTS);
     ensure!(difference.is_empty(), "not as a fresh daemon makes it:\n{difference}");
     figure(&format!(
@@ -260,15 +303,14 @@ const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 
 /// The kernel once nothing is left to do. What only drains is left out: it is there because of
 /// connections.
-fn settled(world: &mut World) -> Result<Dump> {
+fn settled(world: &World) -> Result<Dump> {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let said = world.proxier()?.arg("diff").output().context("start proxier diff")?;
-        if said.status.success() {
+        let left = world.diff(&[])?;
+        if left.is_empty() {
             break;
         }
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        ensure!(Instant::now() < deadline, "there is always something to do:\n{text}");
+        ensure!(Instant::now() < deadline, "there is always something to do:\n{left}");
     }
     let node = &world.topology.node().host.namespace;
     let mut found = observe(Some(node), &Dump::default(), &PARTS)?;

@@ -22,16 +22,12 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// What kube-proxy leaves, beside kernel settings.
 const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 
-/// Logged once by each daemon.
-const READY: &str = "ready: the kernel is as the cluster says";
-
 /// A node as kube-proxy left it, and the daemons that took it over so far.
 struct Node<'a> {
     namespace: &'a Namespace,
     step: &'a Step,
     scratch: Scratch,
     daemon: Option<Daemon>,
-    starts: usize,
 }
 
 impl<'a> Node<'a> {
@@ -40,7 +36,7 @@ impl<'a> Node<'a> {
         put(Some(namespace), &step.expected)?;
         let scratch = Scratch::create()?;
         scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
-        let node = Self { namespace, step, scratch, daemon: None, starts: 0 };
+        let node = Self { namespace, step, scratch, daemon: None };
         node.is_as_left("put there")?;
         Ok(node)
     }
@@ -55,10 +51,7 @@ impl<'a> Node<'a> {
         let before = self.operations().len();
         let words = arguments.split(' ');
         let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;
-        self.starts += 1;
-        let ready = |log: &str| log.matches(READY).count() == self.starts;
-        let read = || fs::read_to_string(&log).unwrap_or_default();
-        daemon.wait(LIMIT, || Ok(ready(&read()).then_some(())), || "not ready".to_owned())?;
+        daemon.ready(LIMIT)?;
         self.daemon = Some(daemon);
         Ok(self.operations().split_off(before))
     }
