@@ -7,6 +7,7 @@ mod dry_run;
 mod explain;
 mod feed;
 mod neighbours;
+mod privileges;
 mod status;
 mod sysctls;
 

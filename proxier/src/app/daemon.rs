@@ -13,7 +13,7 @@ use netlink_ipvs::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use super::{checks, feed};
+use super::{checks, feed, privileges};
 use crate::args::Args;
 use crate::config::Config;
 use crate::http;
@@ -33,6 +33,9 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     // All that can be missing is found out before anything is changed.
     let source = feed::Source::find(args, &config).await?;
     let host = Host::prepare(&config)?;
+    let files =
+        args.own.manifests.iter().chain(&config.client.kubeconfig).chain(&args.always.config);
+    privileges::give_up(files.map(PathBuf::as_path))?;
     let (sender, events) = mpsc::channel(feed::QUEUE);
     let mut tasks = tokio::task::JoinSet::new();
     feed::host(args, &sender, &mut tasks)?;
