@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
@@ -13,10 +14,12 @@ use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigErro
 use kube::{Client, Config};
 use tower::{BoxError, ServiceExt as _};
 
-/// A peer that has gone without a word is noticed after 30 + 3 x 10 seconds of silence.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that has gone without a word is noticed after 10 + 3 x 5 seconds of silence, whether or
+/// not something that was sent to it waits for an acknowledgement.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How to reach the API server. Without a kubeconfig and a server: as a pod does.
@@ -38,8 +41,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        #[source]
-        source: Box<KubeconfigError>,
+        source: Unquoted,
     },
     /// There is no kubeconfig, and this is not a pod with a service account.
     #[error(
@@ -66,6 +68,36 @@ pub enum Error {
     },
 }
 
+/// What is wrong with a kubeconfig, without its words: some of them are secrets.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unquoted(String);
+
+impl Unquoted {
+    /// The first line, in which the place stands, and `...` for what it quotes. The lines below it
+    /// show a part of the file.
+    fn new(error: KubeconfigError) -> Self {
+        let text = format!("{:#}", anyhow::Error::new(error));
+        let line = text.lines().next().unwrap_or_default();
+        let parts = line.split(['"', '`', '\'']).enumerate();
+        Self(parts.map(|(n, part)| if n % 2 == 0 { part } else { "\"...\"" }).collect())
+    }
+}
+
+/// The client would end the process over a token that no header can carry.
+fn check_tokens(kubeconfig: &Kubeconfig) -> Result<(), Unquoted> {
+    for user in &kubeconfig.auth_infos {
+        let fields = serde_json::to_value(&user.auth_info).unwrap_or_default();
+        let token = fields.get("token").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if HeaderValue::from_str(token).is_err() {
+            let text =
+                format!("the token of user {} has characters that no header may have", user.name);
+            return Err(Unquoted(text));
+        }
+    }
+    Ok(())
+}
+
 impl Connection {
     async fn config(&self) -> Result<Config, Error> {
         let server = match &self.server {
@@ -77,8 +109,10 @@ impl Connection {
         let mut config = match (&self.kubeconfig, &server) {
             (Some(path), _) => {
                 let failed =
-                    |source| Error::Kubeconfig { path: path.clone(), source: Box::new(source) };
+                    |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(error) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+                check_tokens(&kubeconfig)
+                    .map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
                 let options = KubeConfigOptions::default();
                 Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?
             }
@@ -117,6 +151,7 @@ impl Connection {
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let client = if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
             stack(&config, tcp)
         } else {

@@ -1,0 +1,90 @@
+//! What a kubeconfig keeps secret is in no output, log or page, however wrong the kubeconfig is and
+//! however much is logged.
+
+#![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use proxier_tests::apiserver::object::{node, service};
+use proxier_tests::apiserver::{Fault, On};
+use proxier_tests::command::program;
+use proxier_tests::daemon::Scratch;
+use proxier_tests::live::Live;
+
+/// Part of every secret here.
+const SECRET: &str = "sesame";
+
+/// A kubeconfig whose user is this.
+fn kubeconfig(server: &str, user: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+         clusters:\n- name: test\n  cluster: {{server: '{server}'}}\n\
+         contexts:\n- name: test\n  context: {{cluster: test, user: test}}\n\
+         users:\n- name: test\n  user: {user}\n"
+    )
+}
+
+/// A dry run of everything that can be told of, at the highest verbosity.
+fn dry_run(scratch: &Scratch, kubeconfig: &str) -> (Option<i32>, String) {
+    let path = scratch.replace("kubeconfig", kubeconfig).unwrap();
+    let mut command = Command::new(program("proxier").unwrap());
+    command.args(["--dry-run", "-o", "all", "--v=10", "--hostname-override=node-a"]);
+    command.args(["--proxy-mode=ipvs", "--node-address=192.0.2.1", "--kubeconfig"]).arg(path);
+    let Output { status, stdout, stderr } = command.env("RUST_LOG", "trace").output().unwrap();
+    let text = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
+    (status.code(), text.into_owned())
+}
+
+#[test]
+fn of_a_kubeconfig_that_cannot_be_used_only_the_place_is_told() {
+    let scratch = Scratch::create().unwrap();
+    for (user, wanted) in [
+        ("\n    token: sesame\n    password: {a: b}", "line 14"),
+        ("\n    token: [sesame", "line 13"),
+        ("\n    username: sesame\n    password: sesame\n    tokenFile: {sesame: 1}", "line 15"),
+        ("sesame", "kubeconfig"),
+        ("[\"sesame\"]", "kubeconfig"),
+        ("\n    exec: {env: [{name: 1, value: [sesame]}]}", "kubeconfig"),
+        (
+            "\n    client-key-data: sesame\n    client-certificate-data: sesame",
+            "prepare the connection",
+        ),
+        ("\n    token: \"sesame\\nline\"", "the token of user test has characters"),
+    ] {
+        let (status, text) = dry_run(&scratch, &kubeconfig("https://127.0.0.1:1", user));
+        assert_eq!(status, Some(1), "{user}: {text}");
+        assert!(text.contains(wanted), "{user}: {text}");
+        assert!(!text.contains(SECRET), "{user}: {text}");
+    }
+}
+
+#[test]
+fn a_token_goes_to_the_server_and_nowhere_else() {
+    let live = Live::start().unwrap();
+    let server = &live.server;
+    server.put_all([node("node-a", "192.0.2.1"), service("dev", "web", "10.96.0.1")]);
+    for code in [401, 403, 500] {
+        server.fault(On::Any("services"), 1, Fault::Refuse { code, retry_after: None });
+    }
+    server.fault(On::Any("nodes"), 1, Fault::Body("garbage".to_owned()));
+    let scratch = Scratch::create().unwrap();
+    let file = scratch.path().join("token");
+    fs::write(&file, "sesame-in-a-file").unwrap();
+    for (user, authorization) in [
+        ("{token: sesame-as-it-is}".to_owned(), "Bearer sesame-as-it-is"),
+        (format!("{{tokenFile: '{}'}}", file.display()), "Bearer sesame-in-a-file"),
+        ("{username: me, password: sesame}".to_owned(), "Basic bWU6c2VzYW1l"),
+    ] {
+        let kubeconfig = kubeconfig(&server.url(), &user);
+        let (status, text) = dry_run(&scratch, &kubeconfig);
+        assert_eq!(status, Some(0), "{text}");
+        assert!(text.contains("10.96.0.1:80"), "{text}");
+        for secret in [SECRET, "bWU6c2VzYW1l"] {
+            assert!(!text.contains(secret), "{user}: {text}");
+        }
+        let last = server.requests().pop().and_then(|request| request.authorization);
+        assert_eq!(last.as_deref(), Some(authorization));
+    }
+    assert_eq!(server.pending_faults(), 0);
+}
