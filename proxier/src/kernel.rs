@@ -94,7 +94,7 @@ impl Kernel {
         firewall: Firewall,
         families: Vec<Family>,
     ) -> Result<Self, Error> {
-        let interface = DummyInterface::find(INTERFACE).await.map_err(Error::Interface)?;
+        let interface = find_interface().await.map_err(Error::Interface)?;
         let sets = IpsetClient::open().map_err(Error::Sets)?;
         // Without it only the flows of removed UDP endpoints linger until they time out.
         let conntrack = Conntrack::open()
@@ -121,24 +121,55 @@ impl Kernel {
     }
 
     fn set_op(&mut self, op: &Op) -> Result<(), OpError> {
-        let result = match op {
+        match op {
             Op::CreateSet(set, capacity) => self.create_set(&SetSpec::of(*set, *capacity)),
-            Op::GrowSet(set, capacity) => self.sets.remake(&SetSpec::of(*set, *capacity)),
-            _ => return Ok(()),
-        };
-        result.map_err(|error| op_error(OpErrorKind::Retry, &error))
+            Op::GrowSet(set, capacity) => {
+                let remade = self.sets.remake(&SetSpec::of(*set, *capacity));
+                remade.map_err(|error| op_error(OpErrorKind::Retry, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Creates a set; one of the same name that is not what we need goes, unless rules of others
     /// refer to it.
-    fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), nfnetlink::Error> {
+    fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), OpError> {
+        let failed = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
         match self.sets.create(set) {
-            Err(error) if error.kind() == nfnetlink::ErrorKind::Exists => {
-                self.sets.destroy(set.name)?;
-                self.sets.create(set)
-            }
-            result => result,
+            Err(error) if error.kind() == nfnetlink::ErrorKind::Exists => {}
+            result => return result.map_err(|error| failed(&error)),
         }
+        match self.sets.destroy(set.name) {
+            // Rules may refer to a set of any type, ours as well.
+            Err(error) if error.kind() == nfnetlink::ErrorKind::Busy => {
+                let ours = self.firewall.observe_text(set.family).map_err(|e| failed(&*e))?;
+                let ours = ours.filter(|rules| self.only_refer_to(set.name, rules));
+                self.recreate_without(&ours.ok_or_else(|| failed(&error))?, set)
+            }
+            Err(error) => Err(failed(&error)),
+            Ok(()) => self.sets.create(set).map_err(|error| failed(&error)),
+        }
+    }
+
+    /// Whether nothing else than these rules refers to a set.
+    fn only_refer_to(&mut self, name: &str, rules: &str) -> bool {
+        let ours = rules.matches(&format!("--match-set {name} ")).count();
+        let headers = self.sets.list().unwrap_or_default();
+        headers.iter().any(|set| set.name == name && set.references as usize == ours)
+    }
+
+    /// Makes a set anew that only our rules refer to: they go, and come back at once.
+    fn recreate_without(&mut self, rules: &str, set: &SetSpec<'_>) -> Result<(), OpError> {
+        tracing::warn!(
+            set = set.name,
+            "is of another type: the rules go for a moment, to replace it"
+        );
+        self.firewall.remove(set.family).map_err(|e| op_error(OpErrorKind::Retry, &*e))?;
+        let made = self.sets.destroy(set.name).and_then(|()| self.sets.create(set));
+        let back = self.firewall.install(&Ruleset::parse(set.family, rules));
+        made.map_err(|error| op_error(OpErrorKind::Retry, &error))?;
+        // Without them the next audit finds them missing.
+        back.map(drop).map_err(|error| op_error(OpErrorKind::Surprise, &*error))
     }
 
     fn members(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
@@ -250,7 +281,7 @@ impl Kernel {
 impl Dataplane for Kernel {
     async fn observe(&mut self) -> Result<State, OpError> {
         let retry = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
-        self.interface = DummyInterface::find(INTERFACE).await.map_err(|e| retry(&e))?;
+        self.interface = find_interface().await.map_err(|e| retry(&e))?;
         let mut state = State { virtual_servers: self.ipvs.observe()?, ..State::default() };
         if let Some(interface) = &self.interface {
             state.addresses = interface.addresses().map_err(|e| retry(&e))?;
@@ -332,6 +363,15 @@ pub fn chain(error: &dyn StdError) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Our interface. One of another kind in its place is as good as none: what needs an address bound
+/// fails and says so, the rest goes on.
+async fn find_interface() -> Result<Option<DummyInterface>, dummy_iface::Error> {
+    match DummyInterface::find(INTERFACE).await {
+        Err(error) if error.kind() == dummy_iface::ErrorKind::WrongKind => Ok(None),
+        result => result,
+    }
 }
 
 fn op_error(kind: OpErrorKind, error: &dyn StdError) -> OpError {

@@ -225,7 +225,7 @@ impl<D: Dataplane> Reconciler<D> {
                     self.due.audit = Instant::now();
                 }
             }
-            Event::Disturbed => self.due.audit = Instant::now(),
+            Event::Disturbed => self.due.disturbed(Instant::now()),
             Event::Configured(resolver) => {
                 self.resolver = resolver;
                 self.settings_changed();

@@ -166,6 +166,11 @@ impl Follower {
                 self.ours = (!deleted).then_some(*index);
                 deleted.then_some(Event::Disturbed)
             }
+            // Under another name it is no longer ours.
+            HostEvent::Link { index, .. } if Some(*index) == self.ours => {
+                self.ours = None;
+                Some(Event::Disturbed)
+            }
             HostEvent::Link { .. } => None,
             // Changes were lost.
             _ => {

@@ -29,6 +29,12 @@ impl Due {
         self.retry_delay = (self.retry_delay * 2).min(limit.max(Self::FIRST_RETRY));
     }
 
+    /// What was observed may have changed, and with it what made something fail.
+    pub(super) fn disturbed(&mut self, now: Instant) {
+        self.audit = now;
+        self.retry = self.retry.map(|_| now);
+    }
+
     pub(super) fn succeed(&mut self) {
         self.retry = None;
         self.retry_delay = Self::FIRST_RETRY;

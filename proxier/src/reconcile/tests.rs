@@ -516,6 +516,25 @@ async fn other_work_does_not_put_a_retry_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_is_tried_again_when_the_kernel_tells_of_a_change() {
+    let (mut reconciler, status) = settled(1).await;
+    let broken = Arc::new(Mutex::new(true));
+    let fault = Arc::clone(&broken);
+    reconciler.dataplane().fault = Some(Box::new(move |op| {
+        let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+    }));
+    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.step().await;
+    *broken.lock().unwrap() = false;
+    reconciler.step().await;
+    assert!(!status.borrow().synced, "not before its time");
+    reconciler.take(Event::Disturbed);
+    reconciler.step().await;
+    assert!(status.borrow().synced, "{:?}", status.borrow().errors);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_loop_that_waits_for_its_first_lists_sleeps() {
     let (reconciler, _status) = reconciler(Memory::new());
     let (sender, receiver) = mpsc::channel::<Event>(1);
