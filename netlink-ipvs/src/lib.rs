@@ -70,6 +70,8 @@ mod encode;
 mod entry;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod message;
 mod model;
 mod wire;

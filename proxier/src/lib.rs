@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod config;
 pub mod dataplane;
 pub mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod kernel;
 pub mod memory;

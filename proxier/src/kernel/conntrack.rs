@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 use rustix::io::Errno;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::fuzz;
+
 use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket};
 use crate::dataplane::RealServers;
 

@@ -13,6 +13,8 @@ use netlink_ipvs::Family;
 
 use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket, malformed};
 use crate::dataplane::sets::{Member, SetType};
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::fuzz;
 use codec::{Command, Encoder};
 use refusal::{About, failed, refused};
 pub use types::{Change, Report, SetHeader, SetSpec};

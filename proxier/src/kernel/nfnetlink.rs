@@ -17,8 +17,7 @@ use rustix::net::{RecvFlags, sockopt};
 
 pub use error::{Error, ErrorKind};
 pub(super) use error::{Failure, Refusal};
-use message::frames;
-pub(super) use message::{Attribute, Header, Messages, attributes};
+pub(super) use message::{Attribute, Header, Messages, attributes, frames};
 
 /// Room for the replies to a batch in which every request is refused: the kernel accounts up to
 /// 2 KiB for each of [`Messages::MOST`].

@@ -5,6 +5,8 @@
 //! over.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod objects;
 mod refresh;
 mod watch;

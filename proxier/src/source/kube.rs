@@ -15,6 +15,8 @@ mod backoff;
 mod client;
 mod decode;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod limit;
 mod lines;
 mod resource;

@@ -1,5 +1,8 @@
 //! conntrack's messages (`linux/netfilter/nfnetlink_conntrack.h`).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 

@@ -4,6 +4,8 @@
 
 mod decode;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use netlink_ipvs::Family;
 

@@ -43,10 +43,10 @@ pub(crate) struct Attribute<'a> {
 
 /// One message within a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
     payload: &'a [u8],
 }
 
@@ -136,7 +136,7 @@ impl Messages {
 }
 
 /// The messages of a datagram; ends at the first one that is cut or malformed.
-pub(super) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
         let (header, _) = datagram.split_first_chunk::<HEADER>()?;
         let word = |at: usize| {
@@ -152,12 +152,12 @@ pub(super) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
 
 impl<'a> Frame<'a> {
     /// The attributes of a netfilter message.
-    pub(super) fn body(&self) -> io::Result<&'a [u8]> {
+    pub(crate) fn body(&self) -> io::Result<&'a [u8]> {
         self.payload.get(FAMILY_HEADER..).ok_or_else(|| malformed("a message without its header"))
     }
 
     /// The refusal in an `NLMSG_ERROR` or `NLMSG_DONE`; `None` if it says success.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
         let code = self.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
         (code != 0).then(|| Refusal { code: code.saturating_neg(), message: self.extended_ack() })
     }

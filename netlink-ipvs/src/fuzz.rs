@@ -1,0 +1,76 @@
+//! What the fuzz target `ipvs` does with bytes, and the replay of its corpus.
+
+use std::ops::ControlFlow;
+
+use crate::frame::{Attributes, Content, messages};
+use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode, dump::Dump};
+
+/// Reads the bytes as everything that comes from the kernel: a datagram of a dump, one with the
+/// replies to a batch, the attributes of each kind of message.
+///
+/// # Panics
+/// A request that was understood is not the same after it was written and read again.
+pub fn ipvs(bytes: &[u8]) {
+    let key = VirtualServerKey::new([10, 0, 0, 1].into(), 80, crate::Protocol::Tcp);
+    let family = key.family();
+    let mut batch = Batch::new(0, Limits::default());
+    for _ in 0..3 {
+        batch.push(Command::DeleteVirtualServer(key));
+    }
+    batch.absorb(bytes);
+    let mut report = Report::default();
+    batch.conclude(&mut report);
+    assert_eq!(report.sent, 3);
+
+    // No sequence number may be guessed: the first one found counts as ours.
+    let mut sequence = 0;
+    let _ = messages(bytes, |message| {
+        sequence = message.sequence;
+        if let Content::Data(attributes) = message.content {
+            all(attributes);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    Dump::new(sequence).absorb(bytes, decode::virtual_server);
+    Dump::new(sequence).absorb(bytes, |attributes| decode::real_server(attributes, family));
+
+    all(Attributes(bytes));
+}
+
+fn all(attributes: Attributes<'_>) {
+    let _ = decode::virtual_server(attributes);
+    for family in [crate::Family::Ipv4, crate::Family::Ipv6] {
+        let _ = decode::real_server(attributes, family);
+    }
+    let _ = decode::timeouts(attributes);
+    let _ = decode::info(attributes);
+    for number in 0..=20 {
+        let Ok(Some(command)) = decode::command(number, attributes) else { continue };
+        let mut batch = Batch::new(0, Limits::default());
+        batch.push(command);
+        let mut again = None;
+        let _ = messages(batch.bytes(), |message| {
+            if let Content::Data(attributes) = message.content {
+                again = decode::command(number, attributes).ok().flatten();
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        assert_eq!(again, Some(command));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_corpus_is_read() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/ipvs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            super::ipvs(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 5, "{count} files");
+    }
+}

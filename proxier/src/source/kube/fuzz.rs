@@ -1,0 +1,50 @@
+//! Reads any bytes as what an API server sends.
+
+use futures_util::FutureExt as _;
+use kube::client::Body;
+
+use super::decode::{self, Event};
+use super::lines::Lines;
+use super::resource::{Resource, Services, Slices, ThisNode};
+use crate::cluster::Change;
+use crate::source::objects::{Converter, Origin};
+
+/// The changes in a watch of these bytes, read as one of each kind, ended by the lists.
+pub(crate) fn watches(bytes: &[u8]) -> Vec<Change> {
+    let converter = Converter::new(Origin::Api);
+    let mut changes = Vec::new();
+    watch::<Services>(bytes, &converter, &mut changes);
+    watch::<Slices>(bytes, &converter, &mut changes);
+    watch::<ThisNode>(bytes, &converter, &mut changes);
+    changes
+}
+
+fn watch<R: Resource>(bytes: &[u8], converter: &Converter, changes: &mut Vec<Change>) {
+    let mut lines = Lines::new(Body::from(bytes.to_vec()));
+    let mut keys = Vec::new();
+    // The body is there: nothing waits.
+    while let Some(Ok(Some(line))) = lines.next().now_or_never() {
+        match decode::event::<R::Raw>(line) {
+            Ok(Event::Put(raw)) => {
+                let metadata = R::metadata(&raw).get();
+                keys.extend(metadata.and_then(|m| converter.key(R::KIND, m).ok()));
+                changes.extend(R::convert(converter, raw).changes);
+            }
+            Ok(Event::Gone(raw)) => {
+                let metadata = R::metadata(&raw).get();
+                let key = metadata.and_then(|m| converter.key(R::KIND, m).ok());
+                changes.extend(key.and_then(R::gone));
+            }
+            Ok(Event::Bookmark { .. }) => {}
+            Err(failure) => drop(failure.to_string()),
+        }
+    }
+    if let Ok(page) = decode::page::<R::Raw>(bytes) {
+        for raw in page.items {
+            let metadata = R::metadata(&raw).get();
+            keys.extend(metadata.and_then(|m| converter.key(R::KIND, m).ok()));
+            changes.extend(R::convert(converter, raw).changes);
+        }
+    }
+    changes.push(R::listed(keys));
+}
