@@ -171,6 +171,11 @@ impl ApiServer {
         self.shared.lock().faults.add(on, times, fault);
     }
 
+    /// No more of the faults that have not happened yet.
+    pub fn forgive(&self) {
+        self.shared.lock().faults = Faults::default();
+    }
+
     /// Faults that have not happened yet.
     pub fn pending_faults(&self) -> usize {
         self.shared.lock().faults.pending()

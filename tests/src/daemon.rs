@@ -161,11 +161,21 @@ impl Daemon {
     ) -> Result<Self> {
         let mut command =
             namespace.map_or_else(|| Command::new(proxier), |inside| inside.command(proxier));
+        command.args(arguments);
+        Self::spawn(command, log, kernel_wide)
+    }
+
+    /// As [`Daemon::start`], with a command of one's own.
+    pub fn start_command(command: Command, log: &Path) -> Result<Self> {
+        let shared = KernelWide::shared()?;
+        Self::spawn(command, log, Some(shared))
+    }
+
+    fn spawn(mut command: Command, log: &Path, kernel_wide: Option<KernelWide>) -> Result<Self> {
         let log_start = fs::read(log).map_or(0, |text| text.len());
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
         let child = command
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("share the log")?)
             .stderr(file)

@@ -81,12 +81,25 @@ impl Live {
     /// Starts the daemon in the caller's network namespace, in place of the one that runs: that one
     /// is killed. It logs every single operation.
     pub fn start_daemon(&mut self, more: &[&str]) -> Result<()> {
+        self.start_daemon_quietly(&[&["--v=2"], more].concat())
+    }
+
+    /// As [`Live::start_daemon`], without the operations in the log.
+    pub fn start_daemon_quietly(&mut self, more: &[&str]) -> Result<()> {
+        let mut command = self.proxier(more)?;
+        command.arg("--conntrack-max-per-core=0");
+        self.start_command(command)
+    }
+
+    /// Kills the daemon.
+    pub fn stop_daemon(&mut self) {
         self.daemon = None;
-        let log = self.scratch.path().join("log");
-        let mut words = self.arguments();
-        words.extend(["--v=2", "--conntrack-max-per-core=0"].map(str::to_owned));
-        words.extend(more.iter().map(|word| (*word).to_owned()));
-        self.daemon = Some(Daemon::start_with(None, words, &log)?);
+    }
+
+    /// As [`Live::start_daemon`], with a command made from [`Live::proxier`].
+    pub fn start_command(&mut self, command: Command) -> Result<()> {
+        self.daemon = None;
+        self.daemon = Some(Daemon::start_command(command, &self.scratch.path().join("log"))?);
         Ok(())
     }
 
@@ -106,6 +119,17 @@ impl Live {
         )
     }
 
+    /// Waits until virtual servers, addresses and sets of the kernel are as a dry run said.
+    pub fn until_as(&mut self, what: &str, wanted: &Dump) -> Result<Dump> {
+        self.until(what, |_, kernel| same(kernel, wanted))
+            .with_context(|| format!("wanted:\n{:#?}", wanted.ipvs))
+    }
+
+    /// The daemon's process number.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("a daemon that runs")?.pid())
+    }
+
     /// Waits until the daemon has run into all faults; a dry run before that might meet them instead.
     pub fn until_faults_happened(&mut self) -> Result<()> {
         let daemon = self.daemon.as_mut().context("a daemon that runs")?;
@@ -117,15 +141,7 @@ impl Live {
     /// Waits until the kernel is exactly what a dry run against the server prints.
     pub fn converge(&mut self, what: &str) -> Result<Dump> {
         let wanted = self.dry_run()?;
-        let same = |kernel: &Dump| {
-            let mut addresses = kernel.addresses.clone();
-            addresses.retain(|line| !line.starts_with("link "));
-            kernel.ipvs == wanted.ipvs
-                && addresses == wanted.addresses
-                && kernel.sets == wanted.sets
-        };
-        self.until(what, |_, kernel| same(kernel))
-            .with_context(|| format!("a dry run prints:\n{:#?}", wanted.ipvs))
+        self.until_as(what, &wanted)
     }
 
     /// What a dry run against the server says of virtual servers, addresses and sets.
@@ -168,6 +184,12 @@ impl Live {
             .chain(["--node-address".to_owned(), NODE_ADDRESS.to_owned()])
             .collect()
     }
+}
+
+fn same(kernel: &Dump, wanted: &Dump) -> bool {
+    let mut addresses = kernel.addresses.clone();
+    addresses.retain(|line| !line.starts_with("link "));
+    kernel.ipvs == wanted.ipvs && addresses == wanted.addresses && kernel.sets == wanted.sets
 }
 
 /// Virtual servers, addresses and sets, read back with the operators' tools.

@@ -2,7 +2,7 @@
 //! kube-proxy suffer from, which test shows it. Here: that the file is complete and names tests that
 //! exist. In the modules: rows that no other test has.
 
-#![allow(clippy::unwrap_used, reason = "an unreadable file is a failed test")]
+#![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 #[path = "acceptance/endpoints.rs"]
 mod endpoints;
@@ -17,9 +17,7 @@ mod slices;
 #[path = "acceptance/transitions.rs"]
 mod transitions;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use proxier_tests::evidence::{self, Sources};
 
 /// The ids of the acceptance list, first and last of each run. The runs of two letters are the rows
 /// that have no id there, numbered in their order.
@@ -68,9 +66,6 @@ const ROWS: [(&str, u32, u32); 32] = [
 /// How many things users suffer from; their ids are numbers.
 const PAIN_POINTS: u32 = 39;
 
-/// What a row may say besides tests: why none shows it, or in what the tests expect something else.
-const REMARKS: [&str; 3] = ["no: ", "not yet: ", "differs: "];
-
 #[test]
 fn every_line_has_one_row() {
     let rows = ROWS.iter().flat_map(|(letters, first, last)| {
@@ -88,7 +83,7 @@ fn every_line_has_one_row() {
 
 #[test]
 fn every_row_names_tests_that_exist_or_says_why_there_is_none() {
-    let mut sources = BTreeMap::new();
+    let mut sources = Sources::default();
     let mut wrong = Vec::new();
     for row in table() {
         if row.what.is_empty() {
@@ -98,7 +93,7 @@ fn every_row_names_tests_that_exist_or_says_why_there_is_none() {
             wrong.push(format!("{}: neither a test nor a reason", row.id));
         }
         for item in &row.shown_by {
-            if let Err(reason) = check(item, &mut sources) {
+            if let Err(reason) = sources.check(item) {
                 wrong.push(format!("{}: {item}: {reason}", row.id));
             }
         }
@@ -108,8 +103,8 @@ fn every_row_names_tests_that_exist_or_says_why_there_is_none() {
 
 #[test]
 fn the_check_sees_what_is_wrong() {
-    let mut sources = BTreeMap::new();
-    let mut check = |item: &str| check(item, &mut sources).is_ok();
+    let mut sources = Sources::default();
+    let mut check = |item: &str| sources.check(item).is_ok();
     let this = "tests/tests/acceptance.rs";
     assert!(check(&format!("`{this}::the_check_sees_what_is_wrong`")));
     assert!(check("golden `clusterip-tcp`"));
@@ -134,77 +129,13 @@ struct Row {
     shown_by: Vec<String>,
 }
 
-/// The rows of both tables of `tests/ACCEPTANCE.md`, in order. The last column is a list of
-/// `` `path::test` `` and ``golden `name` ``, separated by `; `, and may end with one of [`REMARKS`].
+/// The rows of both tables of `tests/ACCEPTANCE.md`, in order.
 fn table() -> Vec<Row> {
-    let text = fs::read_to_string(root().join("tests/ACCEPTANCE.md")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with('|'));
-    // The head of a table and the line below it.
-    let rows = rows.filter(|line| !line.starts_with("| id |") && !line.starts_with("| ---"));
-    rows.map(|line| {
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [id, what, shown_by] = cells[..] else { panic!("not three columns: {line}") };
-        let starts = REMARKS.iter().filter_map(|remark| shown_by.find(remark));
-        let (tests, remark) = shown_by.split_at(starts.min().unwrap_or(shown_by.len()));
-        let items = tests.split("; ").chain([remark]).filter(|item| !item.is_empty());
-        let shown_by = items.map(|item| item.trim().to_owned()).collect();
-        Row { id: id.to_owned(), what: what.to_owned(), shown_by }
-    })
-    .collect()
-}
-
-/// Whether one item of the last column is what it claims to be.
-fn check(item: &str, sources: &mut BTreeMap<String, Option<String>>) -> Result<(), &'static str> {
-    if let Some(reason) = REMARKS.iter().find_map(|remark| item.strip_prefix(remark)) {
-        return if reason.is_empty() { Err("no reason") } else { Ok(()) };
-    }
-    let quoted = |text: &str| Some(text.strip_prefix('`')?.strip_suffix('`')?.to_owned());
-    if let Some(name) = item.strip_prefix("golden ") {
-        let folder = quoted(name).filter(|name| !name.is_empty());
-        let folder = folder.map(|name| root().join("tests/golden").join(name));
-        return match folder {
-            Some(folder) if folder.is_dir() => Ok(()),
-            _ => Err("no such golden scenario"),
-        };
-    }
-    let (file, name) = quoted(item)
-        .and_then(|item| {
-            item.split_once("::").map(|(file, name)| (file.to_owned(), name.to_owned()))
+    let rows = evidence::rows("tests/ACCEPTANCE.md");
+    rows.into_iter()
+        .map(|cells| {
+            let [id, what, shown_by] = &cells[..] else { panic!("not three columns: {cells:?}") };
+            Row { id: id.clone(), what: what.clone(), shown_by: evidence::items(shown_by) }
         })
-        .ok_or("neither a test nor a golden scenario nor a reason")?;
-    let read = |file: &String| fs::read_to_string(root().join(file)).ok();
-    let source = sources.entry(file.clone()).or_insert_with(|| read(&file));
-    match source {
-        None => Err("no such file"),
-        Some(source) if is_test(source, &name) => Ok(()),
-        Some(_) => Err("no such test"),
-    }
-}
-
-/// Whether a source has this function, as a test.
-fn is_test(source: &str, name: &str) -> bool {
-    let mut attributes = Vec::new();
-    for line in source.lines().map(str::trim) {
-        let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
-        if line.starts_with("#[") {
-            attributes.push(line);
-        } else if let Some(function) = function {
-            let is_test = attributes
-                .iter()
-                .any(|attribute| *attribute == "#[test]" || attribute.starts_with("#[tokio::test"));
-            let found = function.split(['(', '<']).next() == Some(name);
-            // A test inside `proptest!` has its attribute there as well.
-            if found && is_test {
-                return true;
-            }
-            attributes.clear();
-        } else if !line.starts_with("//") {
-            attributes.clear();
-        }
-    }
-    false
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+        .collect()
 }

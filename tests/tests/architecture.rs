@@ -25,6 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
     ("explain", &["cluster", "dataplane"]),
     ("telemetry", &["config"]),
+    // Only in fuzz targets and in the replay of what they found.
+    ("fuzz", ANY),
     ("app", ANY),
     ("main", ANY),
 ];
@@ -123,6 +125,34 @@ fn pure_modules_do_no_input_or_output() {
         for word in FORBIDDEN.iter().find(of).map_or(&[][..], |(_, words)| *words) {
             if source.code.contains(word) {
                 wrong.push(format!("{}: {word}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What comes from outside cannot end the process, and what it starts is in one place.
+#[test]
+fn no_unsafe_code_and_processes_in_one_place_only() {
+    let mut wrong = Vec::new();
+    for folder in ["proxier/src", "netlink-ipvs/src", "dummy-iface/src"] {
+        for source in sources(folder) {
+            let name = source.path.display().to_string();
+            let fuzz = source.path.ends_with("fuzz.rs");
+            let runs_programs = source.path.ends_with("kernel/firewall/process.rs");
+            for (word, fine) in [
+                ("unsafe {", false),
+                ("unsafe fn", false),
+                ("unsafe impl", false),
+                (".unwrap()", false),
+                (".expect(", fuzz),
+                ("Command::new(", runs_programs),
+                ("std::process::Command", runs_programs),
+                ("/bin/sh", false),
+            ] {
+                if !fine && source.code.contains(word) {
+                    wrong.push(format!("{name}: {word}"));
+                }
             }
         }
     }

@@ -256,6 +256,28 @@ fn a_list_that_stalls_is_given_up_when_its_time_expires() {
     assert_eq!(removals(&live), [""; 0]);
 }
 
+/// Packets to and from the server are lost without a word, as when its machine has gone: no watch
+/// is believed for longer than the keep-alive, and no sooner noticed without it than after minutes.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_server_that_vanished_is_noticed_when_its_keepalive_expires() {
+    let mut live = programmed();
+    let url = live.server.url();
+    let port = url.rsplit(':').next().unwrap();
+    let rules = |action: &str| {
+        for side in ["--sport", "--dport"] {
+            run("iptables", [action, "INPUT", "-p", "tcp", side, port, "-j", "DROP"]).unwrap();
+        }
+    };
+    rules("-I");
+    live.until("connections given up", |log, _| times(log, "timed out (os error 110)") >= 3)
+        .unwrap();
+    rules("-D");
+    live.server.put(slice("dev", "web-1", "web", &["10.244.0.6", "10.244.0.9"]));
+    let kernel = live.converge("what was changed meanwhile").unwrap();
+    assert_eq!(kernel.ipvs, table(&[(1, &[6, 9]), (2, &[7]), (3, &[])]));
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_dry_run_prints_what_the_operators_tool_prints() {

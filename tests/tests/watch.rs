@@ -299,6 +299,40 @@ async fn while_the_server_is_gone_the_last_state_is_kept() {
     assert_eq!(status.services.error(), None);
 }
 
+/// With the limits of production, on a clock that runs as fast as nothing happens: attempts become
+/// rare and stay so, whatever the reason and however the list is read.
+#[tokio::test(start_paused = true)]
+async fn during_an_hour_of_failures_attempts_become_rare() {
+    let hour = Duration::from_hours(1);
+    let mut server = server().await;
+    let mut client = Client::start(&server, Timing { rebuild: 10 * hour, ..Timing::default() });
+    client.until("complete", Cluster::is_complete).await;
+    let before = seen(&client.cluster);
+    let status = Arc::clone(&client.status);
+    let refuse = Fault::Refuse { code: 503, retry_after: None };
+    server.fault(On::Any("services"), usize::MAX / 2, refuse);
+    server.compact();
+    server.disconnect();
+    for refused in [true, false] {
+        let failures = status.services.failures();
+        tokio::time::sleep(hour).await;
+        let attempts = status.services.failures() - failures;
+        // One in 15 to 30 seconds, after a few sooner ones.
+        assert!((120..=260).contains(&attempts), "{attempts} {}", status.services.failures());
+        assert!(client.changes.try_recv().is_err(), "nothing has changed");
+        if refused {
+            server.stop().await;
+        }
+    }
+    assert_eq!(seen(&client.cluster), before);
+    server.forgive();
+    server.put(service("dev", "new", "10.96.5.5"));
+    server.resume().await.unwrap();
+    tokio::time::resume();
+    client.converge(&server).await;
+    assert_eq!(client.lost, [""; 0]);
+}
+
 #[tokio::test]
 async fn a_database_that_was_restored_is_noticed() {
     // The server restarts: the client asks how far it is before it resumes.
