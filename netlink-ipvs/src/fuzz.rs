@@ -5,6 +5,9 @@ use std::ops::ControlFlow;
 use crate::frame::{Attributes, Content, messages};
 use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode, dump::Dump};
 
+/// Any number that the kernel may give to the family of IPVS: below 16 they have meanings of their own.
+const FAMILY: u16 = 28;
+
 /// Reads the bytes as everything that comes from the kernel: a datagram of a dump, one with the
 /// replies to a batch, the attributes of each kind of message.
 ///
@@ -13,7 +16,7 @@ use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode, dump::Dump
 pub fn ipvs(bytes: &[u8]) {
     let key = VirtualServerKey::new([10, 0, 0, 1].into(), 80, crate::Protocol::Tcp);
     let family = key.family();
-    let mut batch = Batch::new(0, Limits::default());
+    let mut batch = Batch::new(FAMILY, Limits::default());
     for _ in 0..3 {
         batch.push(Command::DeleteVirtualServer(key));
     }
@@ -46,7 +49,7 @@ fn all(attributes: Attributes<'_>) {
     let _ = decode::info(attributes);
     for number in 0..=20 {
         let Ok(Some(command)) = decode::command(number, attributes) else { continue };
-        let mut batch = Batch::new(0, Limits::default());
+        let mut batch = Batch::new(FAMILY, Limits::default());
         batch.push(command);
         let mut again = None;
         let _ = messages(batch.bytes(), |message| {
