@@ -192,7 +192,7 @@ impl State {
 }
 
 /// Calls `differ` for every key whose values are not equal.
-fn differing<K: Ord, V: PartialEq>(
+pub(crate) fn differing<K: Ord, V: PartialEq>(
     ours: &BTreeMap<K, V>,
     theirs: &BTreeMap<K, V>,
     mut differ: impl FnMut(&K, Option<&V>, Option<&V>),
@@ -391,6 +391,8 @@ pub struct Outcome {
     pub failed: Vec<(usize, OpError)>,
     /// Searches for stale flows.
     pub flows: Vec<ForgottenFlows>,
+    /// How long each part of the dataplane took.
+    pub took: BTreeMap<&'static str, Duration>,
 }
 
 /// One search for stale flows.
@@ -409,17 +411,20 @@ pub trait Dataplane {
     /// Reads everything, or fails; never a part.
     fn observe(&mut self) -> impl Future<Output = Result<State, OpError>>;
 
+    /// Reads everything but the real servers: the virtual servers of the result have none.
+    fn observe_frame(&mut self) -> impl Future<Output = Result<State, OpError>>;
+
     /// Reads some virtual servers; one that does not exist is not in the result.
     fn observe_virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
     ) -> impl Future<Output = Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError>>;
 
-    /// Reads the connection counts of the real servers of some virtual servers.
-    fn connections(
+    /// Reads the real servers of some virtual servers, with their connections.
+    fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> impl Future<Output = Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError>>;
+    ) -> impl Future<Output = Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError>>;
 
     /// Carries out a plan in its order. An operation that fails does not stop the others.
     fn apply(&mut self, plan: &Plan) -> impl Future<Output = Outcome>;

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use dummy_iface::{AddressChange, DummyInterface, Ensured};
-use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, Protocol, RealServer, VirtualServerKey};
 
 use self::conntrack::Conntrack;
 use self::firewall::Firewall;
@@ -81,6 +81,17 @@ impl Part {
             | Op::RemoveRealServer(..) => Self::Ipvs,
             Op::Bind(..) | Op::Unbind(..) => Self::Addresses,
             Op::ForgetFlows(..) => Self::Flows,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sets => "sets",
+            Self::Firewall => "firewall",
+            Self::Members => "members",
+            Self::Ipvs => "ipvs",
+            Self::Addresses => "addresses",
+            Self::Flows => "flows",
         }
     }
 }
@@ -280,6 +291,12 @@ impl Kernel {
 
 impl Dataplane for Kernel {
     async fn observe(&mut self) -> Result<State, OpError> {
+        let mut state = self.observe_frame().await?;
+        self.ipvs.fill(&mut state.virtual_servers)?;
+        Ok(state)
+    }
+
+    async fn observe_frame(&mut self) -> Result<State, OpError> {
         let retry = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
         self.interface = find_interface().await.map_err(|e| retry(&e))?;
         let mut state = State { virtual_servers: self.ipvs.observe()?, ..State::default() };
@@ -313,11 +330,11 @@ impl Dataplane for Kernel {
         self.ipvs.observe_some(keys)
     }
 
-    async fn connections(
+    async fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
-        self.ipvs.connections(keys)
+    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
+        self.ipvs.real_servers(keys)
     }
 
     async fn apply(&mut self, plan: &Plan) -> Outcome {
@@ -330,6 +347,7 @@ impl Dataplane for Kernel {
             let part = Part::of(first);
             let same = plan.ops[start..].iter().take_while(|op| Part::of(op) == part).count();
             let ops = &plan.ops[start..start + same];
+            let began = Instant::now();
             let one_by_one = |run: &mut dyn FnMut(&Op) -> Result<(), OpError>| {
                 let results = ops.iter().enumerate().map(|(at, op)| (at, run(op)));
                 results.filter_map(|(at, result)| Some((at, result.err()?))).collect()
@@ -342,6 +360,7 @@ impl Dataplane for Kernel {
                 Part::Addresses => self.addresses(ops).await,
                 Part::Flows => self.flows(ops, &mut outcome.flows),
             };
+            *outcome.took.entry(part.name()).or_default() += began.elapsed();
             outcome.failed.extend(failed.into_iter().map(|(at, error)| (start + at, error)));
             start += same;
         }

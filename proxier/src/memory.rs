@@ -25,6 +25,8 @@ pub struct Memory {
     pub done: Vec<Op>,
     /// How often everything was observed.
     pub observed: usize,
+    /// Of how many virtual servers the real servers were read by themselves.
+    pub read: usize,
     /// Faults to inject.
     pub fault: Option<Fault>,
     /// Whether observing fails.
@@ -171,6 +173,14 @@ impl Dataplane for Memory {
         Ok(self.state.clone())
     }
 
+    async fn observe_frame(&mut self) -> Result<State, OpError> {
+        let mut state = self.observe().await?;
+        for server in state.virtual_servers.values_mut() {
+            server.real_servers = [].into();
+        }
+        Ok(state)
+    }
+
     async fn observe_virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
@@ -180,23 +190,20 @@ impl Dataplane for Memory {
         Ok(keys.iter().filter_map(known).collect())
     }
 
-    async fn connections(
+    async fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
-        let servers = |key: &VirtualServerKey| {
-            let state = self.state.virtual_servers.get(key)?;
-            Some(state.real_servers.iter().map(|server| (*key, server.key)).collect::<Vec<_>>())
-        };
-        Ok(keys
-            .iter()
-            .filter_map(servers)
-            .flatten()
-            .map(|(key, server)| {
-                let connections = self.connections.get(&(key, server)).copied().unwrap_or_default();
-                (key, server, connections)
-            })
-            .collect())
+    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
+        self.read += keys.len();
+        let mut out = Vec::new();
+        for key in keys {
+            let Some(known) = self.state.virtual_servers.get(key) else { continue };
+            out.extend(known.real_servers.iter().map(|server| {
+                let connections = self.connections.get(&(*key, server.key));
+                (*key, *server, connections.copied().unwrap_or_default())
+            }));
+        }
+        Ok(out)
     }
 
     async fn apply(&mut self, plan: &Plan) -> Outcome {

@@ -8,9 +8,10 @@
 //! 3. work is in proportion to what changed: only dirty services are computed, only touched
 //!    targets are compared;
 //! 4. what fails is retried with back-off, alone, and never stops anything else;
-//! 5. once in a `sync_period` everything is observed and what differs is repaired, by the very
-//!    same steps.
+//! 5. once in a `sync_period` everything is observed, piece by piece between events, and what differs
+//!    is repaired, by the very same steps.
 
+mod audit;
 mod balance;
 mod due;
 mod measure;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use netlink_ipvs::VirtualServerKey;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::cluster::{Change, Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::ruleset;
@@ -34,6 +35,7 @@ use crate::dataplane::{
     contribution, plan,
 };
 
+use audit::Unread;
 use due::Due;
 use measure::Stopwatch;
 pub use measure::{Histogram, Live, Measures};
@@ -89,12 +91,14 @@ pub struct Reconciler<D> {
     touched: BTreeSet<Target>,
     /// Virtual servers of which nobody knows what the kernel holds.
     unknown: BTreeSet<VirtualServerKey>,
+    unread: Unread,
     failed: BTreeMap<Target, String>,
     drains: Drains,
     due: Due,
     conflicts: BTreeMap<VirtualServerKey, Conflict>,
     status: Status,
     writes_shown: u64,
+    shown: Option<Instant>,
     stopwatch: Stopwatch,
     publish: watch::Sender<Arc<Status>>,
 }
@@ -128,12 +132,14 @@ impl<D: Dataplane> Reconciler<D> {
             believed: None,
             touched: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            unread: Unread::default(),
             failed: BTreeMap::new(),
             drains: Drains::new(timing.drain_timeout),
             due,
             conflicts: BTreeMap::new(),
             status,
             writes_shown: 0,
+            shown: None,
             stopwatch: Stopwatch::default(),
             publish,
         };
@@ -149,6 +155,7 @@ impl<D: Dataplane> Reconciler<D> {
             let wake = match (self.is_ready(), self.has_work()) {
                 (false, _) => None,
                 (true, true) => Some(not_before),
+                (true, false) if !self.unread.is_empty() => Some(Instant::now()),
                 (true, false) => Some(self.due.next().max(not_before)),
             };
             tokio::select! {
@@ -176,6 +183,10 @@ impl<D: Dataplane> Reconciler<D> {
                 self.step().await;
                 self.stopwatch.queued(events.len(), started);
                 not_before = Instant::now() + self.timing.min_sync_period;
+            } else if self.is_ready() {
+                // What this finds is work for a step.
+                self.audit_slice().await;
+                self.count_slice().await;
             }
         }
     }
@@ -263,14 +274,18 @@ impl<D: Dataplane> Reconciler<D> {
             self.status.last_step = Some(started);
             self.publish.send_replace(Arc::new(self.status.clone()));
         }
-        if adopting || self.due.audit <= started {
-            self.observe().await;
+        if adopting {
+            self.adopt().await;
+        } else if self.due.audit <= started {
+            self.audit().await;
         }
         if self.believed.is_none() {
             // A kernel that was never read is not written to.
             self.end_step(started);
             return;
         }
+        self.audit_slice().await;
+        self.look_after_drains();
         self.compute();
         if adopting {
             let all = std::mem::take(&mut self.touched);
@@ -287,7 +302,7 @@ impl<D: Dataplane> Reconciler<D> {
         // not drain, a virtual server that was not as believed.
         for _ in 0..3 {
             self.converge().await;
-            self.check_drains().await;
+            self.count_slice().await;
             if self.touched.is_empty() && self.unknown.is_empty() {
                 break;
             }
@@ -320,32 +335,6 @@ impl<D: Dataplane> Reconciler<D> {
             let rules = ruleset(*family, &options, self.desired.drops());
             let text = Arc::from(rules.save_text());
             self.desired.set_firewall(*family, text, &mut self.touched);
-        }
-    }
-
-    async fn observe(&mut self) {
-        self.due.audit = Instant::now() + self.timing.sync_period;
-        match self.dataplane.observe().await {
-            Ok(observed) => {
-                if let Some(believed) = &self.believed {
-                    let mut drift = believed.differences(&observed);
-                    drift.retain(|target| self.is_ours(target));
-                    for target in &drift {
-                        info!(%target, "the kernel is not as it was left, repairing");
-                    }
-                    self.status.counters.drift += drift.len() as u64;
-                    self.touched.extend(drift);
-                }
-                self.status.observed(&observed);
-                self.believed = Some(observed);
-                self.unknown.clear();
-                self.status.observe_error = None;
-            }
-            Err(error) => {
-                warn!(error = error.text, "cannot read the kernel, keeping what is there");
-                self.status.observe_error = Some(error.text);
-                self.due.audit = Instant::now() + self.due.retry_delay;
-            }
         }
     }
 
@@ -467,9 +456,7 @@ impl<D: Dataplane> Reconciler<D> {
             if let Target::VirtualServer(key) = target {
                 let desired = self.desired.state().virtual_servers.get(key);
                 let believed = believed.virtual_servers.get(key);
-                if self.drains.update(key, desired, believed, now.into_std()) {
-                    self.due.drain_check = Some(now);
-                }
+                self.drains.update(key, desired, believed, now.into_std());
             }
         }
         let plan = plan(self.desired.state(), believed, &touched, &self.drains, settings);
@@ -477,9 +464,9 @@ impl<D: Dataplane> Reconciler<D> {
             return;
         }
         let outcome = self.dataplane.apply(&plan).await;
-        for flows in &outcome.flows {
-            Arc::make_mut(&mut self.status.measures).forgotten(flows);
-        }
+        let measures = Arc::make_mut(&mut self.status.measures);
+        outcome.flows.iter().for_each(|flows| measures.forgotten(flows));
+        outcome.took.iter().for_each(|(part, took)| measures.worked(part, *took));
         self.absorb(&plan, outcome.failed);
         for (key, _) in &plan.intended {
             let desired = self.desired.state().virtual_servers.get(key);
@@ -522,36 +509,6 @@ impl<D: Dataplane> Reconciler<D> {
             }
         }
         self.unknown.extend(uncertain);
-    }
-
-    /// Counts the connections of what drains, if it is time.
-    async fn check_drains(&mut self) {
-        let now = Instant::now();
-        if self.due.drain_check.is_none_or(|at| at > now) {
-            return;
-        }
-        let keys = self.drains.virtual_servers();
-        self.due.drain_check = (!keys.is_empty()).then(|| now + self.timing.drain_check);
-        if keys.is_empty() {
-            return;
-        }
-        match self.dataplane.connections(&keys).await {
-            Ok(counts) => {
-                for finished in self.drains.count(&counts, now.into_std()) {
-                    self.touched.insert(Target::VirtualServer(finished.virtual_server));
-                    if finished.cut > 0 {
-                        self.status.counters.drains_cut += 1;
-                        warn!(
-                            virtual_server = %finished.virtual_server,
-                            real_server = %finished.real_server,
-                            connections = finished.cut,
-                            "drained for too long, removed with its connections"
-                        );
-                    }
-                }
-            }
-            Err(error) => warn!(error = error.text, "cannot count connections of draining servers"),
-        }
     }
 }
 

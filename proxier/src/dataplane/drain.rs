@@ -1,7 +1,7 @@
 //! Graceful termination: a TCP or SCTP real server that is no longer wanted gets weight 0 and
 //! stays as long as it has connections, up to a limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use netlink_ipvs::{
@@ -15,6 +15,8 @@ use super::{Connections, VirtualServerState};
 pub struct Drains {
     limit: Duration,
     entries: BTreeMap<VirtualServerKey, BTreeMap<RealServerKey, Drain>>,
+    /// Where something has begun to drain whose connections nobody has counted.
+    fresh: BTreeSet<VirtualServerKey>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +44,17 @@ impl Drains {
     pub fn new(limit: Duration) -> Self {
         // A clock can be asked for a time only so far ahead.
         const LONGEST: Duration = Duration::from_hours(24 * 365);
-        Self { limit: limit.min(LONGEST), entries: BTreeMap::new() }
+        Self { limit: limit.min(LONGEST), entries: BTreeMap::new(), fresh: BTreeSet::new() }
     }
 
     /// The virtual servers that have a draining real server.
     pub fn virtual_servers(&self) -> Vec<VirtualServerKey> {
         self.entries.keys().copied().collect()
+    }
+
+    /// The virtual servers where something has begun to drain since this was last asked.
+    pub fn take_fresh(&mut self) -> Vec<VirtualServerKey> {
+        std::mem::take(&mut self.fresh).into_iter().collect()
     }
 
     /// Every draining real server: where, which, its connections when last counted, its limit.
@@ -60,30 +67,28 @@ impl Drains {
     }
 
     /// Compares what is wanted for one virtual server with what is there: starts to drain what is
-    /// no longer wanted, forgets what is wanted again or gone. Whether a draining started is the
-    /// result.
+    /// no longer wanted, forgets what is wanted again or gone.
     pub fn update(
         &mut self,
         key: &VirtualServerKey,
         desired: Option<&VirtualServerState>,
         believed: Option<&VirtualServerState>,
         now: Instant,
-    ) -> bool {
+    ) {
         let (Some(desired), Some(believed)) = (desired, believed) else {
             self.entries.remove(key);
-            return false;
+            return;
         };
         let drainable = match key {
             VirtualServerKey::Address { protocol, .. } => *protocol != Protocol::Udp,
             VirtualServerKey::FirewallMark { .. } => false,
         };
         if !drainable {
-            return false;
+            return;
         }
         let holds = |state: &VirtualServerState, server: &RealServerKey| {
             state.real_servers.binary_search_by_key(server, |known| known.key).is_ok()
         };
-        let mut started = false;
         let mut drains = self.entries.remove(key).unwrap_or_default();
         drains.retain(|server, _| !holds(desired, server) && holds(believed, server));
         for server in believed.real_servers.iter() {
@@ -92,13 +97,12 @@ impl Drains {
                 let deadline = now + self.limit;
                 let drain = Drain { config, deadline, connections: 0, over: false };
                 drains.insert(server.key, drain);
-                started = true;
+                self.fresh.insert(*key);
             }
         }
         if !drains.is_empty() {
             self.entries.insert(*key, drains);
         }
-        started
     }
 
     /// What a virtual server should hold, with those that drain.
@@ -131,13 +135,13 @@ impl Drains {
     /// be in the overlay any more.
     pub fn count(
         &mut self,
-        counts: &[(VirtualServerKey, RealServerKey, Connections)],
+        counts: &[(VirtualServerKey, RealServer, Connections)],
         now: Instant,
     ) -> Vec<Finished> {
         let mut finished = Vec::new();
         for (virtual_server, real_server, connections) in counts {
             let drains = self.entries.get_mut(virtual_server);
-            let Some(drain) = drains.and_then(|drains| drains.get_mut(real_server)) else {
+            let Some(drain) = drains.and_then(|drains| drains.get_mut(&real_server.key)) else {
                 continue;
             };
             drain.connections = connections.total();
@@ -145,7 +149,7 @@ impl Drains {
                 drain.over = true;
                 finished.push(Finished {
                     virtual_server: *virtual_server,
-                    real_server: *real_server,
+                    real_server: real_server.key,
                     cut: drain.connections,
                 });
             }

@@ -123,6 +123,10 @@ const LATENCY: Metric = Metric::histogram(
     "proxier_event_to_kernel_seconds",
     "From an event's arrival to the end of the step that programmed it.",
 );
+const KERNEL: Metric = Metric::counter(
+    "proxier_kernel_seconds_total",
+    "Time that reading and writing the kernel took, by part of it.",
+);
 const HEALTH_PORTS: Metric =
     Metric::gauge("proxier_health_check_node_ports", "Health check node ports.");
 const WATCH_SILENCE: Metric = Metric::gauge(
@@ -233,6 +237,8 @@ fn ours(out: &mut Text, status: &Status) {
     out.value(&STEPS, steps);
     out.value(&CONTRIBUTIONS, contributions);
     out.histograms(&LATENCY, [(Labels::none(), &status.measures.latency)]);
+    let kernel = status.measures.kernel.iter();
+    out.samples(&KERNEL, kernel.map(|(part, t)| (Labels::one("part", part), t.as_secs_f64())));
     out.value(&HEALTH_PORTS, status.health.len());
 }
 

@@ -1,13 +1,12 @@
 //! IPVS: operations to commands, dumps to state.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use netlink_ipvs::{
-    Client, Command, ErrorKind, RealServer, RealServerKey, VirtualServer, VirtualServerKey,
-};
+use netlink_ipvs::{Client, Command, ErrorKind, RealServer, VirtualServer, VirtualServerKey};
 
 use super::op_error;
-use crate::dataplane::{Connections, Op, OpError, OpErrorKind, VirtualServerState};
+use crate::dataplane::{Connections, Op, OpError, OpErrorKind, RealServers, VirtualServerState};
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -20,17 +19,28 @@ impl Ipvs {
         Self { client }
     }
 
-    /// Every virtual server with its real servers.
+    /// Every virtual server, without real servers.
     pub(super) fn observe(
         &mut self,
     ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
         let servers = self.client.virtual_servers().map_err(failed)?;
-        let mut out = BTreeMap::new();
-        for entry in servers {
-            let key = entry.server.key;
-            out.insert(key, self.with_real_servers(entry.server)?);
+        let none = RealServers::from([]);
+        let state = |server: VirtualServer| VirtualServerState {
+            config: server.config,
+            real_servers: Arc::clone(&none),
+        };
+        Ok(servers.into_iter().map(|entry| (entry.server.key, state(entry.server))).collect())
+    }
+
+    /// Gives virtual servers their real servers.
+    pub(super) fn fill(
+        &mut self,
+        servers: &mut BTreeMap<VirtualServerKey, VirtualServerState>,
+    ) -> Result<(), OpError> {
+        for (key, server) in servers {
+            server.real_servers = self.real_servers_of(*key)?;
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Some virtual servers with their real servers, those of them that exist.
@@ -42,7 +52,9 @@ impl Ipvs {
         for key in keys {
             match self.client.virtual_server(*key) {
                 Ok(entry) => {
-                    out.insert(*key, self.with_real_servers(entry.server)?);
+                    let real_servers = self.real_servers_of(*key)?;
+                    let config = entry.server.config;
+                    out.insert(*key, VirtualServerState { config, real_servers });
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
@@ -51,19 +63,19 @@ impl Ipvs {
         Ok(out)
     }
 
-    fn with_real_servers(&mut self, server: VirtualServer) -> Result<VirtualServerState, OpError> {
-        let entries = self.client.real_servers(server.key).map_err(failed)?;
+    fn real_servers_of(&mut self, key: VirtualServerKey) -> Result<RealServers, OpError> {
+        let entries = self.client.real_servers(key).map_err(failed)?;
         let mut real_servers: Vec<RealServer> =
             entries.into_iter().map(|entry| entry.server).collect();
         real_servers.sort_unstable_by_key(|real| real.key);
-        Ok(VirtualServerState { config: server.config, real_servers: real_servers.into() })
+        Ok(real_servers.into())
     }
 
-    /// Connection counts of the real servers of some virtual servers.
-    pub(super) fn connections(
+    /// The real servers of some virtual servers with their connections.
+    pub(super) fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
+    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
         let mut out = Vec::new();
         for key in keys {
             for entry in self.client.real_servers(*key).map_err(failed)? {
@@ -71,7 +83,7 @@ impl Ipvs {
                     active: entry.connections.active,
                     inactive: entry.connections.inactive,
                 };
-                out.push((*key, entry.server.key, connections));
+                out.push((*key, entry.server, connections));
             }
         }
         Ok(out)

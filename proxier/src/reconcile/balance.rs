@@ -1,6 +1,7 @@
 //! The end of a step: what came of it, and who is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::info;
@@ -8,6 +9,11 @@ use tracing::info;
 use super::{Draining, Reconciler};
 use crate::cluster::{Change, ObjectKey};
 use crate::dataplane::Dataplane;
+
+/// The next line of the log, and the next list of many draining servers, are at least so much later.
+const OFTEN: Duration = Duration::from_millis(100);
+/// So many draining servers are listed anew after each step.
+const FEW: usize = 64;
 
 impl<D: Dataplane> Reconciler<D> {
     /// Draws the balance of a step.
@@ -52,18 +58,23 @@ impl<D: Dataplane> Reconciler<D> {
     fn show(&mut self, started: Instant) {
         self.status.complete = true;
         self.status.pending = self.failed.len() + self.unknown.len();
-        self.status.draining = self
-            .drains
-            .iter()
-            .map(|(virtual_server, real_server, connections, deadline)| Draining {
-                virtual_server,
-                real_server,
-                connections,
-                deadline: Instant::from_std(deadline),
-            })
-            .collect();
+        // What is for people to read must not cost each of a thousand changes a second.
+        let now = Instant::now();
+        let often = self.shown.is_some_and(|shown| now < shown + OFTEN);
+        if !often || self.status.draining.len() < FEW {
+            self.status.draining = self
+                .drains
+                .iter()
+                .map(|(virtual_server, real_server, connections, deadline)| Draining {
+                    virtual_server,
+                    real_server,
+                    connections,
+                    deadline: Instant::from_std(deadline),
+                })
+                .collect();
+        }
         let writes = self.status.counters.writes();
-        if writes != self.writes_shown {
+        if writes != self.writes_shown && !often {
             info!(
                 changes = writes - self.writes_shown,
                 virtual_servers = self.status.virtual_servers,
@@ -74,6 +85,9 @@ impl<D: Dataplane> Reconciler<D> {
                 "programmed"
             );
             self.writes_shown = writes;
+        }
+        if !often {
+            self.shown = Some(now);
         }
         self.publish.send_replace(Arc::new(self.status.clone()));
     }

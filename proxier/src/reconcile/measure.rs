@@ -36,6 +36,8 @@ pub struct Measures {
     pub conntrack: BTreeMap<Family, Histogram>,
     /// Flows deleted in it.
     pub flows_deleted: BTreeMap<Family, u64>,
+    /// Reading and writing the kernel, by part.
+    pub kernel: BTreeMap<&'static str, Duration>,
 }
 
 /// What is counted as events come, whatever the loop is doing.
@@ -146,6 +148,7 @@ impl Default for Measures {
             programming: BTreeMap::new(),
             conntrack: BTreeMap::new(),
             flows_deleted: BTreeMap::new(),
+            kernel: BTreeMap::new(),
         }
     }
 }
@@ -164,6 +167,7 @@ impl Measures {
         example.programming.insert(Family::Ipv4, programming);
         let took = Duration::from_millis(7);
         example.forgotten(&ForgottenFlows { family: Family::Ipv4, deleted: 5, took });
+        example.worked("ipvs", took);
         example
     }
 
@@ -171,6 +175,11 @@ impl Measures {
         let conntrack = self.conntrack.entry(flows.family).or_insert_with(|| Histogram::new(&SYNC));
         conntrack.observe(flows.took.as_secs_f64(), 1);
         *self.flows_deleted.entry(flows.family).or_default() += flows.deleted;
+    }
+
+    /// A part of the kernel was read or written for so long.
+    pub(super) fn worked(&mut self, part: &'static str, took: Duration) {
+        *self.kernel.entry(part).or_default() += took;
     }
 }
 

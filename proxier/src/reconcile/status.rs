@@ -51,7 +51,7 @@ pub struct Status {
     /// Virtual servers that more than one service claims.
     pub conflicts: usize,
     /// Real servers that keep connections though no longer wanted.
-    pub draining: Vec<Draining>,
+    pub draining: Arc<[Draining]>,
     /// The last errors, newest last.
     pub errors: VecDeque<String>,
     /// Health check node ports.

@@ -7,6 +7,10 @@ use netlink_ipvs::{Family, VirtualServerConfig};
 const TCP: &str = "10.96.0.1:80/tcp";
 const LIMIT: Duration = Duration::from_mins(15);
 
+fn server_of(key: &str) -> RealServer {
+    RealServer { key: real_server(key), config: RealServerConfig::masquerade(0) }
+}
+
 fn state(scheduler: Scheduler, servers: &[(&str, u32)]) -> VirtualServerState {
     let mut real_servers: Vec<RealServer> = servers
         .iter()
@@ -47,7 +51,8 @@ impl Case {
         believed: Option<&VirtualServerState>,
     ) -> bool {
         let now = self.at(seconds);
-        self.drains.update(&self.key, desired, believed, now)
+        self.drains.update(&self.key, desired, believed, now);
+        self.drains.take_fresh() == [self.key]
     }
 
     fn overlay(&self, desired: &VirtualServerState) -> Vec<(String, u32)> {
@@ -61,7 +66,7 @@ impl Case {
     }
 
     fn count(&mut self, seconds: u64, server: &str, active: u32, inactive: u32) -> Vec<Finished> {
-        let counts = [(self.key, real_server(server), Connections { active, inactive })];
+        let counts = [(self.key, server_of(server), Connections { active, inactive })];
         let now = self.at(seconds);
         self.drains.count(&counts, now)
     }
@@ -107,7 +112,7 @@ fn i05_counts_of_others_change_nothing() {
     case.update(0, Some(&desired), Some(&rr(&[(A, 1)])));
     assert_eq!(case.count(1, B, 0, 0), []);
     assert_eq!(case.overlay(&desired), weights(&[(A, 0)]));
-    let elsewhere = [(virtual_server("10.96.0.9:80/tcp"), real_server(A), Connections::default())];
+    let elsewhere = [(virtual_server("10.96.0.9:80/tcp"), server_of(A), Connections::default())];
     assert_eq!(case.drains.count(&elsewhere, case.start), []);
     assert_eq!(case.draining(), [A]);
 }

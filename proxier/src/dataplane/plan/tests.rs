@@ -324,7 +324,9 @@ fn a_drain_from_its_start_to_its_end() {
         ]
     );
     assert_eq!(step(&mut drains), [""; 0]);
-    drains.count(&[(key, real_server("10.244.0.1:80"), Connections::default())], now);
+    let config = RealServerConfig::masquerade(0);
+    let drained = RealServer { key: real_server("10.244.0.1:80"), config };
+    drains.count(&[(key, drained, Connections::default())], now);
     // The flag goes after the server for which it was there.
     assert_eq!(
         step(&mut drains),

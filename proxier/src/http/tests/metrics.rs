@@ -24,7 +24,7 @@ fn eventful() -> Status {
         virtual_servers: 12,
         real_servers: 40,
         conflicts: 2,
-        draining: vec![draining],
+        draining: [draining].into(),
         no_local: Arc::new([(ObjectKey::new("default", "a"), no_local)].into()),
         counters: Counters {
             steps: 7,
