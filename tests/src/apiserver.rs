@@ -155,6 +155,11 @@ impl ApiServer {
         self.shared.lock().store.compact();
     }
 
+    /// Forgets the history but for so many of the last changes. A watch must not be further behind.
+    pub fn compact_but(&self, kept: usize) {
+        self.shared.lock().store.compact_but(kept);
+    }
+
     /// What is stored, to be restored later.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.lock().store.snapshot()

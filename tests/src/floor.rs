@@ -1,6 +1,8 @@
 //! How fast a kernel can be programmed at all: the messages are encoded beforehand and sent by a
 //! loop that does nothing else. What the daemon takes for the same is quoted as a multiple of this.
 
+pub(crate) mod message;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,8 @@ use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt;
 use serde_json::{Value, json};
+
+use self::message::new_address;
 
 /// How much is programmed: one address, one virtual server and some real servers per service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub enum Via {
 }
 
 /// One kind of objects, encoded.
-struct Part {
+pub(crate) struct Part {
     name: &'static str,
     protocol: isize,
     messages: usize,
@@ -61,7 +65,12 @@ pub fn measure(size: Size, via: Via, limits: Limits) -> Result<Value> {
         Via::Loop => [
             Part::of_commands("virtual servers", &client, limits, size.virtual_servers()),
             Part::of_commands("real servers", &client, limits, size.real_servers()),
-            Part::addresses(size, interface.index(), limits),
+            Part::of_messages(
+                "addresses",
+                NETLINK_ROUTE,
+                size.addresses().map(|address| new_address(address.into(), interface.index())),
+                limits,
+            ),
         ]
         .iter()
         .map(Part::send)
@@ -146,7 +155,7 @@ impl Size {
 // === impl Part ===
 
 impl Part {
-    fn of_commands(
+    pub(crate) fn of_commands(
         name: &'static str,
         client: &Client,
         limits: Limits,
@@ -175,27 +184,36 @@ impl Part {
         batch.clear(self.messages as u32);
     }
 
-    fn addresses(size: Size, interface: u32, limits: Limits) -> Self {
-        let messages = size.services as usize;
-        let mut part =
-            Self { name: "addresses", protocol: NETLINK_ROUTE, messages, sends: Vec::new() };
-        let addresses: Vec<_> = size.addresses().collect();
-        let per_send = (limits.bytes / NewAddress::LENGTH).clamp(1, limits.commands);
-        let mut sequence = 0;
-        for chunk in addresses.chunks(per_send) {
-            let mut bytes = Vec::with_capacity(chunk.len() * NewAddress::LENGTH);
-            for (index, address) in chunk.iter().enumerate() {
-                let last = index + 1 == chunk.len();
-                bytes.extend(NewAddress { address: *address, interface, sequence, last }.encode());
-                sequence += 1;
+    /// Complete messages; numbers and the request for an acknowledgement are added.
+    pub(crate) fn of_messages(
+        name: &'static str,
+        protocol: isize,
+        messages: impl Iterator<Item = Vec<u8>>,
+        limits: Limits,
+    ) -> Self {
+        const ACK: u8 = 4;
+        let mut part = Self { name, protocol, messages: 0, sends: Vec::new() };
+        let mut messages = messages.peekable();
+        let (mut bytes, mut here) = (Vec::new(), 0);
+        while let Some(mut message) = messages.next() {
+            message[8..12].copy_from_slice(&(part.messages as u32).to_ne_bytes());
+            here += 1;
+            let next = bytes.len() + message.len() + messages.peek().map_or(0, Vec::len);
+            let last = messages.peek().is_none() || here == limits.commands || next > limits.bytes;
+            message[6] |= if last { ACK } else { 0 };
+            bytes.extend(message);
+            if last {
+                let bytes = std::mem::take(&mut bytes);
+                part.sends.push(Send { bytes, last_sequence: part.messages as u32 });
+                here = 0;
             }
-            part.sends.push(Send { bytes, last_sequence: sequence - 1 });
+            part.messages += 1;
         }
         part
     }
 
     /// The loop.
-    fn send(&self) -> Result<Value> {
+    pub(crate) fn send(&self) -> Result<Value> {
         let mut socket = Socket::new(self.protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -211,43 +229,6 @@ impl Part {
         }
         let bytes = self.sends.iter().map(|send| send.bytes.len()).sum();
         Ok(report(self.name, self.messages, self.sends.len(), bytes, start.elapsed()))
-    }
-}
-
-/// `RTM_NEWADDR` of one IPv4 host address, as dummy-iface sends it.
-struct NewAddress {
-    address: Ipv4Addr,
-    interface: u32,
-    sequence: u32,
-    last: bool,
-}
-
-impl NewAddress {
-    const LENGTH: usize = 40;
-
-    fn encode(&self) -> [u8; Self::LENGTH] {
-        const RTM_NEWADDR: u16 = 20;
-        const REQUEST_CREATE_EXCL: u16 = 0x601;
-        const ACK: u16 = 4;
-        const AF_INET: u8 = 2;
-        const IFA_ADDRESS: u16 = 1;
-        const IFA_LOCAL: u16 = 2;
-        let mut message = [0; Self::LENGTH];
-        let mut put = |at: usize, bytes: &[u8]| {
-            message[at..at + bytes.len()].copy_from_slice(bytes);
-        };
-        put(0, &(Self::LENGTH as u32).to_ne_bytes());
-        put(4, &RTM_NEWADDR.to_ne_bytes());
-        put(6, &(REQUEST_CREATE_EXCL | if self.last { ACK } else { 0 }).to_ne_bytes());
-        put(8, &self.sequence.to_ne_bytes());
-        put(16, &[AF_INET, 32]);
-        put(20, &self.interface.to_ne_bytes());
-        for (at, kind) in [(24, IFA_LOCAL), (32, IFA_ADDRESS)] {
-            put(at, &8u16.to_ne_bytes());
-            put(at + 2, &kind.to_ne_bytes());
-            put(at + 4, &self.address.octets());
-        }
-        message
     }
 }
 

@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod floor;
 pub mod golden;
 pub mod live;
+pub mod load;
 pub mod manifest;
 pub mod netns;
 pub mod topology;

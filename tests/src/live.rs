@@ -176,7 +176,8 @@ impl Live {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
-    fn arguments(&self) -> Vec<String> {
+    /// What leads `proxier` to the server.
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let kubeconfig = self.scratch.path().join("kubeconfig").display().to_string();
         ["--kubeconfig", &kubeconfig, "--hostname-override", NODE, "--proxy-mode=ipvs"]
             .map(str::to_owned)

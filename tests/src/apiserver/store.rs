@@ -83,6 +83,13 @@ impl Store {
         self.history.clear();
     }
 
+    pub(super) fn compact_but(&mut self, kept: usize) {
+        let old = self.history.len().saturating_sub(kept);
+        if let Some(last) = self.history.drain(..old).next_back() {
+            self.compacted = last.version;
+        }
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot(self.clone())
     }
@@ -106,7 +113,9 @@ impl Store {
         selector: &Selector,
         after: u64,
     ) -> Vec<(u64, Value)> {
-        let changes = self.history.iter().filter(|e| e.version > after && e.resource == resource);
+        // In the order of their versions: a long history must not cost each event a look at all of it.
+        let new = self.history.partition_point(|entry| entry.version <= after);
+        let changes = self.history[new..].iter().filter(|entry| entry.resource == resource);
         changes.filter_map(|entry| Some((entry.version, selector.event(entry)?))).collect()
     }
 }

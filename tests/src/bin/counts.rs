@@ -1,0 +1,97 @@
+//! Work whose instructions are counted; `tests/load/instructions` runs it under valgrind.
+//!
+//! ```text
+//! counts encode MESSAGES          commands to add real servers become the bytes of batches
+//! counts index MANIFEST TIMES     a manifest is read, decoded and indexed
+//! counts change SERVICES CHANGES  among so many services one endpoint changes, so many times
+//! counts hold MANIFEST            everything that is kept of a manifest, to count the heap
+//! ```
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use netlink_ipvs::{Batch, Command, Limits, Protocol};
+use netlink_ipvs::{RealServer, RealServerConfig, RealServerKey, VirtualServerKey};
+use proxier::cluster::{Cluster, Dirty};
+use proxier::memory::Memory;
+use proxier::reconcile::{Event, Reconciler, Resolver};
+use proxier_tests::builders::{ip, settings};
+use proxier_tests::load::memory::{Settled, TIMING};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("counts: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u32>().with_context(|| format!("number {text}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match *words.as_slice() {
+        ["encode", messages] => encode(number(messages)?),
+        ["index", manifest, times] => {
+            for _ in 0..number(times)? {
+                index(manifest)?;
+            }
+        }
+        ["change", services, changes] => {
+            let (services, changes) = (number(services)?, number(changes)?);
+            runtime.block_on(async {
+                let mut world = Settled::with(services).await;
+                for n in 0..changes {
+                    world.change(n % services.min(100), &[1, 3 + (n % 100) as u8]).await;
+                    world.reconciler.dataplane().done.clear();
+                }
+            });
+        }
+        ["hold", manifest] => runtime.block_on(hold(manifest))?,
+        _ => bail!("usage: counts encode N | index MANIFEST N | change N N | hold MANIFEST"),
+    }
+    Ok(())
+}
+
+fn encode(messages: u32) {
+    let mut batch = Batch::new(0x1c, Limits::default());
+    let mut bytes = 0;
+    for n in 0..messages {
+        if !batch.has_room() {
+            bytes += batch.bytes().len();
+            batch.clear(n);
+        }
+        let [_, b, c, d] = n.to_be_bytes();
+        let key = VirtualServerKey::new(IpAddr::from([11, b, c, d]), 80, Protocol::Tcp);
+        let server = RealServerKey::new(IpAddr::from([10, b, c, d]), 8080);
+        let config = RealServerConfig::masquerade(1);
+        batch.push(Command::AddRealServer(key, RealServer { key: server, config }));
+    }
+    bytes += batch.bytes().len();
+    assert!(messages == 0 || bytes > 0);
+}
+
+fn index(manifest: &str) -> Result<Cluster> {
+    let loaded = proxier::source::files::load(&[PathBuf::from(manifest)], "node-a")?;
+    let (mut cluster, mut dirty) = (Cluster::new(), Dirty::default());
+    loaded.changes.into_iter().for_each(|change| cluster.apply(change, &mut dirty));
+    Ok(cluster)
+}
+
+async fn hold(manifest: &str) -> Result<()> {
+    let resolver = Resolver::new(|_, _| settings());
+    let (mut reconciler, _status) = Reconciler::new(Memory::new(), resolver, TIMING);
+    reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
+    let loaded = proxier::source::files::load(&[PathBuf::from(manifest)], "node-a")?;
+    loaded.changes.into_iter().for_each(|change| reconciler.take(Event::Change(change)));
+    reconciler.step().await;
+    // The copy of the dataplane in memory is the kernel's in a real one.
+    *reconciler.dataplane() = Memory::new();
+    std::mem::forget(reconciler);
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The load test; `tests/load/run` builds and starts it in the test kernel.
+//!
+//! ```text
+//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--idle SECONDS] [--json FILE]
+//! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
+//! ```
+//! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
+//! in a network namespace of its own that is new, with nothing else alive: the kernel's lists of
+//! deleted servers are kept for a minute, and dumps count the servers of all namespaces.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use proxier_tests::load::objects::Size;
+use proxier_tests::load::{Plan, floor, measure, table, write_manifest};
+use proxier_tests::netns::require_test_kernel;
+use serde_json::{Value, json};
+
+/// What the program does in a namespace that it was started in by itself.
+const INSIDE: &str = "PROXIER_LOAD_INSIDE";
+
+#[derive(Debug, Clone)]
+struct Options {
+    steps: Vec<Size>,
+    churn: u32,
+    idle: u64,
+    json: Option<PathBuf>,
+    write: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let options = Options::parse(&words)?;
+    if let (Some(path), Some(size)) = (&options.write, options.steps.first()) {
+        return write_manifest(*size, path);
+    }
+    require_test_kernel()?;
+    if let Ok(part) = std::env::var(INSIDE) {
+        let size = *options.steps.first().context("--steps")?;
+        return inside(&part, size, &options);
+    }
+    let begin = Instant::now();
+    let mut reports = Vec::new();
+    for size in &options.steps {
+        let part = |part: &str| in_namespace(part, *size, &options);
+        let first = part("floor")?;
+        let mut report = part("daemon")?;
+        let floors = [first, part("floor")?];
+        let seconds: Vec<f64> =
+            floors.iter().filter_map(|floor| floor["seconds"].as_f64()).collect();
+        let floor = seconds.iter().sum::<f64>() / 2.0;
+        let programming = &report["programming"];
+        let took = |name: &str| programming[name].as_f64().unwrap_or_default();
+        let netlink = took("members_seconds") + took("ipvs_seconds") + took("addresses_seconds");
+        report["ratios"] = json!({
+            "netlink": netlink / floor,
+            "all": took("step_seconds") / floor,
+        });
+        report["floor"] = json!({"seconds": floor, "runs": floors});
+        reports.push(report);
+        if let Some(path) = &options.json {
+            let text = serde_json::to_string_pretty(&json!({"sizes": reports}))?;
+            std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    println!("\n{}", table::table(&reports));
+    eprintln!("load: {} s", begin.elapsed().as_secs());
+    Ok(())
+}
+
+fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
+    let begin = Instant::now();
+    let Size { services, endpoints } = size;
+    let say = |text: &str| {
+        let seconds = begin.elapsed().as_secs_f64();
+        eprintln!("load: {services} x {endpoints}: {seconds:6.1} s: {text}");
+    };
+    let report = if part == "floor" {
+        say("floor");
+        let manifest = Path::new("/dev/shm/load.json");
+        write_manifest(size, manifest)?;
+        let state = floor::desired(manifest)?;
+        std::fs::remove_file(manifest)?;
+        floor::program(&state)?
+    } else {
+        let large = services >= 10_000;
+        measure(
+            Plan {
+                size,
+                changes: services <= 10_000,
+                idle: Duration::from_secs(if services >= 1000 { options.idle } else { 0 }),
+                churn: if services == 10_000 { options.churn } else { 0 },
+                profiles: large && services == 10_000,
+            },
+            &say,
+        )?
+    };
+    println!("{report}");
+    Ok(())
+}
+
+/// Starts this program in a new namespace, and waits until the namespace is gone again.
+fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
+    let program = std::env::current_exe()?;
+    let script = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && exec \"$0\" \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .arg(program)
+        .args(["--steps", &format!("{}x{}", size.services, size.endpoints)])
+        .args(["--churn", &options.churn.to_string(), "--idle", &options.idle.to_string()])
+        .env(INSIDE, part)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start unshare")?;
+    ensure!(output.status.success(), "{part}: {}", output.status);
+    wait_for_clean_up()?;
+    serde_json::from_slice(&output.stdout).context("a report")
+}
+
+/// The kernel cleans namespaces up one after the other, long after their last process. So one that
+/// ends now, and has one end of a pair of links, is gone when the other end is.
+fn wait_for_clean_up() -> Result<()> {
+    let make = "ip link add load0 type veth peer name load1 netns 1";
+    let status = Command::new("unshare").args(["--net", "sh", "-c", make]).status()?;
+    ensure!(status.success(), "{make}: {status}");
+    let end = Instant::now() + Duration::from_secs(120);
+    while Path::new("/sys/class/net/load1").exists() {
+        ensure!(Instant::now() < end, "the kernel does not clean up its namespaces");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+impl Options {
+    fn parse(words: &[String]) -> Result<Self> {
+        let mut options = Self { steps: Vec::new(), churn: 60, idle: 60, json: None, write: None };
+        let mut steps = "100x5,1000x5,5000x10,10000x10";
+        for pair in words.chunks(2) {
+            let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
+            let number = || value.parse().with_context(|| format!("{option} {value}"));
+            match option.as_str() {
+                "--steps" => steps = value,
+                "--churn" => options.churn = number()?,
+                "--idle" => options.idle = u64::from(number()?),
+                "--json" => options.json = Some(value.into()),
+                "--write" => options.write = Some(value.into()),
+                _ => bail!("unknown option {option}"),
+            }
+        }
+        for step in steps.split(',') {
+            let (services, endpoints) = step.split_once('x').context("--steps 100x5,1000x5")?;
+            let size = Size { services: services.parse()?, endpoints: endpoints.parse()? };
+            ensure!((1..=60_000).contains(&size.services), "--steps: 1 to 60000 services");
+            options.steps.push(size);
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,90 @@
+//! The floor for exactly what the daemon programs: its desired state, encoded beforehand and sent
+//! by a loop that does nothing else.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use dummy_iface::DummyInterface;
+use netlink_ipvs::{Client, Command, Family, Limits, RealServerConfig, RealServerKey};
+use netlink_ipvs::{RealServer, Scheduler, VirtualServer};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use proxier::cluster::{Cluster, Dirty};
+use proxier::dataplane::{Desired, INTERFACE, Settings, State, contribution};
+use proxier::kernel::ipset::{IpsetClient, SetSpec};
+use serde_json::{Value, json};
+
+use crate::floor::Part;
+use crate::floor::message::{new_address, new_member};
+use crate::live::{NODE, NODE_ADDRESS};
+
+/// What a manifest asks for on the node of the load test.
+pub fn desired(manifest: &Path) -> Result<State> {
+    let loaded = proxier::source::files::load(&[manifest.to_owned()], NODE)?;
+    let mut cluster = Cluster::new();
+    let mut dirty = Dirty::default();
+    loaded.changes.into_iter().for_each(|change| cluster.apply(change, &mut dirty));
+    let mut settings: Settings = crate::builders::settings();
+    let address: IpAddr = NODE_ADDRESS.parse()?;
+    settings.place.node = NODE.into();
+    settings.scheduler = Scheduler::RR;
+    settings.host_addresses = [address].into();
+    settings.node_port_addresses = [address].into();
+    settings.node_ips = vec![address];
+    let mut desired = Desired::new(&settings.families);
+    let mut touched = std::collections::BTreeSet::new();
+    for service in cluster.services() {
+        let wanted = contribution(service, &cluster.slices(&service.key), &settings);
+        desired.set(&service.key, Some((service.created, wanted)), &mut touched);
+    }
+    Ok(desired.state().clone())
+}
+
+/// Programs this network namespace, which must be new, and says how long each part took.
+pub fn program(state: &State) -> Result<Value> {
+    let mut client = Client::open().context("IPVS")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (interface, _) = runtime.block_on(DummyInterface::ensure(INTERFACE))?;
+    let mut sets = IpsetClient::open()?;
+    for (set, content) in &state.sets {
+        sets.create(&SetSpec::of(*set, content.capacity))?;
+    }
+    // The scheduler's module is loaded with the first virtual server, and what the first messages
+    // of each kind set up is not counted either.
+    if let Some((key, server)) = state.virtual_servers.first_key_value() {
+        client
+            .run(Command::AddVirtualServer(VirtualServer { key: *key, config: server.config }))?;
+        let pod = RealServerKey::new(IpAddr::from([192, 0, 2, 99]), 1);
+        let config = RealServerConfig::masquerade(1);
+        if key.family() == Family::Ipv4 {
+            client.run(Command::AddRealServer(*key, RealServer { key: pod, config }))?;
+        }
+        client.run(Command::Flush)?;
+    }
+    let limits = Limits::default();
+    let virtual_servers = state.virtual_servers.iter().map(|(key, server)| {
+        Command::AddVirtualServer(VirtualServer { key: *key, config: server.config })
+    });
+    let real_servers = state.virtual_servers.iter().flat_map(|(key, server)| {
+        server.real_servers.iter().map(|real| Command::AddRealServer(*key, *real))
+    });
+    let members = state.sets.iter().flat_map(|(set, content)| {
+        content.members.iter().map(|member| new_member(set.name(), member))
+    });
+    let addresses = state.addresses.iter().map(|address| new_address(*address, interface.index()));
+    let parts = [
+        Part::of_messages("members", NETLINK_NETFILTER, members, limits),
+        Part::of_commands("virtual servers", &client, limits, virtual_servers),
+        Part::of_commands("real servers", &client, limits, real_servers),
+        Part::of_messages("addresses", NETLINK_ROUTE, addresses, limits),
+    ];
+    let parts: Vec<Value> = parts.iter().map(Part::send).collect::<Result<_>>()?;
+    let seconds: f64 = parts.iter().filter_map(|part| part["seconds"].as_f64()).sum();
+    let bound = interface.addresses()?;
+    ensure!(bound == state.addresses, "{} addresses are there", bound.len());
+    for (set, content) in &state.sets {
+        let there = sets.members(set.name())?;
+        ensure!(there == content.members, "{set} has {} members", there.len());
+    }
+    Ok(json!({"parts": parts, "seconds": seconds}))
+}
