@@ -20,10 +20,12 @@ use self::watched::{Metrics, Watched, forks};
 use crate::daemon::{Daemon, Scratch};
 use crate::live::Live;
 
-/// Time between two looks at everything while it is measured.
-const SYNC_PERIOD: u64 = 30;
+/// Time between two audits: the default, and so long that none comes between single changes.
+const SYNC_PERIOD: &str = "30s";
+/// As [`SYNC_PERIOD`].
+const NO_AUDIT: &str = "10h";
 /// Endpoint changes that are measured one after the other.
-const SINGLE: u32 = 200;
+const SINGLE: u32 = 100;
 /// Those of them that are traced.
 const TRACED: u32 = 20;
 
@@ -73,12 +75,7 @@ pub fn measure(plan: Plan, say: &dyn Fn(&str)) -> Result<Value> {
     say("programming");
     let metrics = world.watched.until_synced(size.services)?;
     report["programming"] = programming(&metrics);
-    let (resident, most) = world.watched.memory()?;
-    report["memory"] = json!({"resident_kib": resident, "most_kib": most});
-    if plan.changes {
-        say("single changes");
-        report["change"] = world.single_changes()?;
-    }
+    report["memory"] = world.watched.memory()?;
     if plan.churn > 0 {
         say("churn");
         report["churn"] = churn::steady(&mut world, plan.churn)?;
@@ -95,13 +92,14 @@ pub fn measure(plan: Plan, say: &dyn Fn(&str)) -> Result<Value> {
         ensure!(writes == 0.0, "{writes} writes while nothing happened");
         report["idle"] = json!({"seconds": plan.idle.as_secs(), "cpu_seconds": used});
     }
-    let (resident, most) = world.watched.memory()?;
-    report["memory_at_the_end"] = json!({"resident_kib": resident, "most_kib": most});
+    report["memory_at_the_end"] = world.watched.memory()?;
     if plan.changes {
         say("restart");
         world.restart()?;
         let metrics = world.watched.until_synced(size.services)?;
         report["restart"] = programming(&metrics);
+        say("single changes");
+        report["change"] = world.single_changes()?;
     }
     Ok(report)
 }
@@ -132,28 +130,30 @@ impl World {
         live.server.put_all(size.objects());
         live.server.compact();
         let scratch = Scratch::create()?;
-        let daemon = Self::daemon(&live, &scratch)?;
+        let daemon = Self::daemon(&live, &scratch, SYNC_PERIOD)?;
         Ok(Self { size, live, watched: Watched { daemon }, scratch })
     }
 
-    fn daemon(live: &Live, scratch: &Scratch) -> Result<Daemon> {
+    fn daemon(live: &Live, scratch: &Scratch, sync_period: &str) -> Result<Daemon> {
         let mut words = live.arguments();
         words.push("--conntrack-max-per-core=0".to_owned());
-        words.push(format!("--ipvs-sync-period={SYNC_PERIOD}s"));
+        // What a configuration file without it means; flags alone mean a second.
+        words.push("--ipvs-min-sync-period=0s".to_owned());
+        words.push(format!("--ipvs-sync-period={sync_period}"));
         Daemon::start_with(None, words, &scratch.path().join("log"))
     }
 
-    /// Ends the daemon and starts another one.
+    /// Ends the daemon and starts another one, which will not audit.
     fn restart(&mut self) -> Result<()> {
         let next = Scratch::create()?;
         let pid = rustix::process::Pid::from_raw(self.watched.daemon.pid().cast_signed());
         rustix::process::kill_process(pid.context("pid")?, rustix::process::Signal::TERM)?;
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         while Metrics::read().is_ok() {
             ensure!(Instant::now() < end, "the daemon does not end");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.watched = Watched { daemon: Self::daemon(&self.live, &next)? };
+        self.watched = Watched { daemon: Self::daemon(&self.live, &next, NO_AUDIT)? };
         self.scratch = next;
         Ok(())
     }

@@ -34,7 +34,9 @@ fn run() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u32>().with_context(|| format!("number {text}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // No audit, however long it takes to count.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     match *words.as_slice() {
         ["encode", messages] => encode(number(messages)?),
         ["index", manifest, times] => {
@@ -88,7 +90,9 @@ async fn hold(manifest: &str) -> Result<()> {
     let (mut reconciler, _status) = Reconciler::new(Memory::new(), resolver, TIMING);
     reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
     let loaded = proxier::source::files::load(&[PathBuf::from(manifest)], "node-a")?;
-    loaded.changes.into_iter().for_each(|change| reconciler.take(Event::Change(change)));
+    for change in loaded.changes {
+        reconciler.take(Event::Change(change));
+    }
     reconciler.step().await;
     // The copy of the dataplane in memory is the kernel's in a real one.
     *reconciler.dataplane() = Memory::new();

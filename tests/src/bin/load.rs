@@ -135,7 +135,7 @@ fn wait_for_clean_up() -> Result<()> {
     let make = "ip link add load0 type veth peer name load1 netns 1";
     let status = Command::new("unshare").args(["--net", "sh", "-c", make]).status()?;
     ensure!(status.success(), "{make}: {status}");
-    let end = Instant::now() + Duration::from_secs(120);
+    let end = Instant::now() + Duration::from_mins(2);
     while Path::new("/sys/class/net/load1").exists() {
         ensure!(Instant::now() < end, "the kernel does not clean up its namespaces");
         std::thread::sleep(Duration::from_millis(20));

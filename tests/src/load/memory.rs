@@ -77,7 +77,9 @@ impl Settled {
             Change::SlicesListed(keys("-1")),
             Change::NodeListed,
         ];
-        listed.into_iter().for_each(|change| reconciler.take(Event::Change(change)));
+        for change in listed {
+            reconciler.take(Event::Change(change));
+        }
         reconciler.step().await;
         reconciler.dataplane().done.clear();
         Self { reconciler, status }

@@ -7,19 +7,20 @@ use serde_json::Value;
 /// One line of the table: what it says of the report of a size.
 type Line = (&'static str, fn(&Value) -> Option<String>);
 
-const LINES: [Line; 21] = [
+const LINES: [Line; 22] = [
     ("messages to an empty kernel", |r| number(&r["programming"]["writes"], 0)),
     ("floor: those messages, s", |r| number(&r["floor"]["seconds"], 3)),
     ("netlink part, x floor", |r| number(&r["ratios"]["netlink"], 2)),
     ("lists complete to all programmed, x floor", |r| number(&r["ratios"]["all"], 2)),
     ("  of it iptables, s", |r| number(&r["programming"]["firewall_seconds"], 3)),
     ("resident memory then, MiB", |r| mebibytes(&r["memory"]["resident_kib"])),
+    ("  of it no file, MiB", |r| mebibytes(&r["memory"]["anonymous_kib"])),
     ("  most ever, MiB", |r| mebibytes(&r["memory"]["most_kib"])),
     ("one endpoint: netlink messages", |r| number(&r["change"]["netlink_messages"], 1)),
     ("  system calls", |r| number(&r["change"]["syscalls"], 1)),
     ("  of them netlink", |r| number(&r["change"]["netlink_calls"], 1)),
     ("  services computed", |r| number(&r["change"]["services_computed"], 2)),
-    ("  processes started, 200 changes", |r| number(&r["change"]["processes"], 0)),
+    ("  processes started in 100 changes", |r| number(&r["change"]["processes"], 0)),
     ("  CPU, ms", |r| number(&r["change"]["cpu_milliseconds"], 2)),
     ("  event to kernel p50 / p99, ms", |r| latency(&r["change"]["latency"])),
     ("1,000 changes/s: lost", |r| number(&r["churn"]["lost"], 0)),

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// A daemon and where its log is.
 pub struct Watched {
@@ -41,15 +42,19 @@ impl Watched {
         })
     }
 
-    /// Resident memory in KiB: now, and the most there ever was.
-    pub fn memory(&self) -> Result<(u64, u64)> {
+    /// Resident memory in KiB: now, that of it that is no file, and the most there ever was.
+    pub fn memory(&self) -> Result<Value> {
         let status = self.proc("status")?;
         let field = |name: &str| -> Result<u64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|line| line.split_whitespace().next());
             Ok(number.with_context(|| format!("{name} in {status}"))?.parse()?)
         };
-        Ok((field("VmRSS:")?, field("VmHWM:")?))
+        Ok(json!({
+            "resident_kib": field("VmRSS:")?,
+            "anonymous_kib": field("RssAnon:")?,
+            "most_kib": field("VmHWM:")?,
+        }))
     }
 
     /// Processor time used so far, user and system, in seconds; in steps of 10 ms.
@@ -65,7 +70,7 @@ impl Watched {
     pub fn traced(&self, work: impl FnOnce() -> Result<()>) -> Result<Trace> {
         let file = PathBuf::from(format!("/dev/shm/trace-{}", self.daemon.pid()));
         let mut strace = Command::new("strace")
-            .args(["-f", "-s", "0", "-o"])
+            .args(["-f", "-v", "-s", "64", "-o"])
             .arg(&file)
             .args(["-p", &self.daemon.pid().to_string()])
             .stderr(Stdio::piped())
@@ -151,7 +156,11 @@ impl Metrics {
         let of_name = |key: &str| {
             key.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') && rest.contains(label))
         };
-        self.0.iter().filter(|(key, _)| of_name(key)).map(|(_, value)| value).sum()
+        self.0
+            .iter()
+            .filter(|(key, _)| of_name(key))
+            .map(|(_, value)| value)
+            .fold(0.0, |sum, v| sum + v)
     }
 
     /// Operations that changed the kernel.
