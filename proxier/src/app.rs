@@ -7,9 +7,12 @@ mod dry_run;
 mod explain;
 mod feed;
 mod neighbours;
+mod notices;
 mod privileges;
+mod reload;
 mod status;
 mod sysctls;
+mod table;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -55,11 +58,12 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(args, &Host)?;
-    if matches!(action, Action::Run | Action::InitOnly) {
-        telemetry::init(&config.logging)?;
+    let log = if matches!(action, Action::Run | Action::InitOnly) {
+        Some(telemetry::init(&config.logging)?)
     } else {
         telemetry::init_quiet()?;
-    }
+        None
+    };
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -73,12 +77,12 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Action::DryRun { watch } => dry_run::run(args, config, watch),
         Action::InitOnly => daemon::init_only(&config),
-        Action::Run => daemon::run(args, config),
+        Action::Run => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => daemon::clean_up(),
         Action::Explain { what } => explain::run(args, config, &what),
         Action::MigrateCheck => diff::check_migration(args, config),
-        Action::Status => status::run(&config),
+        Action::Status => status::run(args, &config),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod decode;
 mod defaults;
+mod difference;
 pub mod file;
 mod flags;
 mod gates;
@@ -92,12 +93,12 @@ pub struct Config {
     pub bind_address_hard_fail: bool,
     /// `oom_score_adj` of the process.
     pub oom_score_adj: i32,
-    /// How often the watches list everything again.
-    pub config_sync_period: Duration,
     /// How to reach the API server.
     pub client: ClientConnection,
     /// Logs.
     pub logging: Logging,
+    /// Namespaces whose services have the kernel's counters among the metrics.
+    pub service_metrics: ServiceMetrics,
     /// Whether `/flagz` is answered (feature gate `ComponentFlagz`).
     pub flagz: bool,
     /// Whether `/statusz` is answered (feature gate `ComponentStatusz`).
@@ -212,6 +213,31 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Which services have the kernel's counters among the metrics. By default none: the number of series
+/// grows with the endpoints of the cluster, on every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceMetrics {
+    /// Those of all namespaces.
+    All,
+    /// Those of these namespaces; none is none.
+    Of(Vec<String>),
+}
+
+impl ServiceMetrics {
+    /// Whether any service has them.
+    pub fn any(&self) -> bool {
+        *self != Self::Of(Vec::new())
+    }
+
+    /// Whether services of this namespace have them.
+    pub fn includes(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(namespaces) => namespaces.iter().any(|name| name == namespace),
+        }
+    }
 }
 
 /// What the configuration needs from outside.

@@ -1,15 +1,19 @@
 //! What the daemon tells over HTTP: its health, to load balancers as well, and its metrics.
 //!
-//! Everything is answered from the status that the loop publishes; no request reaches the loop, the
-//! kernel or a file that it names. Connections, their age and the size of requests are bounded, and
+//! Everything is answered from what the loop publishes, and from the kernel's counters, which are
+//! read by one at a time on a thread and a socket of their own; no request reaches the loop or a
+//! file that it names. Connections, their age and the size of requests are bounded, and
 //! when a server has as many connections as it may have, the oldest makes room.
 
+mod counters;
 mod health;
 mod metrics;
 mod node_ports;
+mod page;
 mod pages;
 mod server;
 mod time;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +31,8 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::reconcile::Status;
+use counters::Counters;
+pub use counters::{Counted, Table};
 use server::{Handler, Limits};
 
 /// How long after a failed attempt to listen the next one is made.
@@ -60,31 +66,39 @@ pub struct Watch {
 /// Asks the watches. Called for each reading of the metrics; must not block.
 pub type Watches = Arc<dyn Fn() -> Vec<Watch> + Send + Sync>;
 
+/// The configuration in force. A changed one reaches everything here but where the servers listen.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// What it says.
+    pub config: Arc<Config>,
+    /// Why the configuration file, as it is now, is not in force.
+    pub refused: Option<String>,
+}
+
+/// What the answers are made of.
+pub struct Sources {
+    /// The configuration.
+    pub current: watch::Receiver<Arc<Current>>,
+    /// What the loop publishes.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// The watches of the API server, if there are any.
+    pub watches: Option<Watches>,
+    /// The kernel's counters, if they can be had.
+    pub table: Option<Table>,
+}
+
 /// Starts the health server, the health check node ports and the metrics server.
 ///
 /// What cannot listen is tried again every 5 seconds.
 ///
 /// # Errors
 /// With `bindAddressHardFail`, a server that cannot listen at once.
-pub async fn serve(
-    config: &Arc<Config>,
-    status: watch::Receiver<Arc<Status>>,
-) -> anyhow::Result<Servers> {
-    serve_watched(config, status, None).await
-}
-
-/// As [`serve`], with the metrics of watches.
-///
-/// # Errors
-/// As [`serve`].
 #[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
-pub async fn serve_watched(
-    config: &Arc<Config>,
-    status: watch::Receiver<Arc<Status>>,
-    watches: Option<Watches>,
-) -> anyhow::Result<Servers> {
+pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     let mut servers = Servers { health: None, metrics: None, tasks: JoinSet::new() };
-    let monitor = health::Monitor::new(config, status.clone());
+    let Sources { current, status, watches, table } = sources;
+    let config = &*current.borrow().config.clone();
+    let monitor = health::Monitor::new(current.clone(), status.clone());
     if let Some(address) = config.healthz_bind {
         let bind = Bind { what: "health", setting: "healthzBindAddress", address };
         let handler = health::HealthServer::new(monitor.clone());
@@ -92,9 +106,9 @@ pub async fn serve_watched(
     }
     let address = config.metrics_bind;
     let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
-    let handler = pages::MetricsServer::new(config.clone(), monitor.clone(), watches);
+    let handler = pages::MetricsServer::new(monitor.clone(), watches, table.map(Counters::new));
     servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
-    servers.tasks.spawn(node_ports::NodePorts::new(config.clone(), monitor, status).run());
+    servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, status).run());
     Ok(servers)
 }
 
@@ -104,6 +118,15 @@ struct Bind {
     what: &'static str,
     setting: &'static str,
     address: SocketAddr,
+}
+
+// === impl Current ===
+
+impl Current {
+    /// One that nothing is wrong with.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self { config, refused: None }
+    }
 }
 
 // === impl Servers ===

@@ -13,8 +13,10 @@
 
 mod audit;
 mod balance;
+mod directory;
 mod due;
 mod measure;
+mod notice;
 mod resolver;
 mod status;
 
@@ -31,14 +33,16 @@ use tracing::{debug, warn};
 use crate::cluster::{Change, Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::{
-    Conflict, Contribution, Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target,
-    contribution, plan,
+    Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target, contribution, plan,
 };
 
 use audit::Unread;
+pub use directory::Directory;
 use due::Due;
 use measure::Stopwatch;
 pub use measure::{Histogram, Live, Measures};
+pub use notice::Notice;
+use notice::Notices;
 pub use resolver::Resolver;
 pub use status::{Counters, Draining, FamilyStatus, NoLocal, Status};
 
@@ -54,7 +58,7 @@ pub enum Event {
     /// Something else may have touched the kernel: look at everything again.
     Disturbed,
     /// The configuration has changed.
-    Configured(Resolver),
+    Configured(Resolver, Timing),
 }
 
 impl From<Change> for Event {
@@ -95,7 +99,7 @@ pub struct Reconciler<D> {
     failed: BTreeMap<Target, String>,
     drains: Drains,
     due: Due,
-    conflicts: BTreeMap<VirtualServerKey, Conflict>,
+    notices: Notices,
     status: Status,
     writes_shown: u64,
     shown: Option<Instant>,
@@ -136,7 +140,7 @@ impl<D: Dataplane> Reconciler<D> {
             failed: BTreeMap::new(),
             drains: Drains::new(timing.drain_timeout),
             due,
-            conflicts: BTreeMap::new(),
+            notices: Notices::default(),
             status,
             writes_shown: 0,
             shown: None,
@@ -144,6 +148,11 @@ impl<D: Dataplane> Reconciler<D> {
             publish,
         };
         (reconciler, receiver)
+    }
+
+    /// Tells what an operator should see from now on.
+    pub fn notify(&mut self, receiver: mpsc::Sender<Notice>) {
+        self.notices = Notices::to(receiver);
     }
 
     /// Runs until the senders of events are gone; then returns the dataplane as it is.
@@ -237,8 +246,10 @@ impl<D: Dataplane> Reconciler<D> {
                 }
             }
             Event::Disturbed => self.due.disturbed(Instant::now()),
-            Event::Configured(resolver) => {
+            Event::Configured(resolver, timing) => {
                 self.resolver = resolver;
+                self.timing = timing;
+                self.due.audit = self.due.audit.min(Instant::now() + timing.sync_period);
                 self.settings_changed();
             }
         }
@@ -359,7 +370,7 @@ impl<D: Dataplane> Reconciler<D> {
             key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
         });
         let contributions = services.filter_map(|service| self.desired.contribution(&service.key));
-        base.copied().chain(contributions.flat_map(Contribution::targets)).collect()
+        base.copied().chain(contributions.flat_map(|contribution| contribution.targets())).collect()
     }
 
     fn compute(&mut self) {
@@ -399,6 +410,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.status.service(key, wanted.as_ref().map(|(_, contribution)| contribution));
         let before: Vec<VirtualServerKey> = self.frontends(key);
         let drops_changed = self.desired.set(key, wanted, &mut self.touched);
+        self.status.directory.put(key, self.desired.contribution(key));
         for frontend in before.into_iter().chain(self.frontends(key)) {
             self.note_conflict(frontend);
         }
@@ -411,21 +423,22 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn note_conflict(&mut self, key: VirtualServerKey) {
-        match self.desired.conflict(&key) {
-            Some(conflict) if self.conflicts.get(&key) != Some(&conflict) => {
-                let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
-                warn!(
-                    address = %key, winner = %conflict.winner, losers = losers.join(", "),
-                    "several services claim the same address and port: the oldest has it"
-                );
-                self.conflicts.insert(key, conflict);
-            }
-            Some(_) => {}
-            None => {
-                self.conflicts.remove(&key);
-            }
+        let conflict = self.desired.conflict(&key);
+        if self.status.conflicts.get(&key) == conflict.as_ref() {
+            return;
         }
-        self.status.conflicts = self.conflicts.len();
+        let conflicts = Arc::make_mut(&mut self.status.conflicts);
+        let Some(conflict) = conflict else {
+            conflicts.remove(&key);
+            return;
+        };
+        let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
+        warn!(
+            address = %key, winner = %conflict.winner, losers = losers.join(", "),
+            "several services claim the same address and port: the oldest has it"
+        );
+        self.notices.send(Notice::Conflict(conflict.clone()));
+        conflicts.insert(key, conflict);
     }
 
     /// Brings what is touched to what is wanted.

@@ -8,9 +8,12 @@
 //! | 6, 7 | `trace` | `debug` |
 //! | 8 and more | `trace` | `trace` |
 //!
+//! A warning or an error that comes again and again is written once in a while, with a count.
+//!
 //! `--vmodule` sets another verbosity for single source files, whatever crate they belong to.
 
 mod json;
+mod repeats;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, Logging};
+use repeats::Limited;
 
 /// Crates whose events are ours.
 const OWN: [&str; 3] = ["proxier", "netlink_ipvs", "dummy_iface"];
@@ -104,8 +108,11 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        LogFormat::Text => lines.with_ansi(colour).boxed(),
-        LogFormat::Json => lines.event_format(json::Json::default()).boxed(),
+        LogFormat::Text => {
+            let format = Limited::new(tracing_subscriber::fmt::format(), false);
+            lines.with_ansi(colour).event_format(format).boxed()
+        }
+        LogFormat::Json => lines.event_format(Limited::new(json::Json::default(), true)).boxed(),
     }
 }
 

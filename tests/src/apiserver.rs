@@ -4,6 +4,7 @@
 //! It knows Services, EndpointSlices and Nodes as JSON and validates nothing, so that tests can
 //! have it serve what a real one would refuse.
 
+mod events;
 mod fault;
 mod http;
 pub mod object;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::events::Written;
 pub use self::fault::{Fault, On};
 pub use self::store::Snapshot;
 
@@ -58,6 +60,7 @@ struct State {
     store: Store,
     faults: Faults,
     requests: Vec<Recorded>,
+    events: Vec<Written>,
     /// Bookmarks asked for so far; each open watch sends one more.
     bookmarks: u64,
     /// Watches of an earlier epoch are cut.
@@ -189,6 +192,11 @@ impl ApiServer {
     /// Requests so far.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.lock().requests.clone()
+    }
+
+    /// Events that were created or patched, in order.
+    pub fn events(&self) -> Vec<Written> {
+        self.shared.lock().events.clone()
     }
 
     /// Objects of a kind, in order of namespace and name.

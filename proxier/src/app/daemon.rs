@@ -11,23 +11,28 @@ use netlink_ipvs::{
     Client, Command, Family, Scheduler, VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{checks, feed, privileges};
+use super::reload::{self, Reload};
+use super::{checks, feed, notices, privileges};
 use crate::args::Args;
 use crate::config::Config;
-use crate::http;
+use crate::http::{self, Current, Sources};
 use crate::kernel::firewall::Firewall;
 use crate::kernel::{Kernel, chain, cleanup};
-use crate::reconcile::{Reconciler, Resolver, Status, Timing};
+use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
+use crate::telemetry::LogHandle;
 
 /// How often the connections of draining real servers are counted.
 const DRAIN_CHECK: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. The dataplane stays as it is and goes on forwarding.
+///
+/// A changed configuration that cannot be applied to a running program starts it again, as the same
+/// process.
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     // All that can be missing is found out before anything is changed.
@@ -40,26 +45,30 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let mut tasks = tokio::task::JoinSet::new();
     feed::host(args, &sender, &mut tasks)?;
     let watches = source.watches();
-    tasks.spawn(source.run(sender));
+    let notices =
+        source.connection().map(|connection| notices::start(connection, &config.node_name));
+    tasks.spawn(source.run(sender.clone()));
 
-    let timing = Timing {
-        sync_period: config.sync_period,
-        min_sync_period: config.min_sync_period,
-        drain_timeout: config.drain_timeout,
-        drain_check: DRAIN_CHECK,
-    };
     let config = Arc::new(config);
-    let abilities = host.abilities.clone();
-    let dual_stack = abilities.families.len() > 1;
-    let for_resolver = Arc::clone(&config);
-    let resolver = Resolver::new(move |node, host| settings(&for_resolver, &abilities, node, host));
+    let dual_stack = host.abilities.families.len() > 1;
+    let (resolver, timing) = program(&config, &host.abilities);
+    let (current, configured) = watch::channel(Arc::new(Current::new(Arc::clone(&config))));
+    let reload = Reload {
+        args: args.clone(),
+        config: Arc::clone(&config),
+        abilities: host.abilities.clone(),
+        events: sender.clone(),
+        current,
+        log,
+        refused: None,
+    };
     let (started, status) = oneshot::channel();
     // Netlink batches execute inside send: not on the thread that answers health checks.
     let (ended, mut end) = oneshot::channel();
     std::thread::Builder::new()
         .name("dataplane".to_owned())
         .spawn(move || {
-            let result = dataplane(host, resolver, timing, events, started);
+            let result = dataplane(host, resolver, timing, events, notices, started);
             // Nobody waits any more only when the process is ending.
             let _ = ended.send(result);
         })
@@ -69,12 +78,21 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         bail!("the dataplane thread ended before it began");
     };
     let log_ready = tokio::spawn(ready(status.clone()));
-    tasks.spawn(checks::node(Arc::clone(&config), dual_stack, status.clone()));
-    let _servers = http::serve_watched(&config, status, watches).await?;
+    tasks.spawn(checks::node(config, dual_stack, status.clone()));
+    let table = Some(super::table::table());
+    let _servers = http::serve(Sources { current: configured, status, watches, table }).await?;
+    drop(sender);
+    let mut reload = tokio::spawn(reload.follow());
+    let mut restart = false;
 
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),
         _ = interrupt.recv() => info!("SIGINT: ending, the dataplane stays"),
+        ended = &mut reload => {
+            ended.context("follow the configuration file")??;
+            info!("starting again with the changed configuration, the dataplane stays");
+            restart = true;
+        }
         Some(ended) = tasks.join_next() => {
             ended.context("a source ended")??;
             bail!("a source has ended");
@@ -86,9 +104,25 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     }
     log_ready.abort();
     // With the last sender the loop ends, after the step it is in.
+    reload.abort();
     tasks.shutdown().await;
     end.await.context("the dataplane thread ended")??;
+    if restart {
+        return Err(reload::start_again());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the loop is to work by a configuration.
+pub(super) fn program(config: &Arc<Config>, abilities: &Abilities) -> (Resolver, Timing) {
+    let timing = Timing {
+        sync_period: config.sync_period,
+        min_sync_period: config.min_sync_period,
+        drain_timeout: config.drain_timeout,
+        drain_check: DRAIN_CHECK,
+    };
+    let (config, abilities) = (Arc::clone(config), abilities.clone());
+    (Resolver::new(move |node, host| settings(&config, &abilities, node, host)), timing)
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> anyhow::Result<tokio::signal::unix::Signal> {
@@ -101,12 +135,16 @@ fn dataplane(
     resolver: Resolver,
     timing: Timing,
     events: mpsc::Receiver<crate::reconcile::Event>,
+    notices: Option<mpsc::Sender<Notice>>,
     started: oneshot::Sender<watch::Receiver<Arc<Status>>>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
-        let (reconciler, status) = Reconciler::new(kernel, resolver, timing);
+        let (mut reconciler, status) = Reconciler::new(kernel, resolver, timing);
+        if let Some(notices) = notices {
+            reconciler.notify(notices);
+        }
         // Nobody waits any more only when the process is ending.
         let _ = started.send(status);
         reconciler.run(events).await;
@@ -171,21 +209,7 @@ impl Host {
     /// Checks everything that the daemon cannot do without, then sets kernel settings and timeouts.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
         let mut host = Self::look()?;
-        host.check_scheduler(config.scheduler)?;
-        super::sysctls::apply(config)?;
-        let timeouts = netlink_ipvs::Timeouts {
-            tcp: config.ipvs_timeouts.tcp,
-            tcp_fin: config.ipvs_timeouts.tcp_fin,
-            udp: config.ipvs_timeouts.udp,
-        };
-        if timeouts != netlink_ipvs::Timeouts::default() {
-            let before = host.ipvs.timeouts().context("read the IPVS timeouts")?;
-            host.ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
-            let after = host.ipvs.timeouts().context("read the IPVS timeouts")?;
-            if after != before {
-                info!("IPVS timeouts: {before} -> {after}");
-            }
-        }
+        prepare(&mut host.ipvs, config)?;
         checks::host(config, &mut host);
         Ok(host)
     }
@@ -209,46 +233,77 @@ impl Host {
         }
         Ok(Self { ipvs, firewall, abilities })
     }
+}
 
-    /// Makes sure that the kernel has the scheduler, before a service needs it. Making a virtual
-    /// server is the only way to ask.
-    fn check_scheduler(&mut self, scheduler: Scheduler) -> anyhow::Result<()> {
-        let used = self.ipvs.virtual_servers().context("list virtual servers")?;
-        if used.iter().any(|entry| entry.server.config.scheduler == scheduler) {
-            return Ok(());
+/// Makes the host what the configuration asks for. What may be refused comes first.
+pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<()> {
+    check_scheduler(ipvs, config.scheduler)?;
+    super::sysctls::apply(config)?;
+    oom_score(config.oom_score_adj);
+    let timeouts = netlink_ipvs::Timeouts {
+        tcp: config.ipvs_timeouts.tcp,
+        tcp_fin: config.ipvs_timeouts.tcp_fin,
+        udp: config.ipvs_timeouts.udp,
+    };
+    if timeouts != netlink_ipvs::Timeouts::default() {
+        let before = ipvs.timeouts().context("read the IPVS timeouts")?;
+        ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
+        let after = ipvs.timeouts().context("read the IPVS timeouts")?;
+        if after != before {
+            info!("IPVS timeouts: {before} -> {after}");
         }
-        // TEST-NET-2, RFC 5737: no service has it.
-        let address = std::net::Ipv4Addr::new(198, 51, 100, 0).into();
-        let key = VirtualServerKey::new(address, 20000, netlink_ipvs::Protocol::Tcp);
-        let config = VirtualServerConfig::new(scheduler, Family::Ipv4);
-        let probe = VirtualServer { key, config };
-        match self.ipvs.run(Command::AddVirtualServer(probe)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == netlink_ipvs::ErrorKind::Exists => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    netlink_ipvs::ErrorKind::NotFound | netlink_ipvs::ErrorKind::Unsupported
-                ) =>
-            {
-                bail!(
-                    "the kernel has no IPVS scheduler {scheduler}: load the module ip_vs_{scheduler} or \
-                 choose another (rr, wrr, lc, wlc, sh, mh, ...) with ipvs.scheduler"
-                )
-            }
-            Err(error) if error.kind() == netlink_ipvs::ErrorKind::NoPermission => bail!(
-                "no permission to program IPVS: CAP_NET_ADMIN is needed (run as root, or give the \
-                 container the capability NET_ADMIN)"
-            ),
-            Err(error) => return Err(error).context("try the scheduler"),
-        }
-        self.ipvs
-            .run(Command::DeleteVirtualServer(key))
-            .context("remove the probe of the scheduler")
+    }
+    Ok(())
+}
+
+/// Tells the kernel how early to end this process when memory is short. A container that may not
+/// lower the value has the one that the kubelet gave it.
+fn oom_score(value: i32) {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
+        debug!(%error, value, "oomScoreAdj is not applied (CAP_SYS_RESOURCE)");
     }
 }
 
-fn open_ipvs() -> anyhow::Result<Client> {
+/// Makes sure that the kernel has the scheduler, before a service needs it. Making a virtual
+/// server is the only way to ask.
+fn check_scheduler(ipvs: &mut Client, scheduler: Scheduler) -> anyhow::Result<()> {
+    let used = ipvs.virtual_servers().context("list virtual servers")?;
+    if used.iter().any(|entry| entry.server.config.scheduler == scheduler) {
+        return Ok(());
+    }
+    // TEST-NET-2, RFC 5737: no service has it.
+    let address = std::net::Ipv4Addr::new(198, 51, 100, 0).into();
+    let key = VirtualServerKey::new(address, 20000, netlink_ipvs::Protocol::Tcp);
+    let config = VirtualServerConfig::new(scheduler, Family::Ipv4);
+    let probe = VirtualServer { key, config };
+    match ipvs.run(Command::AddVirtualServer(probe)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == netlink_ipvs::ErrorKind::Exists => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                netlink_ipvs::ErrorKind::NotFound | netlink_ipvs::ErrorKind::Unsupported
+            ) =>
+        {
+            bail!(
+                "the kernel has no IPVS scheduler {scheduler}: load the module ip_vs_{scheduler} or \
+             choose another (rr, wrr, lc, wlc, sh, mh, ...) with ipvs.scheduler"
+            )
+        }
+        Err(error) if error.kind() == netlink_ipvs::ErrorKind::NoPermission => bail!(
+            "no permission to program IPVS: CAP_NET_ADMIN is needed (run as root, or give the \
+             container the capability NET_ADMIN)"
+        ),
+        Err(error) => return Err(error).context("try the scheduler"),
+    }
+    match ipvs.run(Command::DeleteVirtualServer(key)) {
+        // The loop, if it runs, removes what no service asks for.
+        Err(error) if error.kind() == netlink_ipvs::ErrorKind::NotFound => Ok(()),
+        result => result.context("remove the probe of the scheduler"),
+    }
+}
+
+pub(super) fn open_ipvs() -> anyhow::Result<Client> {
     Client::open().context("the kernel's IPVS is needed (module ip_vs)")
 }
 

@@ -84,10 +84,7 @@ const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
     let state = desired.state();
     match output {
-        Output::Table => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            render::table(desired, Style { width: terminal_width(), colour })
-        }
+        Output::Table => render::table(desired, style()),
         Output::Json => format!("{:#}\n", render::json::desired(desired)),
         Output::Ipvsadm => render::ipvsadm(state),
         Output::Addresses => render::addresses(state),
@@ -110,6 +107,12 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
             })
         }
     }
+}
+
+/// As the terminal on standard output wants it: colours only there, and where nobody asks for none.
+pub(super) fn style() -> Style {
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    Style { width: terminal_width(), colour }
 }
 
 /// Columns of the terminal on standard output, or enough for a pipe.

@@ -37,7 +37,10 @@ impl Source {
                 server: config.client.master.clone(),
             };
             connection.check().await.context("watch the cluster")?;
-            let options = cluster::Options::new(&*config.node_name);
+            let options = cluster::Options {
+                rate: cluster::Rate::new(config.client.qps, config.client.burst),
+                ..cluster::Options::new(&*config.node_name)
+            };
             return Ok(Self::Cluster(connection, options, Arc::default()));
         }
         let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
@@ -46,6 +49,14 @@ impl Source {
             tracing::warn!("{warning}");
         }
         Ok(Self::Manifests(manifests, loaded))
+    }
+
+    /// Where Events can be sent to.
+    pub(super) fn connection(&self) -> Option<cluster::Connection> {
+        match self {
+            Self::Cluster(connection, ..) => Some(connection.clone()),
+            Self::Manifests(..) => None,
+        }
     }
 
     /// What its watches know about themselves, for the metrics.

@@ -1,30 +1,52 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 
+use super::dry_run::style;
+use crate::args::{Args, Output};
 use crate::config::Config;
+use crate::dataplane::render::Style;
+use crate::value::GoDuration;
 
 /// How long the running proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Prints what `/statusz` of the metrics address says.
-pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut address = config.metrics_bind;
+/// Prints what `/status.json` of the metrics address says of the whole. Exit status: 0 in sync, 1 not.
+pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+    let body = ask(local(config.metrics_bind))?;
+    let status: Value = serde_json::from_str(&body).context("read the status")?;
+    if args.own.output == Output::Json {
+        super::print(&format!("{status:#}\n"))?;
+    } else {
+        super::print(&text(&status, style()))?;
+    }
+    let fine = status["synced"] == true && status["healthy"] == true;
+    Ok(ExitCode::from(u8::from(!fine)))
+}
+
+fn local(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
+    address
+}
+
+fn ask(address: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
         .with_context(|| format!("no proxy answers on {address} (--metrics-bind-address)"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /statusz HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    // No service: the question is how the whole is doing.
+    write!(stream, "GET /status.json?q=%00 HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("read the answer of {address}"))?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
@@ -34,6 +56,138 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     if !status.contains(" 200 ") {
         bail!("{address} answers {status}");
     }
-    super::print(body)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(body.to_owned())
+}
+
+/// For people. Writing to a string does not fail, here and below.
+fn text(status: &Value, style: Style) -> String {
+    let mut out = String::new();
+    let (bold, plain) = if style.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let (state, colour) = match (&status["complete"], &status["synced"], &status["healthy"]) {
+        (Value::Bool(false), ..) => ("reading the cluster", "\x1b[33m"),
+        (_, Value::Bool(false), _) => ("not in sync", "\x1b[31m"),
+        (_, _, Value::Bool(false)) => ("unhealthy", "\x1b[31m"),
+        _ => ("in sync", "\x1b[32m"),
+    };
+    let colour = if style.colour { colour } else { "" };
+    let seconds = |value: &Value| {
+        value.as_i64().map_or("never".to_owned(), |s| GoDuration::from_secs(s).to_string())
+    };
+    let _ = writeln!(
+        out,
+        "{bold}{}{plain}: {colour}{state}{plain} (proxier {}, up {})",
+        word(&status["node"]),
+        word(&status["version"]),
+        seconds(&status["upSeconds"])
+    );
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(out, "{name:<16} {value}");
+    };
+    for (name, field) in [
+        ("services", "services"),
+        ("virtual servers", "virtualServers"),
+        ("real servers", "realServers"),
+    ] {
+        line(name, &word(&status[field]));
+    }
+    if status["failingSeconds"].is_number() {
+        let since = seconds(&status["failingSeconds"]);
+        line("failing", &format!("{}, for {since}", word(&status["failingTargets"])));
+    }
+    if status["configurationRefused"].is_string() {
+        line("configuration", &format!("refused: {}", word(&status["configurationRefused"])));
+    }
+    for watch in list(&status["watches"]) {
+        let state = if watch["connected"] == true { "connected" } else { "not connected" };
+        let heard = seconds(&watch["silentSeconds"]);
+        let failures = word(&watch["failures"]);
+        let value = format!(
+            "{:<15} {state}, last heard {heard} ago, {failures} failures",
+            word(&watch["resource"])
+        );
+        line("watch", &value);
+    }
+    part(&mut out, &status["draining"], "draining", |drain| {
+        format!(
+            "{} of {}: {} connections, at most {} more",
+            word(&drain["realServer"]),
+            word(&drain["virtualServer"]),
+            word(&drain["connections"]),
+            seconds(&drain["secondsLeft"])
+        )
+    });
+    part(&mut out, &status["conflicts"], "conflict", |conflict| {
+        let losers: Vec<String> = list(&conflict["losers"]).iter().map(word).collect();
+        format!(
+            "{} goes to {}, not to {}",
+            word(&conflict["virtualServer"]),
+            word(&conflict["winner"]),
+            losers.join(", ")
+        )
+    });
+    for error in list(&status["errors"]) {
+        let _ = writeln!(out, "{:<16} {}", "error", word(error));
+    }
+    out
+}
+
+fn part(out: &mut String, part: &Value, name: &str, row: impl Fn(&Value) -> String) {
+    let first = list(&part["first"]);
+    for shown in first {
+        let _ = writeln!(out, "{name:<16} {}", row(shown));
+    }
+    let more = part["total"].as_u64().unwrap_or(0).saturating_sub(first.len() as u64);
+    if more > 0 {
+        let _ = writeln!(out, "{name:<16} and {more} more");
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A text without what a terminal would obey, or a number.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_wrong_has_a_line() {
+        let status = serde_json::json!({
+            "node": "n1", "version": "1.2.3", "upSeconds": 3700, "complete": true, "synced": false,
+            "healthy": true, "services": 3, "virtualServers": 5, "realServers": 9,
+            "failingTargets": 2, "failingSeconds": 61,
+            "configurationRefused": "mode: no such mode",
+            "watches": [{"resource": "services", "connected": false, "silentSeconds": 12, "failures": 4}],
+            "draining": {"total": 51, "first": [{"virtualServer": "10.96.0.1:80/tcp",
+                "realServer": "10.244.0.9:8080", "connections": 3, "secondsLeft": 90}]},
+            "conflicts": {"total": 1, "first": [{"virtualServer": "10.96.0.1:80/tcp",
+                "winner": "a/older", "losers": ["a/newer", "b/newest"]}]},
+            "errors": ["bind 10.96.0.1: no\u{1b}[2J"],
+        });
+        let plain = Style { width: 80, colour: false };
+        assert_eq!(
+            text(&status, plain),
+            "n1: not in sync (proxier 1.2.3, up 1h1m40s)\n\
+             services         3\n\
+             virtual servers  5\n\
+             real servers     9\n\
+             failing          2, for 1m1s\n\
+             configuration    refused: mode: no such mode\n\
+             watch            services        not connected, last heard 12s ago, 4 failures\n\
+             draining         10.244.0.9:8080 of 10.96.0.1:80/tcp: 3 connections, at most 1m30s more\n\
+             draining         and 50 more\n\
+             conflict         10.96.0.1:80/tcp goes to a/older, not to a/newer, b/newest\n\
+             error            bind 10.96.0.1: no[2J\n"
+        );
+        let colour = text(&status, Style { width: 80, colour: true });
+        assert!(colour.contains("\u{1b}[31mnot in sync\u{1b}[0m"), "{colour}");
+    }
 }

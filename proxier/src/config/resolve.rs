@@ -11,7 +11,7 @@ use super::file::KubeProxyConfiguration;
 use super::validate::{FieldErrors, validate};
 use super::{
     ClientConnection, Config, ConfigError, Conntrack, DetectLocal, Estimation, IpvsTimeouts,
-    LogFormat, Logging, NodePortAddresses, cluster_cidrs, defaults, gates, unused,
+    LogFormat, Logging, NodePortAddresses, ServiceMetrics, cluster_cidrs, defaults, gates, unused,
 };
 use crate::args::Args;
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
@@ -75,9 +75,9 @@ pub(super) fn resolve(
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, defaults::METRICS_PORT))),
         bind_address_hard_fail: object.bind_address_hard_fail,
         oom_score_adj: object.oom_score_adj.unwrap_or_default(),
-        config_sync_period: object.config_sync_period.unsigned(),
         client: client(args, &object),
         logging: logging(&object),
+        service_metrics: service_metrics(&args.own.service_metrics),
         flagz: gates::enabled(&object.feature_gates, gates::COMPONENT_FLAGZ),
         statusz: gates::enabled(&object.feature_gates, gates::COMPONENT_STATUSZ),
         warnings,
@@ -148,6 +148,13 @@ fn cidrs(entries: &[String]) -> Vec<IpNet> {
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (host, port) = split_host_port(text)?;
     Some(SocketAddr::new(parse_ip(host)?, port.parse().ok()?))
+}
+
+fn service_metrics(given: &[String]) -> ServiceMetrics {
+    if given.iter().any(|name| name == "*") {
+        return ServiceMetrics::All;
+    }
+    ServiceMetrics::Of(given.iter().filter(|name| !name.is_empty()).cloned().collect())
 }
 
 fn seconds(duration: GoDuration) -> u32 {

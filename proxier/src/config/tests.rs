@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod difference;
 mod distributions;
 mod files;
 mod flags;

@@ -54,6 +54,11 @@ pub(super) fn warnings(object: &KubeProxyConfiguration) -> Vec<String> {
             "with IPVS node ports never answer on loopback addresses",
         ),
         (
+            given.config_sync_period == normal.config_sync_period,
+            "configSyncPeriod",
+            "watches are resumed and checked against the server, nothing is handed out again",
+        ),
+        (
             given.port_range.is_empty(),
             "portRange",
             "it belonged to the userspace mode, which is gone",

@@ -33,7 +33,7 @@ pub struct Conflict {
 #[derive(Debug, Default)]
 pub struct Desired {
     state: State,
-    contributions: HashMap<ObjectKey, (Owner, Contribution)>,
+    contributions: HashMap<ObjectKey, (Owner, Arc<Contribution>)>,
     /// Claims beyond the first, in winning order; a key that one service claims is not here.
     contested: HashMap<VirtualServerKey, Vec<Owner>>,
     claims: HashMap<VirtualServerKey, Owner>,
@@ -71,13 +71,13 @@ impl Desired {
     }
 
     /// What a service asks for.
-    pub fn contribution(&self, service: &ObjectKey) -> Option<&Contribution> {
+    pub fn contribution(&self, service: &ObjectKey) -> Option<&Arc<Contribution>> {
         self.contributions.get(service).map(|(_, contribution)| contribution)
     }
 
     /// Every service that asks for something, in no order.
     pub fn contributions(&self) -> impl Iterator<Item = (&ObjectKey, &Contribution)> {
-        self.contributions.iter().map(|(key, (_, contribution))| (key, contribution))
+        self.contributions.iter().map(|(key, (_, contribution))| (key, &**contribution))
     }
 
     /// The service that has a virtual server, and the frontend that it is.
@@ -127,12 +127,12 @@ impl Desired {
         touched: &mut BTreeSet<Target>,
     ) -> bool {
         let new = contribution.map(|(created, contribution)| {
-            (Owner { created, service: service.clone() }, contribution)
+            (Owner { created, service: service.clone() }, Arc::new(contribution))
         });
         if self.contributions.get(service) == new.as_ref() {
             return false;
         }
-        let frontends = |of: Option<&(Owner, Contribution)>| -> BTreeMap<_, Frontend> {
+        let frontends = |of: Option<&(Owner, Arc<Contribution>)>| -> BTreeMap<_, Frontend> {
             let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
             frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
         };
@@ -174,8 +174,8 @@ impl Desired {
                 drops_changed |= self.take(had, has.as_ref(), touched);
             }
         }
-        for (set, member) in old.into_iter().flat_map(|(_, contribution)| contribution.members) {
-            self.remove(Target::Member(set, member), touched);
+        for (set, member) in old.iter().flat_map(|(_, contribution)| &contribution.members) {
+            self.remove(Target::Member(*set, *member), touched);
         }
         drops_changed
     }

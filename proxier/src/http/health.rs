@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -15,9 +15,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Current;
 use super::server::{Handler, Response, not_found, response};
 use super::time::{NEVER, rfc3339};
-use crate::config::Config;
 use crate::reconcile::Status;
 
 pub(super) const JSON: &str = "application/json";
@@ -25,8 +25,8 @@ pub(super) const JSON: &str = "application/json";
 /// Judges the health of the loop by its status.
 #[derive(Debug, Clone)]
 pub(super) struct Monitor {
+    current: watch::Receiver<Arc<Current>>,
     status: watch::Receiver<Arc<Status>>,
-    limit: Duration,
     started: SystemTime,
     answers: Arc<Answers>,
 }
@@ -71,9 +71,21 @@ struct FamilyBody {
 // === impl Monitor ===
 
 impl Monitor {
-    pub(super) fn new(config: &Config, status: watch::Receiver<Arc<Status>>) -> Self {
-        let started = SystemTime::now();
-        Self { status, limit: config.sync_period * 2, started, answers: Arc::default() }
+    pub(super) fn new(
+        current: watch::Receiver<Arc<Current>>,
+        status: watch::Receiver<Arc<Status>>,
+    ) -> Self {
+        Self { current, status, started: SystemTime::now(), answers: Arc::default() }
+    }
+
+    /// The configuration in force.
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.current.borrow().clone()
+    }
+
+    /// When it was made.
+    pub(super) fn started(&self) -> SystemTime {
+        self.started
     }
 
     /// The last status.
@@ -88,8 +100,9 @@ impl Monitor {
 
     pub(super) fn verdict(&self, status: &Status) -> Verdict {
         let now = Instant::now();
+        let limit = self.current().config.sync_period * 2;
         let late = |since: Option<Instant>| {
-            since.is_some_and(|since| now.saturating_duration_since(since) >= self.limit)
+            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
         };
         let stuck = late(status.last_step);
         let families = status.families.iter().map(|(family, of_family)| {

@@ -5,17 +5,19 @@
 //! each family; a step of the loop serves all families, so each has the same duration.
 
 mod process;
+mod services;
 mod text;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netlink_ipvs::Family;
 
 use self::process::Process;
+pub(super) use self::services::Wanted;
 pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
-use super::Watch;
 use super::health::Monitor;
+use super::{Counted, Watch};
 use crate::reconcile::{Counters, NoLocal, Status};
 
 // kube-proxy's.
@@ -129,6 +131,18 @@ const KERNEL: Metric = Metric::counter(
 );
 const HEALTH_PORTS: Metric =
     Metric::gauge("proxier_health_check_node_ports", "Health check node ports.");
+const REFUSED: Metric = Metric::gauge(
+    "proxier_configuration_refused",
+    "1 while the configuration file, as it is now, cannot be used and an earlier one is in force.",
+);
+const READ_SECONDS: Metric = Metric::gauge(
+    "proxier_service_counters_read_seconds",
+    "How long it took to read the counters of services for this answer.",
+);
+const READ_FAILED: Metric = Metric::gauge(
+    "proxier_service_counters_read_failed",
+    "1 when the counters of services could not be read.",
+);
 const WATCH_SILENCE: Metric = Metric::gauge(
     "proxier_watch_silence_seconds",
     "Time since the API server was last heard on a watch: an object, a list, a bookmark.",
@@ -143,14 +157,31 @@ const WATCH_FAILURES: Metric = Metric::counter(
     "Failed attempts and broken streams of a watch.",
 );
 
+/// The counters of services, if they are asked for and can be read.
+pub(super) struct Services {
+    pub(super) wanted: Wanted,
+    pub(super) counted: Result<Vec<Counted>, String>,
+    pub(super) took: Duration,
+}
+
 /// Everything, as text.
-pub(super) fn render(monitor: &Monitor, watches: &[Watch]) -> String {
-    let status = monitor.status();
+pub(super) fn render(
+    monitor: &Monitor,
+    status: &Status,
+    watches: &[Watch],
+    services: Option<&Services>,
+) -> String {
     let mut out = Text::default();
-    kube_proxy(&mut out, &status, monitor);
+    kube_proxy(&mut out, status, monitor);
     process(&mut out, &Process::read());
-    ours(&mut out, &status);
+    ours(&mut out, status);
+    out.value(&REFUSED, u8::from(monitor.current().refused.is_some()));
     watched(&mut out, watches);
+    if let Some(Services { wanted, counted, took }) = services {
+        out.value(&READ_FAILED, u8::from(counted.is_err()));
+        out.value(&READ_SECONDS, took.as_secs_f64());
+        wanted.render(&mut out, counted.as_deref().unwrap_or_default());
+    }
     out.into_string()
 }
 
@@ -223,7 +254,7 @@ fn ours(out: &mut Text, status: &Status) {
     out.value(&SERVICES, status.services);
     out.value(&VIRTUAL_SERVERS, status.virtual_servers);
     out.value(&REAL_SERVERS, status.real_servers);
-    out.value(&CONFLICTS, status.conflicts);
+    out.value(&CONFLICTS, status.conflicts.len());
     out.value(&DRAINING, status.draining.len());
     let connections: u64 = status.draining.iter().map(|draining| draining.connections).sum();
     out.value(&DRAINING_CONNECTIONS, connections);

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::LISTEN_AGAIN;
 use super::health::{JSON, Monitor};
 use super::server::{self, Handler, NODE_PORT, Response, response};
+use super::{Current, LISTEN_AGAIN};
 use crate::cluster::ObjectKey;
 use crate::config::Config;
 use crate::config::node::{health_check_ips, node_ips};
@@ -29,7 +29,7 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 /// Keeps a server open for every health check node port.
 #[derive(Debug)]
 pub(super) struct NodePorts {
-    config: Arc<Config>,
+    current: watch::Receiver<Arc<Current>>,
     monitor: Monitor,
     status: watch::Receiver<Arc<Status>>,
     open: BTreeMap<Place, Open>,
@@ -80,12 +80,12 @@ struct ServiceName<'a> {
 
 impl NodePorts {
     pub(super) fn new(
-        config: Arc<Config>,
+        current: watch::Receiver<Arc<Current>>,
         monitor: Monitor,
         status: watch::Receiver<Arc<Status>>,
     ) -> Self {
         Self {
-            config,
+            current,
             monitor,
             status,
             open: BTreeMap::new(),
@@ -97,6 +97,7 @@ impl NodePorts {
     /// Follows the status, for ever.
     pub(super) async fn run(mut self) {
         let mut last: Option<Arc<Status>> = None;
+        let mut current = self.current.clone();
         loop {
             let status = self.status.borrow_and_update().clone();
             if !self.failed.is_empty() || last.as_deref().is_none_or(|last| is_other(last, &status))
@@ -111,6 +112,8 @@ impl NodePorts {
                         return std::future::pending().await;
                     }
                 }
+                // The addresses may be others. Without a sender the configuration is what it is.
+                Ok(()) = current.changed() => last = None,
                 () = tokio::time::sleep(LISTEN_AGAIN), if !self.failed.is_empty() => {}
             }
         }
@@ -141,13 +144,18 @@ impl NodePorts {
         }
     }
 
+    fn config(&self) -> Arc<Config> {
+        self.current.borrow().config.clone()
+    }
+
     fn resolve(&mut self, status: &Status) {
-        let node = node_ips(self.config.bind_address, &status.node_addresses);
+        let config = self.config();
+        let node = node_ips(config.bind_address, &status.node_addresses);
         // Those of the loopback interface are on every host, and are not in the list.
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
         let host: Vec<IpAddr> = status.host_addresses.iter().copied().chain(loopback).collect();
         for family in status.families.keys() {
-            let ips = health_check_ips(&self.config.node_port_addresses, &node, &host, *family);
+            let ips = health_check_ips(&config.node_port_addresses, &node, &host, *family);
             let before = self.addresses.insert(*family, ips);
             let now = &self.addresses[family];
             if now.is_empty() && before.as_ref() != Some(now) {
@@ -179,7 +187,7 @@ impl NodePorts {
             let (service, family) = &place;
             warn!(
                 %service, port, %family, error, again_in = ?LISTEN_AGAIN,
-                "node {} failed to start the health check of a service", self.config.node_name
+                "node {} failed to start the health check of a service", self.config().node_name
             );
             self.failed.insert(place, error);
         }

@@ -1,25 +1,28 @@
-//! The metrics server: metrics, the mode, the configuration, and two pages for people.
+//! The metrics server: metrics, the mode, the configuration, and pages for people.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, REFERRER_POLICY,
+};
 use hyper::{Method, Request, StatusCode};
 
 use super::health::{JSON, Monitor};
+use super::page::{self, Page};
 use super::server::{Handler, Response, not_found, response, text};
 use super::time::rfc3339;
-use super::{Watches, metrics};
+use super::view::{Query, View};
+use super::{Counters, Watch, Watches, metrics};
 use crate::config::Config;
 
 /// Answers at the metrics address.
 pub(super) struct MetricsServer {
-    config: Arc<Config>,
     monitor: Monitor,
     watches: Option<Watches>,
-    started: SystemTime,
+    counters: Option<Counters>,
     /// The arguments of the process.
     arguments: Vec<String>,
 }
@@ -28,38 +31,46 @@ const NOT_FOR_MACHINES: &str = "Warning: This endpoint is not meant to be machin
     no formatting compatibility guarantees and is for debugging purposes only.";
 
 impl MetricsServer {
-    pub(super) fn new(config: Arc<Config>, monitor: Monitor, watches: Option<Watches>) -> Self {
+    pub(super) fn new(
+        monitor: Monitor,
+        watches: Option<Watches>,
+        counters: Option<Counters>,
+    ) -> Self {
         let arguments = std::env::args_os().skip(1);
         Self {
-            config,
             monitor,
             watches,
-            started: SystemTime::now(),
+            counters,
             arguments: arguments.map(|text| text.to_string_lossy().into_owned()).collect(),
         }
     }
 
+    fn config(&self) -> Arc<Config> {
+        self.monitor.current().config.clone()
+    }
+
     fn paths(&self) -> Vec<&'static str> {
         let mut paths = vec!["/configz", "/healthz", "/healthz/ping", "/metrics", "/proxyMode"];
-        paths.extend(self.config.flagz.then_some("/flagz"));
-        paths.extend(self.config.statusz.then_some("/statusz"));
+        paths.extend(["/status", "/status.json"]);
+        paths.extend(self.config().flagz.then_some("/flagz"));
+        paths.extend(self.config().statusz.then_some("/statusz"));
         paths.sort_unstable();
         paths
     }
 
     fn statusz(&self) -> String {
         let status = self.monitor.status();
-        let up = self.started.elapsed().unwrap_or_default();
+        let up = self.monitor.started().elapsed().unwrap_or_default();
         let mut page = format!("\nproxier statusz\n{NOT_FOR_MACHINES}\n\n");
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
             let _ = writeln!(page, "{name}: {value}");
         };
-        line("Started", &rfc3339(self.started));
+        line("Started", &rfc3339(self.monitor.started()));
         line("Up", &crate::value::GoDuration::from_secs(up.as_secs().cast_signed()));
         line("Version", &env!("CARGO_PKG_VERSION"));
         line("Paths", &self.paths().join(" "));
-        line("Node", &self.config.node_name);
+        line("Node", &self.config().node_name);
         line("Complete", &status.complete);
         line("Synced", &status.synced);
         line("Failing targets", &status.pending);
@@ -67,7 +78,10 @@ impl MetricsServer {
         line("Virtual servers", &status.virtual_servers);
         line("Real servers", &status.real_servers);
         line("Draining real servers", &status.draining.len());
-        line("Conflicts", &status.conflicts);
+        line("Conflicts", &status.conflicts.len());
+        if let Some(refused) = &self.monitor.current().refused {
+            line("Configuration refused", refused);
+        }
         for error in status.observe_error.iter().chain(&status.errors) {
             line("Error", error);
         }
@@ -79,6 +93,56 @@ impl MetricsServer {
         page.extend(self.arguments.iter().flat_map(|argument| [argument, "\n"]));
         page
     }
+}
+
+impl MetricsServer {
+    fn watches(&self) -> Vec<Watch> {
+        self.watches.as_ref().map(|watches| watches()).unwrap_or_default()
+    }
+
+    async fn metrics(&self) -> Response {
+        let status = self.monitor.status();
+        let namespaces = &self.config().service_metrics;
+        let mut services = None;
+        if let Some(counters) = self.counters.as_ref().filter(|_| namespaces.any()) {
+            let wanted = metrics::Wanted::of(&status, namespaces);
+            let started = Instant::now();
+            let counted = counters.read(wanted.keys()).await;
+            services = Some(metrics::Services { wanted, counted, took: started.elapsed() });
+        }
+        let body = metrics::render(&self.monitor, &status, &self.watches(), services.as_ref());
+        response(StatusCode::OK, metrics::CONTENT_TYPE, body)
+    }
+
+    async fn view(&self, query: Option<&str>) -> View {
+        let query = Query::parse(query.unwrap_or_default());
+        View::new(&self.monitor, &self.watches(), self.counters.as_ref(), query).await
+    }
+
+    async fn status(&self, query: Option<&str>) -> Response {
+        let Page { html, policy } = page::render(&self.view(query).await);
+        let mut page = response(StatusCode::OK, "text/html; charset=utf-8", html);
+        let headers = page.headers_mut();
+        // Letters, digits and quotes.
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
+        }
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        page
+    }
+}
+
+/// Whether a browser asks.
+fn wants_html(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn see_status() -> Response {
+    let mut answer = text(StatusCode::SEE_OTHER, "see /status\n");
+    answer.headers_mut().insert(LOCATION, HeaderValue::from_static("/status"));
+    answer
 }
 
 impl Handler for MetricsServer {
@@ -94,15 +158,17 @@ impl Handler for MetricsServer {
                 let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
                 fine(if verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" }.to_owned())
             }
-            "/metrics" => {
-                let watches = self.watches.as_ref().map(|watches| watches()).unwrap_or_default();
-                let body = metrics::render(&self.monitor, &watches);
-                response(StatusCode::OK, metrics::CONTENT_TYPE, body)
+            "/metrics" => self.metrics().await,
+            "/" if wants_html(request) => see_status(),
+            "/status" => self.status(request.uri().query()).await,
+            "/status.json" => {
+                let view = self.view(request.uri().query()).await;
+                response(StatusCode::OK, JSON, serde_json::to_string(&view).unwrap_or_default())
             }
             "/proxyMode" => fine("ipvs".to_owned()),
-            "/configz" => response(StatusCode::OK, JSON, self.config.configz().to_string()),
-            "/statusz" if self.config.statusz => fine(self.statusz()),
-            "/flagz" if self.config.flagz => fine(self.flagz()),
+            "/configz" => response(StatusCode::OK, JSON, self.config().configz().to_string()),
+            "/statusz" if self.config().statusz => fine(self.statusz()),
+            "/flagz" if self.config().flagz => fine(self.flagz()),
             _ => not_found(),
         }
     }

@@ -18,6 +18,7 @@ use crate::reconcile::FamilyStatus;
 mod limits;
 mod metrics;
 mod node_ports;
+mod page;
 
 struct Fake;
 
@@ -60,6 +61,15 @@ fn synced() -> Status {
 
 fn publish(status: Status) -> (watch::Sender<Arc<Status>>, watch::Receiver<Arc<Status>>) {
     watch::channel(Arc::new(status))
+}
+
+fn current(config: Config) -> watch::Receiver<Arc<Current>> {
+    // What nobody can change any more stays as it is.
+    watch::channel(Arc::new(Current::new(Arc::new(config)))).1
+}
+
+async fn start(config: Config, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Servers> {
+    serve(Sources { current: current(config), status, watches: None, table: None }).await
 }
 
 /// Sends this and returns all that comes until the connection ends.
@@ -167,7 +177,7 @@ fn golden(scenario: &str, url: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn healthz_and_livez_answer_as_kube_proxy() {
     let (_publish, status) = publish(synced());
-    let servers = serve(&Arc::new(config()), status).await.unwrap();
+    let servers = start(config(), status).await.unwrap();
     let address = servers.health_address().unwrap();
     for path in ["/healthz", "/livez"] {
         let expected = golden("clusterip-tcp", &format!("http://127.0.0.1:10256{path}"));
@@ -184,7 +194,7 @@ async fn healthz_and_livez_answer_as_kube_proxy() {
 #[tokio::test(start_paused = true)]
 async fn an_ineligible_node_fails_healthz_only() {
     let (publish, status) = publish(Status { node_eligible: Some(false), ..synced() });
-    let servers = serve(&Arc::new(config()), status).await.unwrap();
+    let servers = start(config(), status).await.unwrap();
     let address = servers.health_address().unwrap();
     let answer = get(address, "/healthz").await;
     assert_eq!(code(&answer), "503");
@@ -211,13 +221,13 @@ async fn an_address_in_use_ends_the_start_or_is_tried_again() {
     let (_publish, status) = publish(synced());
     let mut config =
         Config { healthz_bind: Some(address), bind_address_hard_fail: true, ..config() };
-    let error = serve(&Arc::new(config.clone()), status.clone()).await.unwrap_err();
+    let error = start(config.clone(), status.clone()).await.unwrap_err();
     assert!(
         format!("{error:#}").starts_with(&format!("listen on {address} for the health server"))
     );
 
     config.bind_address_hard_fail = false;
-    let servers = serve(&Arc::new(config), status).await.unwrap();
+    let servers = start(config, status).await.unwrap();
     assert_eq!(servers.health_address(), None);
     drop(taken);
     // Its timer starts when its task first runs.
@@ -235,7 +245,7 @@ async fn an_address_in_use_ends_the_start_or_is_tried_again() {
 async fn a_family_that_fails_for_two_sync_periods_is_unhealthy() {
     let config = Config { sync_period: Duration::from_secs(5), ..config() };
     let (_publish, receiver) = publish(Status::default());
-    let monitor = health::Monitor::new(&config, receiver);
+    let monitor = health::Monitor::new(current(config), receiver);
     let healthy = |status: &Status| monitor.verdict(status).healthy();
     let fail = |status: &mut Status, family| {
         status.families.get_mut(&family).unwrap().failing_since = Some(Instant::now());

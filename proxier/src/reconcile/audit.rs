@@ -3,13 +3,13 @@
 //! Both read real servers, which the kernel gives one virtual server at a time. So that no change
 //! waits for ten thousand of them, they are read in slices, between which the loop looks for events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_ipvs::{RealServer, VirtualServerKey};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::Reconciler;
+use super::{Notice, Reconciler};
 use crate::dataplane::{Dataplane, OpError, State, Target, differing};
 
 /// Virtual servers that are read before the loop looks for events again: some milliseconds.
@@ -136,6 +136,13 @@ impl<D: Dataplane> Reconciler<D> {
                     self.touched.insert(Target::VirtualServer(finished.virtual_server));
                     if finished.cut > 0 {
                         self.status.counters.drains_cut += 1;
+                        let owner = self.desired.owner(&finished.virtual_server);
+                        self.notices.send(Notice::DrainCut {
+                            service: owner.map(|(service, _)| service.clone()),
+                            virtual_server: finished.virtual_server,
+                            real_server: finished.real_server,
+                            connections: finished.cut,
+                        });
                         warn!(
                             virtual_server = %finished.virtual_server,
                             real_server = %finished.real_server,
@@ -162,16 +169,17 @@ impl<D: Dataplane> Reconciler<D> {
     /// ours or not.
     fn drifted(&mut self, targets: impl IntoIterator<Item = Target>) -> Vec<VirtualServerKey> {
         let mut servers = Vec::new();
+        let mut drift = BTreeSet::new();
         for target in targets {
             if let Target::VirtualServer(key) = target {
                 servers.push(key);
             }
             if self.is_ours(&target) {
-                info!(%target, "the kernel is not as it was left, repairing");
-                self.status.counters.drift += 1;
+                drift.insert(target.clone());
             }
             self.touched.insert(target);
         }
+        self.note_drift(&drift);
         servers
     }
 

@@ -1,14 +1,15 @@
 //! The end of a step: what came of it, and who is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Draining, Reconciler};
+use super::{Draining, Notice, Reconciler};
 use crate::cluster::{Change, ObjectKey};
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, Target};
 
 /// The next line of the log, and the next list of many draining servers, are at least so much later.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -32,7 +33,35 @@ impl<D: Dataplane> Reconciler<D> {
             |family| families.get(&family).is_none_or(|status| status.failing_since.is_none());
         let measures = Arc::make_mut(&mut self.status.measures);
         self.stopwatch.step_ended(started, fine, &self.status.live, measures);
+        let since = self.status.failing_since;
+        let too_long = since.is_some_and(|since| since.elapsed() >= self.timing.sync_period);
+        let status = &self.status;
+        self.notices.failing(too_long, || {
+            status
+                .observe_error
+                .iter()
+                .chain(status.errors.back())
+                .next()
+                .cloned()
+                .unwrap_or_default()
+        });
         self.show(started);
+    }
+
+    /// Says what somebody else has changed: in one line, for it may be everything.
+    pub(super) fn note_drift(&mut self, drift: &BTreeSet<Target>) {
+        const SHOWN: usize = 5;
+        if drift.is_empty() {
+            return;
+        }
+        self.status.counters.drift += drift.len() as u64;
+        let mut targets: Vec<String> = drift.iter().take(SHOWN).map(ToString::to_string).collect();
+        if drift.len() > SHOWN {
+            targets.push(format!("{} more", drift.len() - SHOWN));
+        }
+        let targets = targets.join(", ");
+        warn!(count = drift.len(), targets, "the kernel is not as it was left, repairing");
+        self.notices.send(Notice::Drift(targets));
     }
 
     /// Notes what has caused a change that is about to be applied.

@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use tokio::time::Instant;
 
-use super::{Live, Measures};
+use super::{Directory, Live, Measures};
 use crate::cluster::{Node, ObjectKey};
-use crate::dataplane::{Contribution, Health, Op, State, Target, VirtualServerState};
+use crate::dataplane::{Conflict, Contribution, Health, Op, State, Target, VirtualServerState};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ pub struct Status {
     /// Real servers in the kernel.
     pub real_servers: usize,
     /// Virtual servers that more than one service claims.
-    pub conflicts: usize,
+    pub conflicts: Arc<BTreeMap<VirtualServerKey, Conflict>>,
     /// Real servers that keep connections though no longer wanted.
     pub draining: Arc<[Draining]>,
     /// The last errors, newest last.
@@ -58,6 +58,8 @@ pub struct Status {
     pub health: Arc<BTreeMap<ObjectKey, Health>>,
     /// Services with internalTrafficPolicy or externalTrafficPolicy Local and no local endpoint.
     pub no_local: Arc<BTreeMap<ObjectKey, NoLocal>>,
+    /// What every service asks for. Unlike the rest it is not of one moment.
+    pub directory: Arc<Directory>,
     /// What has been done since the start.
     pub counters: Counters,
     /// How long things took since the start.

@@ -17,6 +17,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use self::objects::{Content, Source};
+pub use self::watch::Folders;
 use self::world::World;
 use super::objects::{Converter, Origin};
 use super::{Change, Warning};

@@ -14,11 +14,13 @@
 mod backoff;
 mod client;
 mod decode;
+mod events;
 mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod limit;
 mod lines;
+mod rate;
 mod resource;
 mod status;
 mod watch;
@@ -29,6 +31,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::client::{Connection, Error};
+pub use self::events::{Regarding, Report, report};
+pub use self::rate::Rate;
 pub use self::status::{Status, WatchStatus};
 
 use self::resource::{Services, Slices, ThisNode};
@@ -87,12 +91,14 @@ pub struct Options {
     pub page_size: u32,
     /// Patience.
     pub timing: Timing,
+    /// How many requests are made.
+    pub rate: Rate,
 }
 
 impl Options {
     /// The defaults for a node.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), page_size: 500, timing: Timing::default() }
+        Self { node: node.into(), page_size: 500, timing: Timing::default(), rate: Rate::default() }
     }
 }
 

@@ -129,3 +129,25 @@ fn verbosity_changes_while_running() {
         assert_eq!(sink.take(), "");
     });
 }
+
+#[test]
+fn what_is_repeated_is_not_written_again() {
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let sink = Sink::default();
+        let logging = Logging { format, ..logging(0, &[]) };
+        let (subscriber, _) = subscriber(&logging, sink.writer(), false);
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..100 {
+                tracing::warn!(op = "bind 10.96.0.1", failures = n, "failed");
+                tracing::info!("programmed");
+            }
+            for n in 0..100 {
+                tracing::error!(n, "failed");
+            }
+        });
+        let text = sink.take();
+        assert_eq!(text.matches("bind 10.96.0.1").count(), 1, "{text}");
+        assert_eq!(text.matches("programmed").count(), 100, "real changes are never left out");
+        assert_eq!(text.matches("failed").count(), 1 + 30, "{text}");
+    }
+}

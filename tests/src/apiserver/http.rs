@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::events;
 use super::fault::Fault;
 use super::store::Selector;
 use super::stream::{self, Broken, Piece};
 use super::{Recorded, Shared};
 
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Broken>;
+pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Broken>;
 
 /// Accepts until it is aborted; its connections end with it.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -33,7 +34,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(answer(&request, &shared).await) }
+                async move { Ok::<_, Infallible>(answer(request, &shared).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -56,7 +57,10 @@ pub(super) struct Query {
     timeout: Option<u64>,
 }
 
-async fn answer(request: &Request<Incoming>, shared: &Arc<Shared>) -> Response<Body> {
+async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Body> {
+    if request.uri().path().starts_with(events::PATH) {
+        return events::answer(request, shared).await;
+    }
     let parameters = parameters(request.uri().query().unwrap_or_default());
     let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let get = |name: &str| parameters.get(name).cloned().unwrap_or_default();
@@ -149,7 +153,7 @@ fn streamed(pieces: impl futures_util::Stream<Item = Piece> + Send + 'static) ->
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 
-fn whole(code: u16, bytes: Vec<u8>) -> Response<Body> {
+pub(super) fn whole(code: u16, bytes: Vec<u8>) -> Response<Body> {
     respond(code, Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync())
 }
 
@@ -169,7 +173,7 @@ fn status_object(code: u16, reason: &str, message: &str) -> Value {
     })
 }
 
-fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
+pub(super) fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
     whole(code, status_object(code, reason, message).to_string().into_bytes())
 }
 

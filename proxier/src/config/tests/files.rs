@@ -93,7 +93,7 @@ fn every_field_arrives() {
             }
         );
         assert_eq!(config.oom_score_adj, 17);
-        assert_eq!(config.config_sync_period, secs(15));
+        assert_eq!(config.object.config_sync_period, GoDuration::from_secs(15));
         assert_eq!(
             config.client,
             ClientConnection {
@@ -105,7 +105,8 @@ fn every_field_arrives() {
         );
         let vmodule = vec![("plan".to_owned(), 6)];
         assert_eq!(config.logging, Logging { format: LogFormat::Json, verbosity: 4, vmodule });
-        assert_eq!(config.warnings, [""; 0]);
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.starts_with("configSyncPeriod has no effect: "), "{warning}");
     }
 }
 
@@ -118,10 +119,10 @@ fn other_modes_run_ipvs_and_say_so() {
         assert_eq!(config.object.mode, "ipvs");
         let given = if mode.is_empty() { "iptables" } else { mode };
         assert_eq!(
-            config.warnings,
-            [format!(
+            config.warnings[0],
+            format!(
                 "mode is {given:?}; proxier always runs IPVS, write mode: ipvs to silence this"
-            )]
+            )
         );
     }
 }
@@ -256,7 +257,7 @@ fn defaults() {
     assert_eq!(config.healthz_bind, Some("0.0.0.0:10256".parse().unwrap()));
     assert_eq!(config.metrics_bind, "127.0.0.1:10249".parse().unwrap());
     assert_eq!(config.oom_score_adj, -999);
-    assert_eq!(config.config_sync_period, secs(900));
+    assert_eq!(config.object.config_sync_period, GoDuration::from_secs(900));
     assert!(config.external_ips && config.flagz && config.statusz);
     assert_eq!(config.client.kubeconfig, None);
     assert_eq!((config.client.qps, config.client.burst), (5.0, 10));

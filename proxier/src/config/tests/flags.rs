@@ -1,4 +1,5 @@
 use super::*;
+use crate::value::GoDuration;
 use crate::value::parse_ip;
 
 const FILE: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
@@ -74,7 +75,7 @@ fn flags_reach_their_fields() {
     assert_eq!(config.ipvs_timeouts, IpvsTimeouts { tcp: 60, tcp_fin: 120, udp: 180 });
     assert_eq!((config.masquerade_bit, config.oom_score_adj), (3, -1));
     assert_eq!(config.node_port_addresses, NodePortAddresses::Primary);
-    assert_eq!(config.config_sync_period, secs(60));
+    assert_eq!(config.object.config_sync_period, GoDuration::from_secs(60));
     assert_eq!(config.client.kubeconfig, Some("/k".into()));
     assert_eq!(config.client.master.as_deref(), Some("https://m"));
     assert_eq!((config.client.qps, config.client.burst), (1.5, 3));
@@ -83,7 +84,8 @@ fn flags_reach_their_fields() {
     let vmodule = vec![("plan".to_owned(), 5)];
     assert_eq!(config.logging, Logging { format: LogFormat::Json, verbosity: 3, vmodule });
     assert_eq!(config.drain_timeout, secs(60));
-    assert_eq!(config.warnings, [""; 0]);
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(warning.starts_with("configSyncPeriod has no effect: "), "{warning}");
 }
 
 #[test]

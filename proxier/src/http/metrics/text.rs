@@ -25,11 +25,11 @@ pub(super) struct Metric {
 
 /// The labels of a sample, as they are written between braces.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Labels(String);
+pub(in crate::http) struct Labels(String);
 
 /// Metrics as text.
 #[derive(Debug, Default)]
-pub(super) struct Text(String);
+pub(in crate::http) struct Text(String);
 
 // === impl Metric ===
 

@@ -6,6 +6,8 @@ use std::time::UNIX_EPOCH;
 use netlink_ipvs::{Protocol, RealServerKey, VirtualServerKey};
 
 use super::*;
+use crate::config::ServiceMetrics;
+use crate::dataplane::Conflict;
 use crate::reconcile::{Counters, Draining, Measures, NoLocal};
 
 /// A loop that has something to say about everything.
@@ -23,7 +25,7 @@ fn eventful() -> Status {
         services: 5,
         virtual_servers: 12,
         real_servers: 40,
-        conflicts: 2,
+        conflicts: conflicts(),
         draining: [draining].into(),
         no_local: Arc::new([(ObjectKey::new("default", "a"), no_local)].into()),
         counters: Counters {
@@ -41,6 +43,15 @@ fn eventful() -> Status {
         family.last_success = Some(UNIX_EPOCH + Duration::from_millis(1_780_315_200_500));
     }
     status
+}
+
+fn conflicts() -> Arc<BTreeMap<VirtualServerKey, Conflict>> {
+    let conflict = |n| {
+        let key = page::virtual_server(n);
+        let [winner, loser] = ["older", "newer"].map(|name| ObjectKey::new("default", name));
+        (key, Conflict { key, winner, losers: vec![loser] })
+    };
+    Arc::new([1, 2].map(conflict).into())
 }
 
 fn watches() -> Watches {
@@ -61,7 +72,9 @@ async fn start(
     status: Status,
 ) -> (Servers, SocketAddr, watch::Sender<Arc<Status>>) {
     let (publish, receiver) = publish(status);
-    let servers = serve_watched(&Arc::new(config), receiver, Some(watches())).await.unwrap();
+    let (current, watches) = (current(config), Some(watches()));
+    let sources = Sources { current, status: receiver, watches, table: None };
+    let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address, publish)
 }
@@ -206,4 +219,60 @@ async fn the_other_paths() {
     for path in ["/statusz", "/flagz"] {
         assert_eq!(code(&get(address, path).await), "404", "the gate of {path} is off");
     }
+}
+
+/// Which of these series there are: service, endpoint.
+async fn counted(namespaces: &ServiceMetrics, table: Table) -> Vec<String> {
+    let services = [("dev", "web", 1), ("dev", "api", 2), ("shop", "cart", 3)];
+    let services =
+        services.map(|(namespace, name, n)| (ObjectKey::new(namespace, name), page::asks(n, &[5])));
+    // Of two that claim the same, the counters are the winner's.
+    let conflict = Conflict {
+        key: page::virtual_server(2),
+        winner: ObjectKey::new("other", "older"),
+        losers: vec![ObjectKey::new("dev", "api")],
+    };
+    let status = Status {
+        conflicts: Arc::new([(conflict.key, conflict)].into()),
+        ..page::with_services(services)
+    };
+    let (_, status) = publish(status);
+    let current = current(Config { service_metrics: namespaces.clone(), ..config() });
+    let sources = Sources { current, status, watches: None, table: Some(table) };
+    let servers = serve(sources).await.unwrap();
+    let answer = get(servers.metrics_address().unwrap(), "/metrics").await;
+    let lines = body(&answer).lines().filter(|line| {
+        ["proxier_service_", "proxier_endpoint_"].iter().any(|name| line.starts_with(name))
+            && !line.contains("read_seconds")
+    });
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_of_services_are_read_for_the_namespaces_that_are_asked_for() {
+    let never: Table = Arc::new(|_| panic!("nobody has asked"));
+    assert_eq!(counted(&ServiceMetrics::Of(Vec::new()), never).await, [""; 0]);
+
+    let dev = counted(&ServiceMetrics::Of(vec!["dev".to_owned()]), page::table(&[5, 6])).await;
+    let web = "namespace=\"dev\",service=\"web\",port=\"http\",frontend=\"cluster IP\",\
+               virtual_server=\"10.96.0.1:80/tcp\"";
+    for line in [
+        "proxier_service_counters_read_failed 0".to_owned(),
+        format!("proxier_service_connections_total{{{web}}} 11"),
+        format!("proxier_service_incoming_packets_total{{{web}}} 110"),
+        format!("proxier_endpoint_connections_total{{{web},endpoint=\"10.244.0.6:8080\"}} 6"),
+        format!("proxier_endpoint_active_connections{{{web},endpoint=\"10.244.0.6:8080\"}} 6"),
+        format!("proxier_endpoint_inactive_connections{{{web},endpoint=\"10.244.0.6:8080\"}} 12"),
+        format!("proxier_endpoint_weight{{{web},endpoint=\"10.244.0.6:8080\"}} 0"),
+    ] {
+        assert!(dev.contains(&line), "{line} is not in\n{}", dev.join("\n"));
+    }
+    // One virtual server has 5 series, each endpoint 8; the contested one is not dev/api's.
+    assert_eq!(dev.len(), 1 + 5 + 2 * 8, "{}", dev.join("\n"));
+    let all = counted(&ServiceMetrics::All, page::table(&[5, 6])).await;
+    assert_eq!(all.len(), 1 + 2 * (5 + 2 * 8), "{}", all.join("\n"));
+
+    let failing: Table = Arc::new(|_| Err("no".to_owned()));
+    let failed = counted(&ServiceMetrics::All, failing).await;
+    assert_eq!(failed, ["proxier_service_counters_read_failed 1"]);
 }

@@ -43,7 +43,7 @@ async fn a_service_answers_with_its_local_endpoints() {
     let port = free_port();
     let v4 = |count| with_service("shop", port, &[(Family::Ipv4, count)]);
     let (publish, status) = publish(v4(0));
-    let servers = serve(&Arc::new(config), status).await.unwrap();
+    let servers = start(config, status).await.unwrap();
     assert_eq!(servers.health_address(), None);
     becomes(local(port), true).await;
     let answer = get(local(port), "/").await;
@@ -95,7 +95,7 @@ async fn the_families_have_sockets_and_counts_of_their_own() {
     let port = free_port();
     let (_publish, status) =
         publish(with_service("shop", port, &[(Family::Ipv4, 0), (Family::Ipv6, 3)]));
-    let _servers = serve(&Arc::new(config()), status).await.unwrap();
+    let _servers = start(config(), status).await.unwrap();
     let v6 = (Ipv6Addr::LOCALHOST, port).into();
     becomes(local(port), true).await;
     becomes(v6, true).await;
@@ -112,7 +112,7 @@ async fn it_listens_where_node_ports_listen() {
 
     let only_loopback = Config { node_port_addresses: cidr("127.0.0.0/30"), ..config() };
     let (publish_1, status) = publish(with_service("shop", port, &[(Family::Ipv4, 1)]));
-    let servers = serve(&Arc::new(only_loopback), status).await.unwrap();
+    let servers = start(only_loopback, status).await.unwrap();
     becomes(local(port), true).await;
     becomes(host, false).await;
     drop((servers, publish_1));
@@ -125,7 +125,7 @@ async fn it_listens_where_node_ports_listen() {
         ..with_service("shop", port, &[(Family::Ipv4, 1)])
     };
     let (publish, status) = publish(without.clone());
-    let _servers = serve(&Arc::new(with_host), status).await.unwrap();
+    let _servers = start(with_host, status).await.unwrap();
     becomes(host, false).await;
     publish.send_replace(Arc::new(with_service("shop", port, &[(Family::Ipv4, 1)])));
     becomes(host, true).await;
@@ -145,7 +145,7 @@ async fn a_port_in_use_costs_only_its_service_and_is_tried_again() {
     ]
     .into();
     let (_publish, status) = publish(Status { health: Arc::new(services), ..synced() });
-    let _servers = serve(&Arc::new(config()), status).await.unwrap();
+    let _servers = start(config(), status).await.unwrap();
     becomes(local(fine), true).await;
     drop(taken);
     becomes(local(port), false).await;

@@ -74,12 +74,14 @@ impl Manifests {
     }
 }
 
-/// The folders in which manifests are, and notice of what happens there.
-struct Folders {
+/// The folders in which files are, and notice of what happens there.
+#[derive(Debug)]
+pub struct Folders {
     notify: AsyncFd<OwnedFd>,
     folders: Vec<Folder>,
 }
 
+#[derive(Debug)]
 struct Folder {
     /// What the files in it begin with; nothing for files of the current folder.
     path: PathBuf,
@@ -88,7 +90,11 @@ struct Folder {
 }
 
 impl Folders {
-    fn new(paths: &[PathBuf]) -> io::Result<Self> {
+    /// Notice of these files, and of all in these folders.
+    ///
+    /// # Errors
+    /// The system gives no notice of changed files.
+    pub fn new(paths: &[PathBuf]) -> io::Result<Self> {
         let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
         let paths: BTreeSet<PathBuf> = paths
@@ -121,6 +127,14 @@ impl Folders {
     }
 
     /// Waits until something may have changed.
+    ///
+    /// # Errors
+    /// The system gives no notice any more.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        self.next().await.map(drop)
+    }
+
+    /// Waits until something may have changed; what.
     async fn next(&mut self) -> io::Result<Touched> {
         loop {
             let lost = self.folders.iter().any(|folder| folder.watch.is_none());

@@ -381,6 +381,7 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
         request: hyper::Request<Vec<u8>>,
     ) -> Result<Body, Failure> {
         let patience = self.options.timing.answer;
+        self.options.rate.turn().await;
         let answer = tokio::select! {
             answer = timeout(patience, client.send(request.map(Body::from))) => answer,
             () = self.changes.closed() => return Err(Failure::Receiver),

@@ -1,0 +1,40 @@
+//! The kernel's counters for those who ask over HTTP, on a socket of their own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use netlink_ipvs::{Client, Error, ErrorKind, VirtualServerKey};
+
+use crate::http::{Counted, Table};
+use crate::kernel::chain;
+
+/// A reader that opens its socket when it is first asked, and again after an error.
+pub(super) fn table() -> Table {
+    let client: Mutex<Option<Client>> = Mutex::new(None);
+    Arc::new(move |keys| {
+        let mut slot = client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = match slot.take() {
+            Some(client) => client,
+            None => Client::open().map_err(|error| chain(&error))?,
+        };
+        let counted = read(&mut client, keys).map_err(|error| chain(&error))?;
+        *slot = Some(client);
+        Ok(counted)
+    })
+}
+
+/// One by one: a dump of all would miss some while the loop changes others.
+fn read(client: &mut Client, keys: &[VirtualServerKey]) -> Result<Vec<Counted>, Error> {
+    let mut out = Vec::with_capacity(keys.len());
+    for key in keys {
+        match client.virtual_server(*key) {
+            Ok(server) => {
+                let mut real_servers = client.real_servers(*key)?;
+                real_servers.sort_unstable_by_key(|entry| entry.server.key);
+                out.push(Counted { server, real_servers });
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(out)
+}

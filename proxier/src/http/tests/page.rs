@@ -1,0 +1,223 @@
+//! The status page and its JSON.
+
+use netlink_ipvs::{
+    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Scheduler, Stats,
+    VirtualServer, VirtualServerConfig, VirtualServerEntry,
+};
+use serde_json::Value;
+
+use super::*;
+use crate::dataplane::{Conflict, Contribution, Frontend, FrontendKind, VirtualServerState};
+use crate::reconcile::Directory;
+use netlink_ipvs::{Protocol, VirtualServerKey};
+
+pub(super) fn virtual_server(n: u16) -> VirtualServerKey {
+    let [high, low] = n.to_be_bytes();
+    VirtualServerKey::new([10, 96, high, low].into(), 80, Protocol::Tcp)
+}
+
+fn real_server(n: u8) -> RealServer {
+    let key = RealServerKey::new([10, 244, 0, n].into(), 8080);
+    RealServer { key, config: RealServerConfig::masquerade(1) }
+}
+
+/// A service with one virtual server and these endpoints.
+pub(super) fn asks(n: u16, endpoints: &[u8]) -> Contribution {
+    let server = VirtualServerState {
+        config: VirtualServerConfig::new(Scheduler::RR, Family::Ipv4),
+        real_servers: endpoints.iter().map(|n| real_server(*n)).collect(),
+    };
+    let frontend = Frontend {
+        key: virtual_server(n),
+        kind: FrontendKind::ClusterIp,
+        port: "http".into(),
+        server,
+        bind: true,
+        drop_from_node: false,
+        members: Vec::new(),
+    };
+    Contribution { frontends: vec![frontend], ..Contribution::default() }
+}
+
+/// The kernel has every virtual server that it is asked for, with these endpoints, whose numbers
+/// are their counters as well; the last of them is draining.
+pub(super) fn table(endpoints: &'static [u8]) -> Table {
+    Arc::new(move |keys| {
+        let counted = |key: &VirtualServerKey| {
+            let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
+            let stats = |n: u64| Stats { connections: n, packets_in: n * 10, ..Stats::default() };
+            let entry = |(at, n): (usize, &u8)| {
+                let mut server = real_server(*n);
+                server.config.weight = u32::from(at + 1 < endpoints.len());
+                let n = u32::from(*n);
+                let connections = Connections { active: n, inactive: n * 2, persistent: 0 };
+                RealServerEntry { server, connections, stats: stats(u64::from(n)) }
+            };
+            let all = endpoints.iter().map(|n| u64::from(*n)).sum();
+            let server = VirtualServer { key: *key, config };
+            Counted {
+                server: VirtualServerEntry { server, stats: stats(all) },
+                real_servers: endpoints.iter().enumerate().map(entry).collect(),
+            }
+        };
+        Ok(keys.iter().map(counted).collect())
+    })
+}
+
+pub(super) fn with_services(
+    services: impl IntoIterator<Item = (ObjectKey, Contribution)>,
+) -> Status {
+    Status { directory: Arc::new(Directory::of(services)), ..synced() }
+}
+
+async fn show(status: Status, table: Option<Table>) -> (Servers, SocketAddr) {
+    let (_, status) = publish(status);
+    let current = current(config());
+    let servers = serve(Sources { current, status, watches: None, table }).await.unwrap();
+    let address = servers.metrics_address().unwrap();
+    (servers, address)
+}
+
+async fn json(address: SocketAddr, query: &str) -> Value {
+    let answer = get(address, &format!("/status.json?{query}")).await;
+    assert!(answer.contains("\r\nContent-Type: application/json\r\n"), "{answer}");
+    serde_json::from_str(body(&answer)).unwrap()
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("dev", name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_shown_with_what_the_kernel_counts() {
+    let status = with_services([(key("web"), asks(1, &[5]))]);
+    let (_servers, address) = show(status, Some(table(&[5, 6]))).await;
+    let view = json(address, "").await;
+    let frontend = &view["listing"]["services"][0]["frontends"]["first"][0];
+    assert_eq!(frontend["virtualServer"], "10.96.0.1:80/tcp");
+    assert_eq!((&frontend["connections"], &frontend["programmed"]), (&11.into(), &true.into()));
+    assert_eq!(
+        frontend["realServers"]["first"],
+        serde_json::json!([
+            {"address": "10.244.0.5:8080", "weight": 1, "active": 5, "inactive": 10,
+             "connections": 5, "draining": false},
+            {"address": "10.244.0.6:8080", "weight": 0, "active": 6, "inactive": 12,
+             "connections": 6, "draining": true},
+        ])
+    );
+
+    let page = get(address, "/status").await;
+    for part in [
+        "<code>10.96.0.1:80/tcp</code>",
+        "<code>10.244.0.6:8080</code> <span class=\"pill warn\">draining</span>",
+        "<td class=\"number\">12</td>",
+        ">in sync</span>",
+    ] {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+    let browser = "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n";
+    let answer = exchange(address, browser).await;
+    assert!(code(&answer) == "303" && answer.contains("\r\nLocation: /status\r\n"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_counters_what_is_wanted_is_shown() {
+    let failing: Table = Arc::new(|_| Err("no <IPVS>".to_owned()));
+    for (table, error) in [(None, Value::Null), (Some(failing), "no <IPVS>".into())] {
+        let (_servers, address) = show(with_services([(key("web"), asks(1, &[5]))]), table).await;
+        let view = json(address, "").await;
+        assert_eq!(view["listing"]["countersError"], error);
+        let frontend = &view["listing"]["services"][0]["frontends"]["first"][0];
+        assert_eq!(frontend["programmed"], Value::Null);
+        assert_eq!(frontend["realServers"]["first"][0]["address"], "10.244.0.5:8080");
+        assert_eq!(frontend["realServers"]["first"][0]["active"], Value::Null);
+        assert_eq!(code(&get(address, "/status").await), "200");
+    }
+}
+
+/// An answer is bounded whatever the cluster has: so are the reads from the kernel behind it.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_services_are_shown_page_by_page() {
+    let services = (0..10_000).map(|n| (key(&format!("s{n:05}")), asks(n, &[5])));
+    let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (inner, count) = (table(&[5, 6]), read.clone());
+    let table: Table = Arc::new(move |keys| {
+        count.fetch_max(keys.len(), std::sync::atomic::Ordering::Relaxed);
+        inner(keys)
+    });
+    let (_servers, address) = show(with_services(services), Some(table)).await;
+    let names = |view: &Value| -> Vec<String> {
+        let services = view["listing"]["services"].as_array().unwrap().iter();
+        services.map(|service| service["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = json(address, "").await;
+    assert_eq!(
+        (&first["listing"]["matches"], &first["listing"]["pages"]),
+        (&10_000.into(), &400.into())
+    );
+    assert_eq!(names(&first).len(), 25);
+    let last = json(address, "page=400").await;
+    assert_eq!(names(&last).last().unwrap(), "s09999");
+    for beyond in ["page=401", "page=99999999999999", "page=18446744073709551615"] {
+        assert_eq!(names(&json(address, beyond).await).len(), 25, "{beyond}");
+    }
+    assert_eq!(names(&json(address, "q=s0123").await).len(), 10);
+    assert_eq!(names(&json(address, "q=DEV%2Fs00042").await), ["s00042"]);
+    // By the address of a virtual server: 0x0102 = 258.
+    assert_eq!(names(&json(address, "q=10.96.1.2%3A80").await), ["s00258"]);
+    assert_eq!(names(&json(address, "q=nobody").await), [""; 0]);
+    assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), 25);
+    let page = get(address, "/status?q=s0&page=2").await;
+    assert!(page.len() < 100_000, "{}", page.len());
+    assert!(page.contains("<a rel=\"next\" href=\"/status?q=s0&amp;page=3\">Next</a>"), "{page}");
+}
+
+/// Names that no API server would accept, and a search that nobody would type.
+#[tokio::test(start_paused = true)]
+async fn hostile_texts_stay_texts() {
+    let evil = "\"><script>alert(1)</script><img src=x onerror=alert(2)>";
+    let mut contribution = asks(1, &[5]);
+    contribution.frontends[0].port = evil.into();
+    let conflict = Conflict { key: virtual_server(1), winner: key(evil), losers: vec![key(evil)] };
+    let status = Status {
+        errors: [evil.to_owned()].into(),
+        conflicts: Arc::new([(virtual_server(1), conflict)].into()),
+        ..with_services([(ObjectKey::new(evil, evil), contribution)])
+    };
+    let (_servers, address) = show(status, Some(table(&[5]))).await;
+    for query in ["", "?q=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E", "?q=%ff%00%1b[31m&page=%3Cb"]
+    {
+        let answer = get(address, &format!("/status{query}")).await;
+        assert_eq!(code(&answer), "200");
+        let (head, html) = answer.split_once("\r\n\r\n").unwrap();
+        let policy = head.lines().find_map(|line| line.strip_prefix("Content-Security-Policy: "));
+        assert!(policy.unwrap().starts_with("default-src 'none'; style-src 'nonce-"), "{head}");
+        for tag in ["<script", "<img", "\u{1b}", "\0"] {
+            assert!(!html.contains(tag), "{tag}: {html}");
+        }
+        // Every quote that opens an attribute is ours: the value of the field ends where we end it.
+        let value = html.split_once("name=\"q\" value=\"").unwrap().1.split_once('"').unwrap().1;
+        assert!(value.starts_with(" maxlength="), "{value}");
+    }
+    let long = get(address, &format!("/status?q={}", "é".repeat(200))).await;
+    assert_eq!(code(&long), "200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_configuration_reaches_everything() {
+    let (sender, receiver) = watch::channel(Arc::new(Current::new(Arc::new(config()))));
+    let (_, status) = publish(synced());
+    let sources = Sources { current: receiver, status, watches: None, table: None };
+    let servers = serve(sources).await.unwrap();
+    let address = servers.metrics_address().unwrap();
+    assert_eq!(code(&get(address, "/statusz").await), "200");
+
+    let changed = Config { statusz: false, ..config() };
+    let refused = Some("mode: no such <mode>".to_owned());
+    sender.send_replace(Arc::new(Current { config: Arc::new(changed), refused }));
+    assert_eq!(code(&get(address, "/statusz").await), "404");
+    let metrics = get(address, "/metrics").await;
+    assert!(metrics.contains("\nproxier_configuration_refused 1\n"), "{metrics}");
+    let page = get(address, "/status").await;
+    assert!(page.contains("in force: mode: no such &lt;mode&gt;</p>"), "{page}");
+}

@@ -1,0 +1,363 @@
+//! What the status page and its JSON show: one page of services with their counters, and how the
+//! whole is doing. Whatever the cluster has, an answer is bounded.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use netlink_ipvs::{Flags, VirtualServerKey};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::counters::Counted;
+use super::health::Monitor;
+use super::time::rfc3339;
+use super::{Counters, Watch};
+use crate::cluster::ObjectKey;
+use crate::dataplane::{Contribution, Frontend};
+use crate::reconcile::Status;
+
+/// Services on one page.
+const SERVICES: usize = 25;
+/// Virtual servers that are shown of one service, and real servers of one virtual server.
+const FRONTENDS: usize = 20;
+const REAL_SERVERS: usize = 50;
+/// Conflicts and draining real servers.
+const OTHERS: usize = 50;
+/// Bytes of a search text.
+const SEARCH: usize = 100;
+
+/// What is asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) search: String,
+    /// From 1.
+    pub(super) page: usize,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct View {
+    pub(super) node: String,
+    pub(super) version: &'static str,
+    pub(super) time: String,
+    pub(super) up_seconds: u64,
+    /// Everything has been read from the cluster once.
+    pub(super) complete: bool,
+    /// The kernel is as wanted.
+    pub(super) synced: bool,
+    pub(super) healthy: bool,
+    pub(super) failing_targets: usize,
+    pub(super) failing_seconds: Option<u64>,
+    pub(super) services: usize,
+    pub(super) virtual_servers: usize,
+    pub(super) real_servers: usize,
+    pub(super) configuration_refused: Option<String>,
+    pub(super) watches: Vec<WatchView>,
+    /// The last ones, newest first.
+    pub(super) errors: Vec<String>,
+    pub(super) conflicts: Part<ConflictView>,
+    pub(super) draining: Part<DrainView>,
+    pub(super) listing: Listing,
+}
+
+/// The first of them.
+#[derive(Debug, Serialize)]
+pub(super) struct Part<T> {
+    pub(super) total: usize,
+    pub(super) first: Vec<T>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WatchView {
+    pub(super) resource: &'static str,
+    pub(super) connected: bool,
+    pub(super) silent_seconds: Option<u64>,
+    pub(super) failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConflictView {
+    pub(super) virtual_server: String,
+    pub(super) winner: String,
+    pub(super) losers: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DrainView {
+    pub(super) virtual_server: String,
+    pub(super) real_server: String,
+    pub(super) connections: u64,
+    pub(super) seconds_left: u64,
+}
+
+/// The services that were asked for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listing {
+    pub(super) search: String,
+    pub(super) page: usize,
+    pub(super) pages: usize,
+    pub(super) matches: usize,
+    /// Why there are no counters.
+    pub(super) counters_error: Option<String>,
+    pub(super) services: Vec<ServiceView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceView {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) frontends: Part<FrontendView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FrontendView {
+    pub(super) kind: String,
+    pub(super) port: String,
+    pub(super) virtual_server: String,
+    pub(super) scheduler: String,
+    pub(super) sticky_seconds: Option<u32>,
+    /// The service that has this address and port instead.
+    pub(super) taken_by: Option<String>,
+    /// Whether the kernel has it; unknown where it cannot be read.
+    pub(super) programmed: Option<bool>,
+    /// Connections scheduled so far.
+    pub(super) connections: Option<u64>,
+    pub(super) real_servers: Part<RealServerView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RealServerView {
+    pub(super) address: String,
+    pub(super) weight: u32,
+    pub(super) active: Option<u32>,
+    pub(super) inactive: Option<u32>,
+    pub(super) connections: Option<u64>,
+    /// No service asks for it any more.
+    pub(super) draining: bool,
+}
+
+type Table = BTreeMap<VirtualServerKey, Counted>;
+
+// === impl Query ===
+
+impl Query {
+    /// From the part of the address after `?`. What makes no sense is left out.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut query = Self { page: 1, ..Self::default() };
+        for pair in text.split('&') {
+            match pair.split_once('=') {
+                Some(("q", value)) => {
+                    let mut value = decoded(value).trim().to_owned();
+                    value.truncate(value.floor_char_boundary(SEARCH));
+                    query.search = value;
+                }
+                Some(("page", value)) => query.page = value.parse().unwrap_or(1).max(1),
+                _ => {}
+            }
+        }
+        query
+    }
+
+    /// Whether a service is asked for: by a part of its name or of one of its addresses.
+    fn matches(&self, key: &ObjectKey, contribution: &Contribution) -> bool {
+        if self.search.is_empty() {
+            return true;
+        }
+        let search = self.search.to_lowercase();
+        key.to_string().contains(&search)
+            || contribution.frontends.iter().any(|frontend| {
+                frontend.key.to_string().contains(&search)
+                    || frontend
+                        .server
+                        .real_servers
+                        .iter()
+                        .any(|real| real.key.address.to_string().contains(&search))
+            })
+    }
+}
+
+/// As a form writes values into an address.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let code = match (first, tail) {
+            (b'%', [a, b, ..]) => std::str::from_utf8(&[*a, *b])
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok()),
+            _ => None,
+        };
+        match (first, code) {
+            (_, Some(code)) => {
+                bytes.push(code);
+                rest = &tail[2..];
+            }
+            (b'+', None) => bytes.push(b' '),
+            (other, None) => bytes.push(*other),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+// === impl View ===
+
+impl View {
+    pub(super) async fn new(
+        monitor: &Monitor,
+        watches: &[Watch],
+        counters: Option<&Counters>,
+        query: Query,
+    ) -> Self {
+        let (status, current) = (monitor.status(), monitor.current());
+        let listing = Listing::new(&status, counters, query).await;
+        let now = Instant::now();
+        let watch = |watch: &Watch| WatchView {
+            resource: watch.resource,
+            connected: watch.connected,
+            silent_seconds: watch.silence.map(|silence| silence.as_secs()),
+            failures: watch.failures,
+        };
+        let conflict = |(key, conflict): (&VirtualServerKey, &crate::dataplane::Conflict)| {
+            let losers = conflict.losers.iter().map(ToString::to_string).take(OTHERS);
+            ConflictView {
+                virtual_server: key.to_string(),
+                winner: conflict.winner.to_string(),
+                losers: losers.collect(),
+            }
+        };
+        let drain = |drain: &crate::reconcile::Draining| DrainView {
+            virtual_server: drain.virtual_server.to_string(),
+            real_server: drain.real_server.to_string(),
+            connections: drain.connections,
+            seconds_left: drain.deadline.saturating_duration_since(now).as_secs(),
+        };
+        let errors = status.observe_error.iter().chain(status.errors.iter().rev());
+        let up = monitor.started().elapsed().unwrap_or(Duration::ZERO);
+        Self {
+            node: current.config.node_name.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            time: rfc3339(SystemTime::now()),
+            up_seconds: up.as_secs(),
+            complete: status.complete,
+            synced: status.synced,
+            healthy: monitor.verdict(&status).healthy(),
+            failing_targets: status.pending,
+            failing_seconds: status.failing_since.map(|since| since.elapsed().as_secs()),
+            services: status.services,
+            virtual_servers: status.virtual_servers,
+            real_servers: status.real_servers,
+            configuration_refused: current.refused.clone(),
+            watches: watches.iter().map(watch).collect(),
+            errors: errors.cloned().collect(),
+            conflicts: Part::of(status.conflicts.iter(), OTHERS, conflict),
+            draining: Part::of(status.draining.iter(), OTHERS, drain),
+            listing,
+        }
+    }
+}
+
+impl<T> Part<T> {
+    fn of<S>(all: impl ExactSizeIterator<Item = S>, most: usize, view: impl FnMut(S) -> T) -> Self {
+        Self { total: all.len(), first: all.take(most).map(view).collect() }
+    }
+
+    /// How many there are beyond those that are shown.
+    pub(super) fn more(&self) -> usize {
+        self.total - self.first.len()
+    }
+}
+
+impl Listing {
+    async fn new(status: &Status, counters: Option<&Counters>, query: Query) -> Self {
+        let found = status.directory.find(|key, contribution| query.matches(key, contribution));
+        let pages = found.len().div_ceil(SERVICES).max(1);
+        let page = query.page.min(pages);
+        let shown = &found[((page - 1) * SERVICES).min(found.len())..];
+        let shown = &shown[..shown.len().min(SERVICES)];
+        let frontends = shown
+            .iter()
+            .flat_map(|(_, contribution)| contribution.frontends.iter().take(FRONTENDS));
+        let (table, counters_error) = match counters {
+            None => (None, None),
+            Some(counters) => match counters.read(frontends.map(|f| f.key).collect()).await {
+                Ok(counted) => {
+                    let by_key = counted.into_iter().map(|entry| (entry.server.server.key, entry));
+                    (Some(by_key.collect::<Table>()), None)
+                }
+                Err(error) => (None, Some(error)),
+            },
+        };
+        let services = shown.iter().map(|(key, contribution)| ServiceView {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            frontends: Part::of(contribution.frontends.iter(), FRONTENDS, |frontend| {
+                FrontendView::new(key, frontend, status, table.as_ref())
+            }),
+        });
+        Self {
+            search: query.search,
+            page,
+            pages,
+            matches: found.len(),
+            counters_error,
+            services: services.collect(),
+        }
+    }
+}
+
+impl FrontendView {
+    fn new(
+        service: &ObjectKey,
+        frontend: &Frontend,
+        status: &Status,
+        table: Option<&Table>,
+    ) -> Self {
+        let config = &frontend.server.config;
+        let conflict = status.conflicts.get(&frontend.key);
+        let winner = conflict.map(|conflict| &conflict.winner).filter(|winner| *winner != service);
+        let counted = table.map(|table| table.get(&frontend.key));
+        let wanted = &frontend.server.real_servers;
+        let real_servers = match counted.flatten() {
+            // Of the winner.
+            _ if winner.is_some() => Part { total: 0, first: Vec::new() },
+            Some(counted) => {
+                Part::of(counted.real_servers.iter(), REAL_SERVERS, |entry| RealServerView {
+                    address: entry.server.key.to_string(),
+                    weight: entry.server.config.weight,
+                    active: Some(entry.connections.active),
+                    inactive: Some(entry.connections.inactive),
+                    connections: Some(entry.stats.connections),
+                    draining: !wanted.iter().any(|real| real.key == entry.server.key),
+                })
+            }
+            None => Part::of(wanted.iter(), REAL_SERVERS, |real| RealServerView {
+                address: real.key.to_string(),
+                weight: real.config.weight,
+                active: None,
+                inactive: None,
+                connections: None,
+                draining: false,
+            }),
+        };
+        Self {
+            kind: frontend.kind.to_string(),
+            port: frontend.port.to_string(),
+            virtual_server: frontend.key.to_string(),
+            scheduler: config.scheduler.to_string(),
+            sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
+            taken_by: winner.map(ToString::to_string),
+            programmed: counted.map(|entry| entry.is_some()),
+            connections: counted.flatten().map(|entry| entry.server.stats.connections),
+            real_servers,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What an operator should see beside the log.
+
+use netlink_ipvs::{RealServerKey, VirtualServerKey};
+use tokio::sync::mpsc;
+
+use crate::cluster::ObjectKey;
+use crate::dataplane::Conflict;
+
+/// Something that an operator should see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Services claim the same address and port.
+    Conflict(Conflict),
+    /// A draining real server was removed with its connections.
+    DrainCut {
+        /// The service that had it.
+        service: Option<ObjectKey>,
+        /// Where.
+        virtual_server: VirtualServerKey,
+        /// Which.
+        real_server: RealServerKey,
+        /// How many connections it had.
+        connections: u64,
+    },
+    /// Somebody else has changed the kernel; what, in words. It is repaired.
+    Drift(String),
+    /// The kernel could not be brought to what is wanted for a sync period; the last error.
+    Failing(String),
+}
+
+/// Who hears of notices. What does not fit is not told: the loop waits for nobody.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    receiver: Option<mpsc::Sender<Notice>>,
+    /// That it fails has been told.
+    failing: bool,
+}
+
+impl Notices {
+    pub(super) fn to(receiver: mpsc::Sender<Notice>) -> Self {
+        Self { receiver: Some(receiver), failing: false }
+    }
+
+    pub(super) fn send(&self, notice: Notice) {
+        if let Some(receiver) = &self.receiver {
+            // One that is slow or gone misses it; the log has it.
+            let _ = receiver.try_send(notice);
+        }
+    }
+
+    /// After a step: tells once that it has been failing for too long.
+    pub(super) fn failing(&mut self, too_long: bool, error: impl FnOnce() -> String) {
+        if too_long && !self.failing {
+            self.send(Notice::Failing(error()));
+        }
+        self.failing = too_long;
+    }
+}
