@@ -137,7 +137,7 @@ pub struct OwnFlags {
     pub ipvs_est_nice: Option<i8>,
     /// Show the kernel's counters of each service and endpoint among the metrics, for these
     /// namespaces or * for all. They cost two system calls for each virtual server in each scrape,
-    /// and six time series for each endpoint.
+    /// and eight time series for each endpoint.
     #[arg(long, global = true, value_name = "NAMESPACE", value_delimiter = ',')]
     pub service_metrics: Vec<String>,
 }

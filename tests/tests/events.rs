@@ -75,8 +75,8 @@ async fn the_first_is_created_and_the_rest_counted() {
     ] {
         assert_eq!(web[field], value, "{field}: {web}");
     }
-    let note = web["note"].as_str().unwrap();
-    assert!(note.starts_with("web é") && note.len() <= 1024, "the API allows 1024 bytes");
+    let text = web["note"].as_str().unwrap();
+    assert!(text.starts_with("web é") && text.len() <= 1024, "the API allows 1024 bytes");
     let time = web["eventTime"].as_str().unwrap();
     assert!(time.len() == "2026-06-01T12:00:00.123456Z".len() && time.ends_with('Z'), "{time}");
 
@@ -87,8 +87,8 @@ async fn the_first_is_created_and_the_rest_counted() {
         json!({"apiVersion": "v1", "kind": "Node", "name": "node-a", "uid": "node-a"})
     );
     for (event, count) in [(node, 3), (web, 2)] {
-        let path = format!("/events/{}", event["metadata"]["name"].as_str().unwrap());
-        let patch = written.iter().find(|w| w.patch && w.path.ends_with(&path)).unwrap();
+        let end = format!("/events/{}", event["metadata"]["name"].as_str().unwrap());
+        let patch = written.iter().find(|w| w.patch && w.path.ends_with(&end)).unwrap();
         assert_eq!(patch.body["series"]["count"], count, "{patch:?}");
         assert!(patch.body["series"]["lastObservedTime"].is_string(), "{patch:?}");
     }

@@ -106,6 +106,18 @@ fn hints_for_another_zone() {
 }
 
 #[test]
+fn hints_for_another_node() {
+    let here = "{addresses: [10.244.0.1], nodeName: n1, hints: {forNodes: [{name: n1}]}}";
+    let there = "{addresses: [10.244.1.1], nodeName: n2, hints: {forNodes: [{name: n2}]}}";
+    let expected = [
+        "10.244.0.1:8080 on n1: used, local",
+        "10.244.1.1:8080 on n2: left out: hinted for nodes n2",
+        "every ready endpoint has hints for nodes: followed",
+    ];
+    says(explain("ns/web", "", &[here, there], ""), &expected);
+}
+
+#[test]
 fn source_ranges_that_leave_the_node_out() {
     let spec = "  type: LoadBalancer\n  loadBalancerSourceRanges: [172.16.0.0/12]\n\
                 status: {loadBalancer: {ingress: [{ip: 203.0.113.7}]}}";
@@ -147,6 +159,14 @@ spec: {clusterIP: 10.96.0.12, ports: [{port: 80}]}
 fn node_ports_name_their_addresses() {
     let expected = ["node port 192.168.1.10:30080/tcp, rr: 10.244.0.1:8080"];
     says(explain("192.168.1.10:30080", "  type: NodePort", &[HERE], ""), &expected);
+    // And by the name of the Service, where there is none to listen on: IPv6 has no address here.
+    let dual =
+        "  type: NodePort\n  clusterIPs: [10.96.0.10, 'fd00::10']\n  ipFamilies: [IPv4, IPv6]";
+    let expected = [
+        "node port 192.168.1.10:30080/tcp, rr: 10.244.0.1:8080",
+        "node port 30080: no IPv6 address of this node is one that nodePortAddresses allows",
+    ];
+    says(explain("ns/web", dual, &[HERE], ""), &expected);
 }
 
 #[test]

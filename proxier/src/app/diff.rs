@@ -70,10 +70,25 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
 /// status as for [`run`].
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
-    let mut out = String::new();
     let settings = super::sysctls::changes(&config)?;
     let leftovers = leftovers()?;
     let Difference { plan, present, neighbours } = difference(args, config).await?;
+    let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
+    let cut = plan.ops.iter().filter(breaking).count();
+    let status = ExitCode::from(u8::from(!plan.is_empty()));
+    if args.own.output == Output::Json {
+        let json = serde_json::json!({
+            "adoptedVirtualServers": present,
+            "kernelSettings": settings,
+            "leftovers": leftovers,
+            "neighbours": neighbours,
+            "removals": cut,
+            "changes": operations(&plan),
+        });
+        super::print(&format!("{json:#}\n"))?;
+        return Ok(status);
+    }
+    let mut out = String::new();
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
     for (title, lines) in [
         ("kernel settings that would change", settings),
@@ -87,8 +102,6 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Resu
             }
         }
     }
-    let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
-    let cut = plan.ops.iter().filter(breaking).count();
     if plan.is_empty() {
         out.push_str("\nNothing in the dataplane would change.\n");
     } else {
@@ -101,7 +114,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Resu
         );
     }
     super::print(&out)?;
-    Ok(ExitCode::from(u8::from(!plan.is_empty())))
+    Ok(status)
 }
 
 /// What other modes of kube-proxy left in the firewall, in words.
@@ -118,16 +131,29 @@ fn leftovers() -> anyhow::Result<Vec<String>> {
     Ok(lines)
 }
 
+fn operations(plan: &Plan) -> Vec<String> {
+    plan.ops.iter().map(ToString::to_string).collect()
+}
+
 fn text(plan: &Plan, output: Output) -> String {
     if output == Output::Json {
-        let ops: Vec<String> = plan.ops.iter().map(ToString::to_string).collect();
+        let ops = operations(plan);
         return format!("{:#}\n", serde_json::json!({ "same": ops.is_empty(), "changes": ops }));
     }
     if plan.is_empty() {
         return "the kernel is as the cluster says\n".to_owned();
     }
+    let colours = dry_run::style().colour;
     plan.ops.iter().fold(String::new(), |mut out, op| {
-        let _ = writeln!(out, "{} {op}", sign(op));
+        let sign = sign(op);
+        let colour = match sign {
+            _ if !colours => "",
+            '+' => "\x1b[32m",
+            '-' => "\x1b[31m",
+            _ => "\x1b[33m",
+        };
+        let end = if colours { "\x1b[0m" } else { "" };
+        let _ = writeln!(out, "{colour}{sign} {op}{end}");
         out
     })
 }

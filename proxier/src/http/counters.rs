@@ -1,6 +1,7 @@
 //! The kernel's counters, read when somebody asks.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use netlink_ipvs::{RealServerEntry, VirtualServerEntry, VirtualServerKey};
 use tokio::sync::Mutex;
@@ -30,14 +31,26 @@ impl Counters {
     }
 
     pub(super) async fn read(&self, keys: Vec<VirtualServerKey>) -> Result<Vec<Counted>, String> {
+        self.read_then(keys, |counted, _| counted).await?
+    }
+
+    /// What `then` makes of them and the time that it took to read them, on the same thread: it may
+    /// be much. An error is one of the thread.
+    pub(super) async fn read_then<T: Send + 'static>(
+        &self,
+        keys: Vec<VirtualServerKey>,
+        then: impl FnOnce(Result<Vec<Counted>, String>, Duration) -> T + Send + 'static,
+    ) -> Result<T, String> {
         // Held by the thread: a client that goes away does not let the next one in too early.
         let turn = self.turn.clone().lock_owned().await;
         let table = self.table.clone();
         let read = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
             let counted = table(&keys);
+            let made = then(counted, started.elapsed());
             drop(turn);
-            counted
+            made
         });
-        read.await.unwrap_or_else(|error| Err(error.to_string()))
+        read.await.map_err(|error| error.to_string())
     }
 }

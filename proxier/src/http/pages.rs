@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{
@@ -103,15 +102,23 @@ impl MetricsServer {
     async fn metrics(&self) -> Response {
         let status = self.monitor.status();
         let namespaces = &self.config().service_metrics;
-        let mut services = None;
-        if let Some(counters) = self.counters.as_ref().filter(|_| namespaces.any()) {
-            let wanted = metrics::Wanted::of(&status, namespaces);
-            let started = Instant::now();
-            let counted = counters.read(wanted.keys()).await;
-            services = Some(metrics::Services { wanted, counted, took: started.elapsed() });
+        let (monitor, watches) = (self.monitor.clone(), self.watches());
+        let body = match self.counters.as_ref().filter(|_| namespaces.any()) {
+            None => Ok(metrics::render(&monitor, &status, &watches, None)),
+            Some(counters) => {
+                let wanted = metrics::Wanted::of(&status, namespaces);
+                let render = move |wanted, counted, took| {
+                    let services = metrics::Services { wanted, counted, took };
+                    metrics::render(&monitor, &status, &watches, Some(&services))
+                };
+                let keys = wanted.keys();
+                counters.read_then(keys, move |counted, took| render(wanted, counted, took)).await
+            }
+        };
+        match body {
+            Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
         }
-        let body = metrics::render(&self.monitor, &status, &self.watches(), services.as_ref());
-        response(StatusCode::OK, metrics::CONTENT_TYPE, body)
     }
 
     async fn view(&self, query: Option<&str>) -> View {
