@@ -51,7 +51,7 @@ impl Node {
                 let _ = ended.await;
             });
         });
-        let address = address.recv_timeout(Duration::from_secs(60)).unwrap();
+        let address = address.recv_timeout(Duration::from_mins(1)).unwrap();
         Self { address: format!("http://{address}/"), _end: end }
     }
 }
@@ -59,7 +59,7 @@ impl Node {
 async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let scratch = Scratch::create().unwrap();
-    let more: String = (0..60)
+    let more: Vec<String> = (0..60)
         .map(|n| {
             format!(
                 "---\napiVersion: v1\nkind: Service\nmetadata: {{name: app-{n:02}, namespace: shop}}\n\
@@ -67,7 +67,7 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
             )
         })
         .collect();
-    let more = scratch.replace("more.yaml", more).unwrap();
+    let more = scratch.replace("more.yaml", more.concat()).unwrap();
     let loaded = files::load(&[root.join("deploy/examples"), more], "node-1").unwrap();
     let arguments = ["proxier", "--hostname-override=node-1", "--cluster-cidr=10.244.0.0/16"];
     let mut config = Config::load(&Args::parse_from(arguments).unwrap(), &Host).unwrap();

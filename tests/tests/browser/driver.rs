@@ -1,4 +1,4 @@
-//! A headless Chromium, told what to do over the WebDriver protocol (chromedriver).
+//! A headless Chromium, told what to do over the `WebDriver` protocol (chromedriver).
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -39,7 +39,6 @@ impl Browser {
         }
         let port = port.context("chromedriver says its port")?;
         let mut browser = Self { driver, _output: output, port, session: String::new() };
-        let dark = u8::from(scheme == "dark");
         let arguments = [
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),
@@ -51,7 +50,7 @@ impl Browser {
             "--disable-sync".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--hide-scrollbars".to_owned(),
-            format!("--blink-settings=preferredColorScheme={}", if dark == 1 { 0 } else { 1 }),
+            format!("--blink-settings=preferredColorScheme={}", u8::from(scheme != "dark")),
             format!("--window-size={width},{height}"),
             format!("--user-data-dir={}", profile.display()),
         ];
