@@ -277,7 +277,11 @@ fn describe(
     if let Some(conflict) = known.desired.conflict(&frontend.key)
         && conflict.winner != service.key
     {
-        let _ = writeln!(out, ": taken by {}, which is older or first by name", conflict.winner);
+        let _ = writeln!(
+            out,
+            ": taken by {} (cluster IPs and node ports before others, then the older, then by name)",
+            conflict.winner
+        );
         return;
     }
     let servers: Vec<String> =

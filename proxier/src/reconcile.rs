@@ -328,9 +328,17 @@ impl<D: Dataplane> Reconciler<D> {
         if self.settings.as_ref() == Some(&settings) {
             return;
         }
-        if self.settings.is_none() {
-            self.desired = Desired::new(&settings.families);
-            self.touched.extend(self.desired.state().targets());
+        match &self.settings {
+            None => {
+                self.desired = Desired::new(&settings.families);
+                self.touched.extend(self.desired.state().targets());
+            }
+            // What was left alone because it was excluded may be ours to remove now.
+            Some(known) if known.exclude_cidrs != settings.exclude_cidrs => {
+                let servers = self.believed.iter().flat_map(|state| state.virtual_servers.keys());
+                self.touched.extend(servers.map(|key| Target::VirtualServer(*key)));
+            }
+            Some(_) => {}
         }
         self.settings = Some(settings);
         self.dirty.all = true;
@@ -435,7 +443,7 @@ impl<D: Dataplane> Reconciler<D> {
         let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
         warn!(
             address = %key, winner = %conflict.winner, losers = losers.join(", "),
-            "several services claim the same address and port: the oldest has it"
+            "several services claim the same address and port: one of them has it"
         );
         self.notices.send(Notice::Conflict(conflict.clone()));
         conflicts.insert(key, conflict);

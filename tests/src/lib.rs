@@ -12,7 +12,10 @@ pub mod live;
 pub mod load;
 pub mod manifest;
 pub mod netns;
+pub mod random;
+pub mod simulated;
 pub mod topology;
+pub mod trace;
 pub mod traffic;
 pub mod world;
 

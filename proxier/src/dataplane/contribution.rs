@@ -1,5 +1,6 @@
 //! What one Service asks of the dataplane.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use super::sets::{Member, SetId, SetRole};
 use super::{RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, merge, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
+
+/// Most virtual servers of one service. Its ports and addresses multiply, so that an object which
+/// the API server accepts could ask for more than any node has memory for.
+const MOST_FRONTENDS: usize = 1 << 16;
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,11 +133,13 @@ where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
     let mut out = Contribution::default();
+    let mut places = HashMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
         for port in &service.ports {
             let endpoints = merge(slices.clone(), port, family);
-            Builder { service, port, family, settings, out: &mut out }.port(&endpoints);
+            let (out, places) = (&mut out, &mut places);
+            Builder { service, port, family, settings, out, places }.port(&endpoints);
             local_ready.extend(
                 endpoints
                     .values()
@@ -159,6 +166,8 @@ struct Builder<'a> {
     family: Family,
     settings: &'a Settings,
     out: &'a mut Contribution,
+    /// Where in `out` each frontend is.
+    places: &'a mut HashMap<VirtualServerKey, usize>,
 }
 
 /// Real servers of the two kinds of frontends.
@@ -247,16 +256,16 @@ impl Builder<'_> {
 
     fn cluster_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::ClusterIp;
-        if let Some(reason) = unusable(address) {
+        if let Some(reason) = unusable(address, kind) {
             return self.skip(address, kind, reason);
         }
         let members = vec![self.by_port(SetRole::ClusterIp, address, self.port.port)];
-        self.push(kind, address, self.port.port, real_servers, true, false, members);
+        self.push(kind, address, self.port.port, real_servers, false, members);
     }
 
     fn external_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::ExternalIp;
-        if let Some(reason) = unusable(address) {
+        if let Some(reason) = unusable(address, kind) {
             return self.skip(address, kind, reason);
         }
         let role = if self.service.external_local {
@@ -268,13 +277,12 @@ impl Builder<'_> {
         let mut members = vec![self.by_port(role, address, port)];
         let drop_from_node = self.settings.source_ranges_everywhere
             && self.source_ranges(address, port, &mut members);
-        let bind = !self.settings.host_addresses.contains(&address);
-        self.push(kind, address, port, real_servers, bind, drop_from_node, members);
+        self.push(kind, address, port, real_servers, drop_from_node, members);
     }
 
     fn load_balancer(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::LoadBalancer;
-        if let Some(reason) = unusable(address) {
+        if let Some(reason) = unusable(address, kind) {
             return self.skip(address, kind, reason);
         }
         let port = self.port.port;
@@ -283,8 +291,7 @@ impl Builder<'_> {
             members.push(self.by_port(SetRole::LoadBalancerLocal, address, port));
         }
         let drop_from_node = self.source_ranges(address, port, &mut members);
-        let bind = !self.settings.host_addresses.contains(&address);
-        self.push(kind, address, port, real_servers, bind, drop_from_node, members);
+        self.push(kind, address, port, real_servers, drop_from_node, members);
     }
 
     fn node_ports(&mut self, real_servers: &RealServers) {
@@ -308,7 +315,7 @@ impl Builder<'_> {
             let drop_from_node = settings.source_ranges_everywhere
                 && self.source_ranges(address, port, &mut members);
             let kind = FrontendKind::NodePort;
-            self.push(kind, address, port, real_servers, false, drop_from_node, members);
+            self.push(kind, address, port, real_servers, drop_from_node, members);
         }
     }
 
@@ -356,21 +363,24 @@ impl Builder<'_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call site for each kind of frontend")]
     fn push(
         &mut self,
         kind: FrontendKind,
         address: IpAddr,
         port: u16,
         real_servers: &RealServers,
-        bind: bool,
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
     ) {
         let key = VirtualServerKey::new(address, port, self.port.protocol);
+        // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
+        // ports would be closed.
+        let bind =
+            kind != FrontendKind::NodePort && !self.settings.host_addresses.contains(&address);
         // The same address may be an external IP and a VIP, or the cluster IP: one virtual server
         // that the firewall knows in both roles.
-        if let Some(known) = self.out.frontends.iter_mut().find(|known| known.key == key) {
+        if let Some(known) = self.places.get(&key) {
+            let known = &mut self.out.frontends[*known];
             known.bind |= bind;
             known.drop_from_node |= drop_from_node;
             for member in members {
@@ -379,6 +389,9 @@ impl Builder<'_> {
                 }
             }
             return;
+        }
+        if self.out.frontends.len() >= MOST_FRONTENDS {
+            return self.skip(address, kind, "the service has 65536 virtual servers already");
         }
         let mut config = VirtualServerConfig::new(self.settings.scheduler, self.family);
         if let Some(timeout) = self.service.affinity {
@@ -390,6 +403,7 @@ impl Builder<'_> {
         }
         let server = VirtualServerState { config, real_servers: real_servers.clone() };
         let port = self.port.name.clone();
+        self.places.insert(key, self.out.frontends.len());
         self.out.frontends.push(Frontend {
             key,
             kind,
@@ -402,8 +416,10 @@ impl Builder<'_> {
     }
 }
 
-/// Addresses that no service can have: taking them would take something from the node itself.
-fn unusable(address: IpAddr) -> Option<&'static str> {
+/// Addresses that no service can have: taking them would take something from the node itself, such
+/// as the metadata of its cloud. The API server allocates cluster IPs from a range that an
+/// administrator has chosen, so that IPv4 ones may be link-local.
+fn unusable(address: IpAddr, kind: FrontendKind) -> Option<&'static str> {
     if address.is_loopback() {
         Some("it is a loopback address")
     } else if address.is_unspecified() {
@@ -411,7 +427,11 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
         Some("it is a multicast or broadcast address")
     } else {
-        None
+        let link_local = match address {
+            IpAddr::V4(address) => address.is_link_local() && kind != FrontendKind::ClusterIp,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        link_local.then_some("it is a link-local address")
     }
 }
 

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, VirtualServerKey};
 
 use super::sets::{SetId, SetRole};
-use super::{Contribution, Frontend, SetState, State, Target};
+use super::{Contribution, Frontend, FrontendKind, SetState, State, Target};
 use crate::cluster::ObjectKey;
 
-/// The service behind a claim, in the order in which claims win: the oldest, then by name.
+/// The service behind a claim, in the order in which claims win: one that the API server has
+/// allocated, then the oldest, then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
+    /// An external IP or a VIP: whoever may write a Service may claim any address so. It must not
+    /// take a cluster IP or a node port from the service that was given it.
+    pub written: bool,
     /// `metadata.creationTimestamp` as seconds since 1970.
     pub created: i64,
     /// The service.
@@ -33,7 +37,8 @@ pub struct Conflict {
 #[derive(Debug, Default)]
 pub struct Desired {
     state: State,
-    contributions: HashMap<ObjectKey, (Owner, Arc<Contribution>)>,
+    /// With the time of creation.
+    contributions: HashMap<ObjectKey, (i64, Arc<Contribution>)>,
     /// Claims beyond the first, in winning order; a key that one service claims is not here.
     contested: HashMap<VirtualServerKey, Vec<Owner>>,
     claims: HashMap<VirtualServerKey, Owner>,
@@ -126,32 +131,39 @@ impl Desired {
         contribution: Option<(i64, Contribution)>,
         touched: &mut BTreeSet<Target>,
     ) -> bool {
-        let new = contribution.map(|(created, contribution)| {
-            (Owner { created, service: service.clone() }, Arc::new(contribution))
-        });
-        if self.contributions.get(service) == new.as_ref() {
+        let contribution = contribution.map(|(created, new)| (created, Arc::new(new)));
+        if self.contributions.get(service) == contribution.as_ref() {
             return false;
         }
-        let frontends = |of: Option<&(Owner, Arc<Contribution>)>| -> BTreeMap<_, Frontend> {
+        let created = contribution.as_ref().map(|(created, _)| *created);
+        let frontends = |of: Option<&(i64, Arc<Contribution>)>| -> BTreeMap<_, Frontend> {
             let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
             frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
         };
         let before = frontends(self.contributions.get(service));
-        let after = frontends(new.as_ref());
+        let after = frontends(contribution.as_ref());
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
         let had: Vec<_> = keys.iter().map(|key| self.winner(key, service, &before)).collect();
 
-        let new_owner = new.as_ref().map(|(owner, _)| owner.clone());
-        let new_members = new.as_ref().map(|(_, contribution)| contribution.members.clone());
-        let old = match new {
+        let new_members = contribution.as_ref().map(|(_, new)| new.members.clone());
+        let old = match contribution {
             Some(new) => self.contributions.insert(service.clone(), new),
             None => self.contributions.remove(service),
         };
-        for key in before.keys() {
-            self.unclaim(key, old.as_ref().map(|(owner, _)| owner));
+        let owner = |created, frontend: &Frontend| {
+            let written =
+                matches!(frontend.kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
+            Owner { written, created, service: service.clone() }
+        };
+        if let Some((created, _)) = &old {
+            for frontend in before.values() {
+                self.unclaim(&frontend.key, &owner(*created, frontend));
+            }
         }
-        for key in after.keys() {
-            self.claim(key, new_owner.as_ref());
+        if let Some(created) = created {
+            for frontend in after.values() {
+                self.claim(&frontend.key, owner(created, frontend));
+            }
         }
         let winners: Vec<(Option<Frontend>, Option<Frontend>)> = keys
             .iter()
@@ -195,13 +207,12 @@ impl Desired {
         contribution.frontends.iter().find(|frontend| frontend.key == *key).cloned()
     }
 
-    fn claim(&mut self, key: &VirtualServerKey, owner: Option<&Owner>) {
-        let Some(owner) = owner else { return };
+    fn claim(&mut self, key: &VirtualServerKey, owner: Owner) {
         let Some(winner) = self.claims.get_mut(key) else {
-            self.claims.insert(*key, owner.clone());
+            self.claims.insert(*key, owner);
             return;
         };
-        let mut loser = owner.clone();
+        let mut loser = owner;
         if loser < *winner {
             std::mem::swap(&mut loser, winner);
         }
@@ -210,8 +221,7 @@ impl Desired {
         losers.insert(at, loser);
     }
 
-    fn unclaim(&mut self, key: &VirtualServerKey, owner: Option<&Owner>) {
-        let Some(owner) = owner else { return };
+    fn unclaim(&mut self, key: &VirtualServerKey, owner: &Owner) {
         let losers = self.contested.get_mut(key);
         if self.claims.get(key) == Some(owner) {
             match losers {

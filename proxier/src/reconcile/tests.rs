@@ -543,3 +543,23 @@ async fn a_loop_that_waits_for_its_first_lists_sleeps() {
     assert!(waited.is_err());
     drop(sender);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_excluded_is_removed() {
+    let (mut reconciler, _) = settled(1).await;
+    let excluding = |nets: &'static [&'static str]| {
+        let exclude = || nets.iter().map(|net| net.parse().unwrap()).collect();
+        let resolve = move |node: Option<&Node>, host: &[IpAddr]| Settings {
+            exclude_cidrs: exclude(),
+            ..settings(node, host)
+        };
+        Event::Configured(Resolver::new(resolve), TIMING)
+    };
+    reconciler.take(excluding(&["10.96.0.0/24"]));
+    reconciler.take(Event::Change(Change::ServiceGone(service(1).key)));
+    reconciler.step().await;
+    assert!(reconciler.dataplane().state.virtual_servers.contains_key(&vip(1)));
+    reconciler.take(excluding(&[]));
+    reconciler.step().await;
+    assert!(reconciler.dataplane().state.virtual_servers.is_empty());
+}

@@ -178,7 +178,9 @@ impl From<Warning> for Converted {
 /// What an address is for: some kinds of addresses must not be used in some places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A virtual server will have it, so it is bound to this node.
+    /// A virtual server will have it, so it is bound to this node. The API server has allocated it.
+    ClusterIp,
+    /// The same, but whoever may write the object has chosen it.
     Frontend,
     /// Traffic is sent to it.
     Backend,
@@ -204,7 +206,7 @@ fn usable_address(
         Some("multicast")
     } else if ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
         Some("broadcast")
-    } else if role == Role::Backend && is_link_local(ip) {
+    } else if is_link_local(ip) && !(role == Role::ClusterIp && ip.is_ipv4()) {
         Some("link-local")
     } else {
         None

@@ -272,11 +272,12 @@ fn external_ips_and_load_balancers() {
             servers: &["10.20.30.41:80/tcp bound ->", "192.0.2.1:80/tcp ->", "1.2.3.4:80/tcp ->"],
         },
         Row {
-            id: "but a cluster IP is bound all the same",
+            // kube-proxy binds it, and so closes the node's own ports on it.
+            id: "even a cluster IP",
             service: base(),
             slices: vec![],
             settings: node(V4, &["10.20.30.41"]),
-            servers: &["10.20.30.41:80/tcp bound ->"],
+            servers: &["10.20.30.41:80/tcp ->"],
         },
         Row {
             id: "one address in several roles is one virtual server",
@@ -314,6 +315,7 @@ fn what_cannot_be_had_is_said_once() {
     let odd = two_ports()
         .external_ip("127.0.0.1")
         .external_ip("0.0.0.0")
+        .external_ip("169.254.169.254")
         .load_balancer("224.0.0.1")
         .load_balancer("255.255.255.255");
     assert_eq!(
@@ -321,15 +323,32 @@ fn what_cannot_be_had_is_said_once() {
         [
             "external IP 127.0.0.1: it is a loopback address",
             "external IP 0.0.0.0: it is the unspecified address",
+            "external IP 169.254.169.254: it is a link-local address",
             "load balancer IP 224.0.0.1: it is a multicast or broadcast address",
             "load balancer IP 255.255.255.255: it is a multicast or broadcast address",
         ]
     );
+    // The range of cluster IPs is the administrator's; without a scope IPv6 has no such address.
+    let local = service("svc").cluster_ip("169.254.0.10").cluster_ip("fe80::1").port(80);
+    assert_eq!(reasons(local, &settings()), ["cluster IP fe80::1: it is a link-local address"]);
     let off = Settings { external_ips: false, ..settings() };
     assert_eq!(
         reasons(two_ports().external_ip("1.2.3.4"), &off),
         ["external IP 1.2.3.4: the feature gate AllowServiceExternalIPs is off"]
     );
+}
+
+#[test]
+fn one_service_has_no_more_virtual_servers_than_a_node_can_bear() {
+    let ports = (1..=1000).fold(service("svc").cluster_ip("10.96.0.1"), |service, port| {
+        service.named_port(&format!("p{port}"), Protocol::Tcp, port)
+    });
+    let many = (0..100).fold(ports, |service, n| service.external_ip(&format!("203.0.113.{n}")));
+    let asked = ask(&many, &[], &settings());
+    assert_eq!(asked.frontends.len(), MOST_FRONTENDS);
+    let reason = "the service has 65536 virtual servers already";
+    assert_eq!(asked.skipped.len(), 101, "each address is named once");
+    assert!(asked.skipped.iter().all(|skipped| skipped.reason == reason));
 }
 
 #[test]

@@ -347,3 +347,30 @@ fn firewall_rules_touch_only_when_they_change() {
         assert_eq!(&*desired.state().firewall[&Family::Ipv4], rules);
     }
 }
+
+/// Who may write external IPs into a Service could else take over every cluster IP to come.
+#[test]
+fn what_the_api_server_has_allocated_goes_before_what_anyone_may_write() {
+    let mut world = World::new();
+    let greedy = service("greedy").created(1).cluster_ip("10.96.0.9").port(80).port(30080);
+    let greedy = greedy.external_ip("10.96.0.1").external_ip("192.0.2.1");
+    let node_port = web("given", "10.96.0.1").created(2).node_port(30080);
+    let greedy = |extra: &str| greedy.clone().load_balancer(extra);
+    for order in [["greedy", "given"], ["given", "greedy"]] {
+        for name in order {
+            match name {
+                "greedy" => world.set(&greedy("203.0.113.1"), &[]),
+                _ => world.set(&node_port, &[]),
+            };
+        }
+        for key in ["10.96.0.1:80", "192.0.2.1:30080"] {
+            assert_eq!(world.owner(key).as_deref(), Some("default/given"), "{key}");
+        }
+        assert_eq!(world.owner("203.0.113.1:80").as_deref(), Some("default/greedy"));
+        world.remove("given");
+        assert_eq!(world.owner("10.96.0.1:80").as_deref(), Some("default/greedy"));
+        world.remove("greedy");
+        assert!(world.desired.conflicts().is_empty());
+        assert!(world.desired.state().virtual_servers.is_empty());
+    }
+}

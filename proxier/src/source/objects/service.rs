@@ -154,7 +154,7 @@ impl Converter {
         let mut ips: Vec<IpAddr> = Vec::new();
         for (n, text) in many.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
             let field = format_args!("spec.clusterIPs[{n}]");
-            let Some(ip) = usable_address(text, Role::Frontend, &field, report) else { continue };
+            let Some(ip) = usable_address(text, Role::ClusterIp, &field, report) else { continue };
             let stated = families.get(n).copied().flatten();
             if (!families.is_empty() && stated != Some(Family::of(ip)))
                 || ips.iter().any(|other| Family::of(*other) == Family::of(ip))

@@ -1,0 +1,287 @@
+//! The loop over a kernel in memory that can be watched, broken and killed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
+use proptest::test_runner::Config as ProptestConfig;
+use proxier::dataplane::{
+    Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, State, Target,
+    VirtualServerState,
+};
+use proxier::memory::Memory;
+use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
+use tokio::sync::watch;
+
+use crate::random::World;
+
+/// When things are due in every simulation.
+pub const TIMING: Timing = Timing {
+    sync_period: Duration::from_secs(30),
+    min_sync_period: Duration::ZERO,
+    drain_timeout: Duration::from_mins(15),
+    drain_check: Duration::from_secs(5),
+};
+
+/// Few cases by default, so that they can run at every change; `PROPTEST_CASES` asks for more.
+pub fn cases(default: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let failure_persistence = None;
+    ProptestConfig {
+        cases: cases.unwrap_or(default),
+        failure_persistence,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Runs something in which time passes only when nothing is left to do.
+///
+/// # Panics
+/// Without threads and file descriptors.
+pub fn simulate<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+/// What becomes of one operation or of one look at the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It takes place.
+    Done,
+    /// It does not take place, and fails like this.
+    Failed(OpErrorKind),
+    /// It takes place, but its answer is lost, which looks like this.
+    Lost(OpErrorKind),
+}
+
+/// What is decided about.
+#[derive(Debug, Clone, Copy)]
+pub enum Call<'a> {
+    /// One operation.
+    Op(&'a Op),
+    /// Looking at everything, or at some virtual servers.
+    Observe,
+    /// Counting connections.
+    Count,
+}
+
+/// Decides what becomes of a call.
+pub type Decide = Box<dyn FnMut(Call<'_>) -> Fate>;
+
+/// A kernel in memory.
+pub struct Kernel {
+    /// Its content.
+    pub memory: Memory,
+    /// What goes wrong.
+    pub decide: Decide,
+    /// Whether every real server has a connection.
+    pub busy: bool,
+}
+
+impl Kernel {
+    /// One in which everything works and this is there.
+    pub fn new(state: State) -> Self {
+        let memory = Memory { state, ..Memory::new() };
+        Self { memory, decide: Box::new(|_| Fate::Done), busy: false }
+    }
+
+    fn look(&mut self, call: Call<'_>) -> Result<(), OpError> {
+        match (self.decide)(call) {
+            Fate::Done => Ok(()),
+            Fate::Failed(kind) | Fate::Lost(kind) => Err(error(kind)),
+        }
+    }
+}
+
+fn error(kind: OpErrorKind) -> OpError {
+    OpError { kind, text: "injected fault".to_owned() }
+}
+
+impl Dataplane for Kernel {
+    async fn observe(&mut self) -> Result<State, OpError> {
+        self.look(Call::Observe)?;
+        self.memory.observe().await
+    }
+
+    async fn observe_virtual_servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        self.look(Call::Observe)?;
+        self.memory.observe_virtual_servers(keys).await
+    }
+
+    async fn connections(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
+        self.look(Call::Count)?;
+        let mut counts = self.memory.connections(keys).await?;
+        if self.busy {
+            for (_, _, connections) in &mut counts {
+                connections.active = 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn apply(&mut self, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (index, op) in plan.ops.iter().enumerate() {
+            let result = match (self.decide)(Call::Op(op)) {
+                Fate::Done => self.memory.run(op),
+                Fate::Failed(kind) => Err(error(kind)),
+                Fate::Lost(kind) => self.memory.run(op).and(Err(error(kind))),
+            };
+            outcome.failed.extend(result.err().map(|error| (index, error)));
+        }
+        outcome
+    }
+}
+
+/// A running loop.
+pub struct Simulation {
+    /// The loop.
+    pub reconciler: Reconciler<Kernel>,
+    /// What it says of itself.
+    pub status: watch::Receiver<Arc<Status>>,
+    families: Vec<Family>,
+}
+
+impl Simulation {
+    /// A loop that has heard nothing yet.
+    pub fn idle(kernel: Kernel, world: &World) -> Self {
+        Self { families: world.families.clone(), ..Self::with(kernel, world.resolver()) }
+    }
+
+    /// The same, by settings of its own.
+    pub fn with(kernel: Kernel, resolver: Resolver) -> Self {
+        let (reconciler, status) = Reconciler::new(kernel, resolver, TIMING);
+        Self { reconciler, status, families: vec![Family::Ipv4, Family::Ipv6] }
+    }
+
+    /// A loop that has brought a kernel to what a world asks for, as far as it could.
+    pub async fn settled(kernel: Kernel, world: &World) -> Self {
+        let mut simulation = Self::idle(kernel, world);
+        for event in world.events() {
+            simulation.reconciler.take(event);
+        }
+        simulation.reconciler.step().await;
+        simulation
+    }
+
+    /// Hears of changes and acts.
+    pub async fn follow<'a>(&mut self, steps: impl IntoIterator<Item = &'a crate::random::Step>) {
+        for step in steps {
+            let event = step.event(&self.families);
+            self.reconciler.take(event);
+        }
+        self.reconciler.step().await;
+    }
+
+    /// Looks at the whole kernel and repairs it. How much was not as believed is the result.
+    pub async fn audit(&mut self) -> u64 {
+        let before = self.status.borrow().counters.drift;
+        self.reconciler.take(Event::Disturbed);
+        self.reconciler.step().await;
+        self.status.borrow().counters.drift - before
+    }
+
+    /// Lets so much time pass, with everything that is due in it.
+    pub async fn pass(&mut self, time: Duration) {
+        const TICK: Duration = Duration::from_millis(500);
+        for _ in 0..time.as_millis() / TICK.as_millis() {
+            tokio::time::advance(TICK).await;
+            self.reconciler.step().await;
+        }
+    }
+
+    /// The kernel.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        self.reconciler.dataplane()
+    }
+
+    /// The kernel's content.
+    pub fn state(&mut self) -> State {
+        self.kernel().memory.state.clone()
+    }
+
+    /// The operations that took place since the last time.
+    pub fn done(&mut self) -> Vec<Op> {
+        std::mem::take(&mut self.kernel().memory.done)
+    }
+
+    /// In what the kernel differs from what is wanted, leaving out what has to stay although
+    /// nobody wants it.
+    pub fn lacks(&mut self) -> Vec<Target> {
+        let wanted = self.reconciler.desired().state().clone();
+        let settings = self.reconciler.settings().cloned();
+        let state = self.state();
+        let mut differences = wanted.differences(&state);
+        differences.retain(|target| match target {
+            Target::VirtualServer(key) => {
+                wanted.virtual_servers.contains_key(key)
+                    || settings.as_ref().is_none_or(|settings| settings.owns(key))
+            }
+            _ => true,
+        });
+        differences.into_iter().collect()
+    }
+}
+
+/// Every state on the way from one to another by these operations, the first one included.
+///
+/// # Panics
+/// On an operation that the kernel would have refused.
+pub fn prefixes(from: &State, ops: &[Op]) -> Vec<State> {
+    let mut memory = Memory { state: from.clone(), ..Memory::new() };
+    let mut states = vec![from.clone()];
+    for op in ops {
+        memory.run(op).expect("an operation that took place");
+        states.push(memory.state.clone());
+    }
+    states
+}
+
+/// What is wrong with a state on the way between two.
+pub fn unsafe_between(before: &State, state: &State, after: &State) -> Option<String> {
+    use proxier::dataplane::sets::{Member, SetRole};
+    use std::net::IpAddr;
+    let served = |state: &State, address: &IpAddr| {
+        state.virtual_servers.keys().any(
+            |key| matches!(key, VirtualServerKey::Address { address: vip, .. } if vip == address),
+        )
+    };
+    for address in &state.addresses {
+        let was = before.addresses.contains(address);
+        if !served(state, address) && (!was || served(before, address)) {
+            return Some(format!("{address} is bound without a virtual server"));
+        }
+        let closed = SetRole::IpvsIps.of(Family::of(*address));
+        if !state.has_member(closed, &Member::Ip(*address))
+            && (!was || before.has_member(closed, &Member::Ip(*address)))
+        {
+            return Some(format!("{address} is bound but not closed"));
+        }
+        if !was && state.firewall.get(&Family::of(*address)).is_none() {
+            return Some(format!("{address} is bound before the rules are there"));
+        }
+    }
+    let usable = |state: &State, key: &VirtualServerKey| -> Vec<RealServerKey> {
+        let server = state.virtual_servers.get(key);
+        let servers = server.into_iter().flat_map(|server| server.real_servers.iter());
+        servers.filter(|server| server.config.weight > 0).map(|server| server.key).collect()
+    };
+    for key in after.virtual_servers.keys().chain(state.virtual_servers.keys()) {
+        let (old, now, new) = (usable(before, key), usable(state, key), usable(after, key));
+        if !old.is_empty() && !new.is_empty() && now.is_empty() {
+            return Some(format!("{key} is without real servers"));
+        }
+        if now.iter().any(|server| !old.contains(server) && !new.contains(server)) {
+            return Some(format!("{key} leads to a server of neither before nor after"));
+        }
+    }
+    None
+}
