@@ -8,40 +8,57 @@
 //! Hints count only when every ready endpoint has one and at least one names this node (first) or
 //! its zone (second). They never influence the local list. KEP-1669, KEP-2433, KEP-3015.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use netlink_ipvs::{Family, RealServerKey};
+use netlink_ipvs::{Family, Protocol, RealServerKey};
 
 use super::{Endpoint, EndpointSlice, ServicePort};
 
 /// The endpoints of one service port in one family, by address and target port.
 pub type Endpoints<'a> = BTreeMap<RealServerKey, &'a Endpoint>;
 
-/// Merges the slices of one service for one of its ports.
-///
-/// Where an address and port appears more than once, one that is not terminating wins.
-pub fn merge<'a>(
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    port: &ServicePort,
-    family: Family,
-) -> Endpoints<'a> {
-    let mut merged = Endpoints::new();
-    for slice in slices.into_iter().filter(|slice| slice.family == family) {
-        for slice_port in &slice.ports {
-            if slice_port.name != port.name || slice_port.protocol != port.protocol {
-                continue;
+/// What the slices of one service lead to in one family, by the name and protocol of the port.
+pub struct Targets<'a>(HashMap<(&'a str, Protocol), Vec<(u16, &'a [Endpoint])>>);
+
+impl<'a> Targets<'a> {
+    /// Looks through the slices once, for any number of ports.
+    pub fn new(slices: impl IntoIterator<Item = &'a EndpointSlice>, family: Family) -> Self {
+        let mut targets: HashMap<_, Vec<_>> = HashMap::new();
+        for slice in slices.into_iter().filter(|slice| slice.family == family) {
+            for port in &slice.ports {
+                let lists = targets.entry((&*port.name, port.protocol)).or_default();
+                lists.push((port.port, &*slice.endpoints));
             }
-            for endpoint in &slice.endpoints {
-                let key = RealServerKey::new(endpoint.address, slice_port.port);
+        }
+        Self(targets)
+    }
+
+    /// The endpoints of one port. Where an address and port appears more than once, one that is not
+    /// terminating wins.
+    pub fn of(&self, port: &ServicePort) -> Endpoints<'a> {
+        let mut merged = Endpoints::new();
+        let lists = self.0.get(&(&*port.name, port.protocol));
+        for (port, endpoints) in lists.into_iter().flatten() {
+            for endpoint in *endpoints {
+                let key = RealServerKey::new(endpoint.address, *port);
                 let known = merged.contains_key(&key);
                 if !known || !endpoint.conditions.terminating {
                     merged.insert(key, endpoint);
                 }
             }
         }
+        merged
     }
-    merged
+}
+
+/// The endpoints of one service port in one family.
+pub fn merge<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    port: &ServicePort,
+    family: Family,
+) -> Endpoints<'a> {
+    Targets::new(slices, family).of(port)
 }
 
 /// Where this node is.

@@ -12,12 +12,17 @@ use netlink_ipvs::{
 
 use super::sets::{Member, SetId, SetRole};
 use super::{RealServers, Settings, Target, VirtualServerState};
-use crate::cluster::topology::{Endpoints, Needs, merge, select};
+use crate::cluster::topology::{Endpoints, Needs, Targets, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
 
-/// Most virtual servers of one service. Its ports and addresses multiply, so that an object which
-/// the API server accepts could ask for more than any node has memory for.
-const MOST_FRONTENDS: usize = 1 << 16;
+/// Most virtual servers, real servers and set members of one service. Its ports, addresses,
+/// endpoints and source ranges multiply, so that objects which the API server accepts could ask for
+/// more than any node has memory for. Ten times what the largest services have.
+const MOST: usize = 1 << 20;
+
+/// What is said once of everything beyond it.
+const FULL: &str = "the service asks for more than 1048576 entries: this and what follows is left \
+                    out, give it fewer ports, addresses or source ranges";
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,13 +138,27 @@ where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
     let mut out = Contribution::default();
-    let mut places = HashMap::new();
+    let (mut places, mut asked) = (HashMap::new(), 0);
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
+        let targets = Targets::new(slices.clone(), family);
+        let addresses = Addresses::usable(service, family, settings, &mut out);
         for port in &service.ports {
-            let endpoints = merge(slices.clone(), port, family);
-            let (out, places) = (&mut out, &mut places);
-            Builder { service, port, family, settings, out, places }.port(&endpoints);
+            let endpoints = targets.of(port);
+            let (addresses, places, asked) = (&addresses, &mut places, &mut asked);
+            let mut builder = Builder {
+                service,
+                port,
+                family,
+                settings,
+                addresses,
+                out: &mut out,
+                places,
+                asked,
+            };
+            if !builder.port(&endpoints) {
+                break;
+            }
             local_ready.extend(
                 endpoints
                     .values()
@@ -165,9 +184,54 @@ struct Builder<'a> {
     port: &'a ServicePort,
     family: Family,
     settings: &'a Settings,
+    addresses: &'a Addresses,
     out: &'a mut Contribution,
     /// Where in `out` each frontend is.
     places: &'a mut HashMap<VirtualServerKey, usize>,
+    /// How much there is in `out`, counted against [`MOST`].
+    asked: &'a mut usize,
+}
+
+/// Where a service can be had in one family.
+struct Addresses {
+    cluster: Option<IpAddr>,
+    external: Vec<IpAddr>,
+    load_balancer: Vec<IpAddr>,
+    /// It asks for some address besides its cluster IP, usable or not.
+    outside: bool,
+}
+
+impl Addresses {
+    fn usable(
+        service: &Service,
+        family: Family,
+        settings: &Settings,
+        out: &mut Contribution,
+    ) -> Self {
+        let of_family = |ip: &&IpAddr| Family::of(**ip) == family;
+        let external: Vec<IpAddr> =
+            service.external_ips.iter().filter(of_family).copied().collect();
+        let load_balancer: Vec<IpAddr> =
+            service.load_balancer_ips.iter().filter(of_family).copied().collect();
+        let outside = !external.is_empty() || !load_balancer.is_empty();
+        let mut usable = |mut addresses: Vec<IpAddr>, kind: FrontendKind| {
+            addresses.retain(|&address| {
+                let gate = kind != FrontendKind::ExternalIp || settings.external_ips;
+                let off = (!gate).then_some("the feature gate AllowServiceExternalIPs is off");
+                let reason = off.or_else(|| unusable(address, kind));
+                out.skipped.extend(reason.map(|reason| Skipped { address, kind, reason }));
+                reason.is_none()
+            });
+            addresses
+        };
+        let cluster = service.cluster_ip(family).into_iter().collect();
+        Self {
+            cluster: usable(cluster, FrontendKind::ClusterIp).pop(),
+            external: usable(external, FrontendKind::ExternalIp),
+            load_balancer: usable(load_balancer, FrontendKind::LoadBalancer),
+            outside,
+        }
+    }
 }
 
 /// Real servers of the two kinds of frontends.
@@ -177,38 +241,29 @@ struct Backends {
 }
 
 impl Builder<'_> {
-    fn port(&mut self, endpoints: &Endpoints<'_>) {
+    /// Whether there is room for another port.
+    fn port(&mut self, endpoints: &Endpoints<'_>) -> bool {
         let backends = self.backends(endpoints);
+        let addresses = self.addresses;
         self.loop_back(endpoints);
-        if let Some(address) = self.service.cluster_ip(self.family) {
+        if let Some(address) = addresses.cluster {
             self.cluster_ip(address, &backends.internal);
         }
-        for address in self.of_family(&self.service.external_ips) {
-            if self.settings.external_ips {
-                self.external_ip(address, &backends.external);
-            } else {
-                let reason = "the feature gate AllowServiceExternalIPs is off";
-                self.skip(address, FrontendKind::ExternalIp, reason);
-            }
+        for address in &addresses.external {
+            self.external_ip(*address, &backends.external);
         }
-        for address in self.of_family(&self.service.load_balancer_ips) {
-            self.load_balancer(address, &backends.external);
+        for address in &addresses.load_balancer {
+            self.load_balancer(*address, &backends.external);
         }
         if self.port.node_port != 0 {
             self.node_ports(&backends.external);
         }
-    }
-
-    fn of_family(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        addresses.iter().copied().filter(|ip| Family::of(*ip) == self.family).collect()
+        self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL)
     }
 
     fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
         let service = self.service;
-        let has = |list: &[IpAddr]| list.iter().any(|ip| Family::of(*ip) == self.family);
-        let external = self.port.node_port != 0
-            || has(&service.load_balancer_ips)
-            || has(&service.external_ips);
+        let external = self.port.node_port != 0 || self.addresses.outside;
         let needs = Needs {
             cluster: !service.internal_local || external,
             local: service.internal_local || (service.external_local && external),
@@ -250,24 +305,19 @@ impl Builder<'_> {
                 let member =
                     Member::IpPortIp(key.address, self.port.protocol, key.port, key.address);
                 self.out.members.push((set, member));
+                *self.asked += 1;
             }
         }
     }
 
     fn cluster_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::ClusterIp;
-        if let Some(reason) = unusable(address, kind) {
-            return self.skip(address, kind, reason);
-        }
         let members = vec![self.by_port(SetRole::ClusterIp, address, self.port.port)];
         self.push(kind, address, self.port.port, real_servers, false, members);
     }
 
     fn external_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::ExternalIp;
-        if let Some(reason) = unusable(address, kind) {
-            return self.skip(address, kind, reason);
-        }
         let role = if self.service.external_local {
             SetRole::ExternalIpLocal
         } else {
@@ -282,9 +332,6 @@ impl Builder<'_> {
 
     fn load_balancer(&mut self, address: IpAddr, real_servers: &RealServers) {
         let kind = FrontendKind::LoadBalancer;
-        if let Some(reason) = unusable(address, kind) {
-            return self.skip(address, kind, reason);
-        }
         let port = self.port.port;
         let mut members = vec![self.by_port(SetRole::LoadBalancer, address, port)];
         if self.service.external_local {
@@ -356,13 +403,6 @@ impl Builder<'_> {
         (role.of(self.family), Member::IpPort(address, self.port.protocol, port))
     }
 
-    fn skip(&mut self, address: IpAddr, kind: FrontendKind, reason: &'static str) {
-        let skipped = Skipped { address, kind, reason };
-        if !self.out.skipped.contains(&skipped) {
-            self.out.skipped.push(skipped);
-        }
-    }
-
     fn push(
         &mut self,
         kind: FrontendKind,
@@ -372,6 +412,13 @@ impl Builder<'_> {
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
     ) {
+        if *self.asked >= MOST {
+            if self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL) {
+                self.out.skipped.push(Skipped { address, kind, reason: FULL });
+            }
+            return;
+        }
+        *self.asked += 1 + members.len() + real_servers.len();
         let key = VirtualServerKey::new(address, port, self.port.protocol);
         // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
         // ports would be closed.
@@ -389,9 +436,6 @@ impl Builder<'_> {
                 }
             }
             return;
-        }
-        if self.out.frontends.len() >= MOST_FRONTENDS {
-            return self.skip(address, kind, "the service has 65536 virtual servers already");
         }
         let mut config = VirtualServerConfig::new(self.settings.scheduler, self.family);
         if let Some(timeout) = self.service.affinity {

@@ -339,16 +339,21 @@ fn what_cannot_be_had_is_said_once() {
 }
 
 #[test]
-fn one_service_has_no_more_virtual_servers_than_a_node_can_bear() {
-    let ports = (1..=1000).fold(service("svc").cluster_ip("10.96.0.1"), |service, port| {
-        service.named_port(&format!("p{port}"), Protocol::Tcp, port)
+fn one_service_has_no_more_than_a_node_can_bear() {
+    let ports = (1..=100).fold(service("svc").cluster_ip("10.96.0.1"), |service, port| {
+        service.with(|service| {
+            let name = "".into();
+            service.ports.push(ServicePort { name, protocol: Protocol::Tcp, port, node_port: 0 });
+        })
     });
-    let many = (0..100).fold(ports, |service, n| service.external_ip(&format!("203.0.113.{n}")));
-    let asked = ask(&many, &[], &settings());
-    assert_eq!(asked.frontends.len(), MOST_FRONTENDS);
-    let reason = "the service has 65536 virtual servers already";
-    assert_eq!(asked.skipped.len(), 101, "each address is named once");
-    assert!(asked.skipped.iter().all(|skipped| skipped.reason == reason));
+    let many = (0..9).fold(ports, |service, n| service.external_ip(&format!("203.0.113.{n}")));
+    let pods: Vec<String> = (0..2000).map(|n| format!("10.{}.{}.1", n / 256, n % 256)).collect();
+    let pods = endpoints("svc", 80, &pods.iter().map(String::as_str).collect::<Vec<_>>());
+    let asked = ask(&many, &[pods], &settings());
+    let entries = asked.frontends.len() * 2002;
+    assert!((MOST..MOST + 2002).contains(&entries), "{entries}");
+    let said: Vec<_> = asked.skipped.iter().map(|skipped| skipped.reason).collect();
+    assert_eq!(said, [FULL], "and said once");
 }
 
 #[test]
