@@ -165,6 +165,10 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
 }
 
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap_or_else(|_| panic!("{text} is not a network"))
+}
+
 /// The text of one of a pair by family.
 fn of_family(pair: [&str; 2], family: Family) -> IpAddr {
     ip(match family {
@@ -262,7 +266,6 @@ fn ingress() -> impl Strategy<Value = Vec<(IpAddr, Option<&'static str>)>> {
 }
 
 fn source_ranges() -> impl Strategy<Value = Vec<IpNet>> {
-    let net = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not a network"));
     let ranges = [
         "198.51.100.0/24",
         "2001:db8:51::/64",

@@ -2,6 +2,7 @@
 //! fail, answers get lost, looks fail, and which survives its daemon at any point of a plan.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ proptest! {
                     let mut second = Simulation::settled(survivor, &world).await;
                     let repairs = second.done();
                     let end = second.state();
-                    prop_assert_eq!(end.differences(&after), Default::default(), "after {} of {:#?}", count, ops);
+                    prop_assert_eq!(end.differences(&after), BTreeSet::new(), "after {} of {:#?}", count, ops);
                     for state in prefixes(&left, &repairs) {
                         if let Some(wrong) = unsafe_between(&before, &state, &after) {
                             prop_assert!(false, "{}, after {} of {:#?} and in {:#?}", wrong, count, ops, repairs);

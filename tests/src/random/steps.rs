@@ -16,7 +16,7 @@ use proxier::dataplane::firewall::{FirewallOptions, LocalDetector};
 use proxier::reconcile::{Event, Resolver};
 
 use super::documents::{service_key, slice_key};
-use super::{Node, Service, Slice, host, node, service, slice};
+use super::{Node, Service, Slice, host, net, node, service, slice};
 use crate::builders::{NODE, ip};
 
 /// What an administrator configures.
@@ -53,7 +53,6 @@ pub enum Detector {
 
 /// Any options.
 pub fn options() -> impl Strategy<Value = Options> {
-    let net = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not a network"));
     let detectors = vec![Detector::None, Detector::Cidr, Detector::Bridge, Detector::Prefix];
     let node_ports = ["192.0.2.0/31", "2001:db8::/64"].map(net).to_vec();
     let exclude = ["10.96.0.2/32", "203.0.113.0/24"].map(net).to_vec();
