@@ -1,5 +1,4 @@
-//! The socket: the only file of this crate that talks to the kernel, beside the reader of
-//! `/proc` in [`crate::table`].
+//! The socket: the only file of this crate that talks to the kernel.
 
 use std::io;
 use std::ops::ControlFlow;

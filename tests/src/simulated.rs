@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
 use proptest::test_runner::Config as ProptestConfig;
 use proxier::dataplane::{
     Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, State, Target,
@@ -63,8 +63,8 @@ pub enum Call<'a> {
     Op(&'a Op),
     /// Looking at everything, or at some virtual servers.
     Observe,
-    /// Counting connections.
-    Count,
+    /// Reading real servers, to compare them or to count their connections.
+    RealServers,
 }
 
 /// Decides what becomes of a call.
@@ -113,18 +113,23 @@ impl Dataplane for Kernel {
         self.memory.observe_virtual_servers(keys).await
     }
 
-    async fn connections(
+    async fn observe_frame(&mut self) -> Result<State, OpError> {
+        self.look(Call::Observe)?;
+        self.memory.observe_frame().await
+    }
+
+    async fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServerKey, Connections)>, OpError> {
-        self.look(Call::Count)?;
-        let mut counts = self.memory.connections(keys).await?;
+    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
+        self.look(Call::RealServers)?;
+        let mut servers = self.memory.real_servers(keys).await?;
         if self.busy {
-            for (_, _, connections) in &mut counts {
+            for (_, _, connections) in &mut servers {
                 connections.active = 1;
             }
         }
-        Ok(counts)
+        Ok(servers)
     }
 
     async fn apply(&mut self, plan: &Plan) -> Outcome {
@@ -185,7 +190,10 @@ impl Simulation {
     pub async fn audit(&mut self) -> u64 {
         let before = self.status.borrow().counters.drift;
         self.reconciler.take(Event::Disturbed);
-        self.reconciler.step().await;
+        // Real servers are read in slices.
+        for _ in 0..8 {
+            self.reconciler.step().await;
+        }
         self.status.borrow().counters.drift - before
     }
 
@@ -265,13 +273,13 @@ pub fn unsafe_between(before: &State, state: &State, after: &State) -> Option<St
         {
             return Some(format!("{address} is bound but not closed"));
         }
-        if !was && state.firewall.get(&Family::of(*address)).is_none() {
+        if !was && !state.firewall.contains_key(&Family::of(*address)) {
             return Some(format!("{address} is bound before the rules are there"));
         }
     }
     let usable = |state: &State, key: &VirtualServerKey| -> Vec<RealServerKey> {
-        let server = state.virtual_servers.get(key);
-        let servers = server.into_iter().flat_map(|server| server.real_servers.iter());
+        let known = state.virtual_servers.get(key);
+        let servers = known.into_iter().flat_map(|server| server.real_servers.iter());
         servers.filter(|server| server.config.weight > 0).map(|server| server.key).collect()
     };
     for key in after.virtual_servers.keys().chain(state.virtual_servers.keys()) {

@@ -96,12 +96,13 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
     let (draining_at, _) =
         servers.iter().find(|(_, server)| server.real_servers.len() > 1).unwrap();
     let gone = RealServerKey::new("10.244.9.9".parse().unwrap(), 8080);
-    troubled.draining.push(Draining {
+    let draining = Draining {
         virtual_server: *draining_at,
         real_server: gone,
         connections: 4321,
         deadline: tokio::time::Instant::now() + Duration::from_hours(5),
-    });
+    };
+    troubled.draining = [draining].into();
     troubled.errors.push_back("bind 10.96.0.1: <b>no</b> & \"never\"".to_owned());
     let draining_at = *draining_at;
 

@@ -178,7 +178,9 @@ async fn run(kernel: Kernel, world: &World, changes: &[Vec<Step>]) -> (Simulatio
     let mut world = world.clone();
     let mut simulation = Simulation::settled(kernel, &world).await;
     for steps in changes {
-        steps.iter().for_each(|step| world.take(step));
+        for step in steps {
+            world.take(step);
+        }
         simulation.follow(steps).await;
         simulation.pass(Duration::from_secs(1)).await;
     }

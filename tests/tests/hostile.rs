@@ -84,9 +84,9 @@ fn program(what: &str, objects: Vec<Value>) -> Outcome {
     ));
     std::fs::create_dir_all(&folder).expect("a folder");
     let file: PathBuf = folder.join("objects.json");
-    let text: String =
-        victims().into_iter().chain(objects).map(|object| format!("{object}\n")).collect();
-    std::fs::write(&file, text).expect("a file");
+    let documents = victims().into_iter().chain(objects).map(|object| object.to_string());
+    let documents: Vec<String> = documents.collect();
+    std::fs::write(&file, documents.join("\n")).expect("a file");
     let loaded = proxier::source::files::load(&[file], NODE);
     std::fs::remove_dir_all(&folder).expect("a folder of our own");
     let loaded = loaded.expect("a readable manifest");

@@ -306,6 +306,8 @@ fn jumps_of_the_clock_and_a_long_sleep_change_nothing() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn after_the_start_only_the_network_is_in_its_power() {
+    // cap_net_bind_service, cap_net_admin, cap_net_raw: bits 10, 12 and 13.
+    const NETWORK: &str = "0000000000003400";
     let scratch = Scratch::create().unwrap();
     let folder = scratch.path().display();
     for family in ["iptables", "ip6tables"] {
@@ -324,8 +326,6 @@ fn after_the_start_only_the_network_is_in_its_power() {
     live.start_command(command).unwrap();
     live.converge("everything").unwrap();
 
-    // cap_net_bind_service, cap_net_admin, cap_net_raw: bits 10, 12 and 13.
-    const NETWORK: &str = "0000000000003400";
     let pid = live.pid().unwrap();
     let threads = sh(&format!("cat /proc/{pid}/task/*/status"));
     let values = |text: &str, name: &str| -> Vec<String> {

@@ -60,7 +60,7 @@ proptest! {
         simulate(async {
             let mut simulation = Simulation::settled(kernel(), &world).await;
             for steps in &changes {
-                steps.iter().for_each(|step| world.take(step));
+                for step in steps { world.take(step); }
                 simulation.follow(steps).await;
                 prop_assert!(simulation.status.borrow().synced);
                 prop_assert_eq!(simulation.lacks(), []);
@@ -141,7 +141,7 @@ proptest! {
             let mut simulation = Simulation::settled(kernel(), &world).await;
             for steps in std::iter::once(&Vec::new()).chain(&changes) {
                 let host = world.host.clone();
-                steps.iter().for_each(|step| world.take(step));
+                for step in steps { world.take(step); }
                 if !steps.is_empty() {
                     simulation.follow(steps).await;
                 }

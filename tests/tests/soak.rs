@@ -77,6 +77,7 @@ impl Sample {
 }
 
 /// KiB a minute, by least squares.
+#[allow(clippy::cast_precision_loss, reason = "exact below 2^53")]
 fn slope(samples: &[Sample]) -> f64 {
     let count = samples.len() as f64;
     let mean = |value: fn(&Sample) -> f64| samples.iter().map(value).sum::<f64>() / count;

@@ -19,7 +19,10 @@ use super::{Endpoint, EndpointSlice, ServicePort};
 pub type Endpoints<'a> = BTreeMap<RealServerKey, &'a Endpoint>;
 
 /// What the slices of one service lead to in one family, by the name and protocol of the port.
-pub struct Targets<'a>(HashMap<(&'a str, Protocol), Vec<(u16, &'a [Endpoint])>>);
+pub struct Targets<'a>(HashMap<(&'a str, Protocol), Vec<Listening<'a>>>);
+
+/// A target port and who listens there.
+type Listening<'a> = (u16, &'a [Endpoint]);
 
 impl<'a> Targets<'a> {
     /// Looks through the slices once, for any number of ports.

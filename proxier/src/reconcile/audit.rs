@@ -175,7 +175,7 @@ impl<D: Dataplane> Reconciler<D> {
                 servers.push(key);
             }
             if self.is_ours(&target) {
-                drift.insert(target.clone());
+                drift.insert(target);
             }
             self.touched.insert(target);
         }

@@ -43,7 +43,7 @@ pub struct Options {
 pub enum Detector {
     /// None.
     None,
-    /// `ClusterCIDR`: 10.244.0.0/16 and fd00:244::/32
+    /// `ClusterCIDR`: 10.244.0.0/16 and `fd00:244::/32`
     Cidr,
     /// `BridgeInterface`: `cbr0`
     Bridge,
@@ -186,7 +186,9 @@ impl Step {
             Self::SliceGone(name) => Change::SliceGone(slice_key(*name)).into(),
             Self::Node(node) => node.fact().into(),
             Self::Host(addresses) => Event::HostAddresses(addresses.clone()),
-            Self::Options(options) => Event::Configured(options.resolver(families)),
+            Self::Options(options) => {
+                Event::Configured(options.resolver(families), crate::simulated::TIMING)
+            }
         }
     }
 }
@@ -284,7 +286,8 @@ impl World {
         let slices = self.slices.values().map(Slice::document);
         let node = self.node.iter().map(Node::document);
         let documents = services.chain(slices).chain(node);
-        documents.map(|document| format!("{document}\n")).collect()
+        let documents: Vec<String> = documents.map(|document| document.to_string()).collect();
+        documents.join("\n")
     }
 
     /// How the loop comes by its settings.

@@ -251,7 +251,7 @@ impl<'a> Statement<'a> {
         let here =
             || first([by(&|e| is_here(e) && is_ready(e)), by(&|e| is_here(e) && is_leaving(e))]);
         let anywhere = || {
-            let near = self.near(all.values().copied().filter(|e| is_ready(e)));
+            let near = self.near(&all.values().copied().filter(|e| is_ready(e)));
             first([by(&|e| is_ready(e) && near(e)), by(&is_leaving)])
         };
         if holder.roles[0] == Role::ClusterIp {
@@ -267,7 +267,7 @@ impl<'a> Statement<'a> {
     /// all. Hints count only where every ready endpoint has some.
     fn near<'b>(
         &self,
-        ready: impl Iterator<Item = &'b Endpoint> + Clone,
+        ready: &(impl Iterator<Item = &'b Endpoint> + Clone),
     ) -> Box<dyn Fn(&Endpoint) -> bool> {
         let zone = self.world.node.as_ref().and_then(|node| node.zone);
         let in_zone = move |e: &Endpoint| zone.is_some_and(|zone| e.zones.contains(&zone));
