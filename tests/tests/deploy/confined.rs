@@ -37,7 +37,10 @@ fn the_daemon_programs_a_scenario_with_what_the_manifest_gives() {
     let mut daemon = node.start(pod, container, &capabilities(container));
     daemon.wait("the state of the golden", || node.difference().is_empty());
     daemon.is_confined(&capabilities(container));
-    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+    // What it finds questionable on the host is not about its rights.
+    let log = daemon.log();
+    let warned = log.lines().find(|line| line.contains("WARN") && !line.contains("app::checks"));
+    assert_eq!(warned, None, "{log}");
     assert!(!daemon.log().contains("net.ipv4"), "it set what was set:\n{}", daemon.log());
 }
 

@@ -8,7 +8,7 @@ use netlink_ipvs::{Protocol, RealServerKey, VirtualServerKey};
 use super::*;
 use crate::config::ServiceMetrics;
 use crate::dataplane::Conflict;
-use crate::reconcile::{Counters, Draining, Measures, NoLocal};
+use crate::reconcile::{Counters, Directory, Draining, Measures, NoLocal};
 
 /// A loop that has something to say about everything.
 fn eventful() -> Status {
@@ -28,6 +28,7 @@ fn eventful() -> Status {
         conflicts: conflicts(),
         draining: [draining].into(),
         no_local: Arc::new([(ObjectKey::new("default", "a"), no_local)].into()),
+        directory: Arc::new(Directory::of([(ObjectKey::new("dev", "web"), page::asks(3, &[5]))])),
         counters: Counters {
             steps: 7,
             contributions: 9,
@@ -73,7 +74,8 @@ async fn start(
 ) -> (Servers, SocketAddr, watch::Sender<Arc<Status>>) {
     let (publish, receiver) = publish(status);
     let (current, watches) = (current(config), Some(watches()));
-    let sources = Sources { current, status: receiver, watches, table: None };
+    let table = Some(page::table(&[6]));
+    let sources = Sources { current, status: receiver, watches, table };
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address, publish)
@@ -83,6 +85,7 @@ async fn start(
 fn stable(text: &str) -> String {
     let of_the_moment = |line: &&str| {
         line.starts_with("process_")
+            || line.starts_with("proxier_service_counters_read_seconds ")
             || line.starts_with("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{")
     };
     let mut out = String::new();
@@ -98,7 +101,8 @@ fn stable(text: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn everything_is_said_in_the_text_format() {
-    let (servers, address, _publish) = start(config(), eventful()).await;
+    let config = Config { service_metrics: ServiceMetrics::All, ..config() };
+    let (servers, address, _publish) = start(config, eventful()).await;
     get(servers.health_address().unwrap(), "/healthz").await;
     get(servers.health_address().unwrap(), "/livez").await;
     let answer = get(address, "/metrics").await;
