@@ -1,6 +1,6 @@
 //! The index: objects by key, slices by the service they belong to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Change, EndpointSlice, Node, NotProxied, ObjectKey, Service};
@@ -30,9 +30,10 @@ impl Dirty {
 /// What Kubernetes says. Objects come in any order; nothing refers to what is not there.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    services: HashMap<ObjectKey, Service>,
+    services: HashMap<ObjectKey, Box<Service>>,
     ignored: HashMap<ObjectKey, NotProxied>,
-    slices: HashMap<ObjectKey, BTreeMap<Arc<str>, EndpointSlice>>,
+    /// Most services have one slice: a list in the order of names takes a tenth of a tree.
+    slices: HashMap<ObjectKey, Vec<EndpointSlice>>,
     service_of_slice: HashMap<ObjectKey, Arc<str>>,
     node: Option<Node>,
     listed: Listed,
@@ -64,7 +65,7 @@ impl Cluster {
 
     /// A service that is proxied.
     pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
-        self.services.get(key)
+        self.services.get(key).map(|service| &**service)
     }
 
     /// Why a Service is not proxied, if there is one of that name.
@@ -74,12 +75,12 @@ impl Cluster {
 
     /// All services that are proxied, in no order.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &Service> {
-        self.services.values()
+        self.services.values().map(|service| &**service)
     }
 
     /// The slices of a service, in the order of their names.
     pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// The service that an EndpointSlice belongs to.
@@ -147,14 +148,14 @@ impl Cluster {
     fn put_service(&mut self, service: Service, dirty: &mut Dirty) {
         self.ignored.remove(&service.key);
         match self.services.get_mut(&service.key) {
-            Some(known) if *known == service => {}
+            Some(known) if **known == service => {}
             Some(known) => {
                 dirty.mark(&service.key);
-                *known = service;
+                **known = service;
             }
             None => {
                 dirty.mark(&service.key);
-                self.services.insert(service.key.clone(), service);
+                self.services.insert(service.key.clone(), Box::new(service));
             }
         }
     }
@@ -173,17 +174,20 @@ impl Cluster {
         }
         let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
         let slices = self.slices.entry(owner.clone()).or_default();
-        match slices.get_mut(&slice.key.name) {
+        match slices.binary_search_by(|known| known.key.name.cmp(&slice.key.name)) {
             // The trigger time alone says nothing about forwarding.
-            Some(known) if known.same_endpoints(&slice) => known.triggered = slice.triggered,
-            Some(known) => {
+            Ok(at) if slices[at].same_endpoints(&slice) => slices[at].triggered = slice.triggered,
+            Ok(at) => {
                 dirty.mark(&owner);
-                *known = slice;
+                slices[at] = slice;
             }
-            None => {
+            Err(at) => {
                 dirty.mark(&owner);
                 self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
-                slices.insert(slice.key.name.clone(), slice);
+                if slices.is_empty() {
+                    slices.reserve_exact(1);
+                }
+                slices.insert(at, slice);
             }
         }
     }
@@ -192,7 +196,7 @@ impl Cluster {
         let Some(service) = self.service_of_slice.remove(key) else { return };
         let owner = ObjectKey::new(key.namespace.clone(), service);
         if let Some(slices) = self.slices.get_mut(&owner) {
-            slices.remove(&key.name);
+            slices.retain(|slice| slice.key.name != key.name);
             if slices.is_empty() {
                 self.slices.remove(&owner);
             }

@@ -175,6 +175,9 @@ where
             out.members.push((SetRole::HealthCheckNodePort.of(family), Member::Port(port)));
         }
     }
+    // Kept for as long as the service exists, and most have one of each.
+    out.frontends.shrink_to_fit();
+    out.members.shrink_to_fit();
     out
 }
 
