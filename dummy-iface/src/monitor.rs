@@ -9,7 +9,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use crate::error::Error;
 use crate::host::Entry;
@@ -65,12 +64,7 @@ impl Monitor {
     /// # Errors
     /// If the socket cannot be made.
     pub fn open() -> Result<Self, Error> {
-        let open = || -> io::Result<TokioSocket> {
-            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
-            Ok(socket)
-        };
-        let socket = open().map_err(|error| Error::io("follow changes of interfaces", error))?;
+        let socket = follow().map_err(|error| Error::io("follow changes of interfaces", error))?;
         Ok(Self { socket, received: Vec::with_capacity(DATAGRAM), pending: VecDeque::new() })
     }
 
@@ -87,7 +81,9 @@ impl Monitor {
             match self.socket.recv(&mut self.received).await {
                 Ok(()) => self.pending.extend(frames(&self.received).filter_map(|f| event(&f))),
                 Err(error) if lost_messages(&error) => {
-                    self.discard()?;
+                    // What is queued is older than the list that follows, and would undo in the
+                    // caller's mind what the lost messages said. A new socket has none of it.
+                    self.socket = follow().map_err(unreadable)?;
                     return Ok(Event::Overrun);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -95,22 +91,12 @@ impl Monitor {
             }
         }
     }
+}
 
-    /// Drops what is queued: it is older than the list that follows an overrun, and would undo
-    /// in the caller's mind what the lost messages said.
-    fn discard(&mut self) -> Result<(), Error> {
-        let flags = RecvFlags::DONTWAIT.bits().cast_signed();
-        loop {
-            self.received.clear();
-            match self.socket.socket_ref().recv(&mut self.received, flags) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error)
-                    if lost_messages(&error) || error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(unreadable(error)),
-            }
-        }
-    }
+fn follow() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
+    Ok(socket)
 }
 
 fn lost_messages(error: &io::Error) -> bool {

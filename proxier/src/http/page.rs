@@ -181,7 +181,7 @@ fn draining(html: &mut String, view: &View) {
             GoDuration::from_secs(drain.seconds_left.cast_signed())
         )
     };
-    let heads = ["Real server", "of", "Connections", "At most for"];
+    let heads = ["Real server", "Virtual server", "Connections", "At most for"];
     table(html, "Real servers that keep their connections", &heads, 2, &view.draining, row);
     html.push_str("</section>\n");
 }

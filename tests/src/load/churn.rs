@@ -85,7 +85,7 @@ pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
     let mut latencies = Vec::new();
     let (before, cpu) = (Metrics::read()?, world.watched.cpu()?);
     let (start, total) = (Instant::now(), PER_SECOND * seconds);
-    let mut late = Duration::ZERO;
+    let (mut late, mut overtaken) = (Duration::ZERO, 0);
     for number in 0..total {
         let due = Duration::from_secs(1) * number / PER_SECOND;
         while start.elapsed() < due {
@@ -97,6 +97,11 @@ pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
         let service = probe.services[index];
         rounds[index] += 1;
         let slice = world.size.changed_slice(service, 1, rounds[index]);
+        // What was not seen before the next change of the same service never will be.
+        if let Some(at) = waiting.iter().position(|waiting| waiting.service == service) {
+            latencies.push(waiting.swap_remove(at).since.elapsed());
+            overtaken += 1;
+        }
         if number % SAMPLED == 0 {
             let wanted = probe.size.flips(service, 0)[rounds[index] as usize % 2];
             waiting.push(Waiting { since: Instant::now(), service, wanted });
@@ -121,7 +126,7 @@ pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
     Ok(json!({
         "changes": total, "seconds": took.as_secs_f64(), "lost": lost.len(),
         "latest_milliseconds": late.as_secs_f64() * 1000.0,
-        "samples": latencies.len(), "latency": quantiles(&mut latencies),
+        "samples": latencies.len(), "overtaken": overtaken, "latency": quantiles(&mut latencies),
         "cpu_seconds": used, "steps": after.get(steps) - before.get(steps),
         "writes": after.writes() - before.writes(),
         "resident_kib": world.watched.memory()?["resident_kib"],
