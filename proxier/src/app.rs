@@ -81,7 +81,7 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => daemon::clean_up(),
         Action::Explain { what } => explain::run(args, config, &what),
-        Action::MigrateCheck => diff::check_migration(args, config),
+        Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),
     }
 }

@@ -214,8 +214,8 @@ fn manual() -> Vec<(String, String)> {
 
 const AFTER_OPTIONS: &str = "\
 .SH EXIT STATUS
-0 success, 1 failure, 64 wrong usage or configuration. Of \\fBdiff\\fR: 0 nothing would change, 1 something would,
-2 it cannot be told. Of \\fBmigrate\\fR: 0 nothing would change, 1 something would, or it failed.
+0 success, 1 failure, 64 wrong usage or configuration. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
+change, 1 something would, 2 it cannot be told.
 .SH SIGNALS
 SIGTERM and SIGINT end the program; the kernel goes on forwarding.
 .SH SEE ALSO

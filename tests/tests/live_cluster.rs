@@ -333,11 +333,13 @@ fn diff_says_what_the_daemon_would_change() {
     let kubeconfig = ["--kubeconfig", "/nonexistent/config"];
     let (status, text) = live.diff(&kubeconfig).unwrap();
     assert_eq!(status, 2, "{text}");
-    let mut limited = Command::new("setpriv");
-    limited.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
-    let proxier = live.proxier(&["diff"]).unwrap();
-    let result = limited.arg(proxier.get_program()).args(proxier.get_args()).output().unwrap();
-    assert_eq!(result.status.code(), Some(2), "{}", String::from_utf8_lossy(&result.stderr));
+    for command in [&["diff"][..], &["migrate", "--check"]] {
+        let mut limited = Command::new("setpriv");
+        limited.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
+        let proxier = live.proxier(command).unwrap();
+        let result = limited.arg(proxier.get_program()).args(proxier.get_args()).output().unwrap();
+        assert_eq!(result.status.code(), Some(2), "{}", String::from_utf8_lossy(&result.stderr));
+    }
 }
 
 fn assert_same(found: &[String], wanted: &[String]) {

@@ -31,11 +31,13 @@ const ARGUMENTS: [&str; 3] =
 const SCRIPTS: [&str; 8] = [
     "ipvsadm -C",
     "ipvsadm -A -t 10.96.9.9:80 -s rr; ipvsadm -a -t 10.96.9.9:80 -r 10.244.0.1:80 -m",
-    "ip addr flush dev kube-ipvs0",
-    "ip link del kube-ipvs0",
+    // The interface may be gone: by the fault before this one, if nobody has repaired it yet.
+    "ip link show kube-ipvs0 >&2 || exit 0; ip addr flush dev kube-ipvs0",
+    "ip link show kube-ipvs0 >&2 || exit 0; ip link del kube-ipvs0",
     "ipset flush KUBE-CLUSTER-IP",
     "iptables -t nat -F KUBE-SERVICES",
-    "kill -STOP $PID; ip addr flush dev kube-ipvs0; sleep 1; kill -CONT $PID",
+    "ip link show kube-ipvs0 >&2 || exit 0
+     kill -STOP $PID; ip addr flush dev kube-ipvs0; sleep 1; kill -CONT $PID",
     "for n in {1..400}; do echo addr add 10.99.$((n / 250)).$((n % 250))/32 dev lo; done | ip -batch -
      ip addr flush dev lo scope global",
 ];

@@ -69,13 +69,23 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
 /// `proxier migrate --check`: what taking over this node would change, before it is done. Exit
 /// status as for [`run`].
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
+    match migration(args, config).await {
+        Ok(changes) => ExitCode::from(u8::from(changes)),
+        Err(error) => {
+            super::report(&chain(&*error));
+            ExitCode::from(EXIT_UNKNOWN)
+        }
+    }
+}
+
+/// Prints the report. Whether the dataplane would change.
+async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = super::sysctls::changes(&config)?;
     let leftovers = leftovers()?;
     let Difference { plan, present, neighbours } = difference(args, config).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
-    let status = ExitCode::from(u8::from(!plan.is_empty()));
     if args.own.output == Output::Json {
         let json = serde_json::json!({
             "adoptedVirtualServers": present,
@@ -86,7 +96,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Resu
             "changes": operations(&plan),
         });
         super::print(&format!("{json:#}\n"))?;
-        return Ok(status);
+        return Ok(!plan.is_empty());
     }
     let mut out = String::new();
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
@@ -114,7 +124,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> anyhow::Resu
         );
     }
     super::print(&out)?;
-    Ok(status)
+    Ok(!plan.is_empty())
 }
 
 /// What other modes of kube-proxy left in the firewall, in words.
