@@ -38,8 +38,10 @@ pub struct Plan {
     pub changes: bool,
     /// How long nothing happens, to see what that costs.
     pub idle: Duration,
-    /// Seconds of 1,000 changes each.
+    /// Seconds of many changes.
     pub churn: u32,
+    /// How many a second.
+    pub rate: u32,
     /// Rolling update, loss of nodes, services that come and go, everything listed anew.
     pub profiles: bool,
 }
@@ -78,7 +80,7 @@ pub fn measure(plan: Plan, say: &dyn Fn(&str)) -> Result<Value> {
     report["memory"] = world.watched.memory()?;
     if plan.churn > 0 {
         say("churn");
-        report["churn"] = churn::steady(&mut world, plan.churn)?;
+        report["churn"] = churn::steady(&mut world, plan.rate, plan.churn)?;
     }
     if plan.profiles {
         report["profiles"] = churn::profiles(&mut world, say)?;

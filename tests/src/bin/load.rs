@@ -1,7 +1,7 @@
 //! The load test; `tests/load/run` builds and starts it in the test kernel.
 //!
 //! ```text
-//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--idle SECONDS] [--json FILE]
+//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--rate CHANGES] [--idle SECONDS] [--json FILE]
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
 //! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
@@ -25,6 +25,7 @@ const INSIDE: &str = "PROXIER_LOAD_INSIDE";
 struct Options {
     steps: Vec<Size>,
     churn: u32,
+    rate: u32,
     idle: u64,
     json: Option<PathBuf>,
     write: Option<PathBuf>,
@@ -102,6 +103,7 @@ fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
                 changes: services <= 10_000,
                 idle: Duration::from_secs(if services >= 1000 { options.idle } else { 0 }),
                 churn: if services == 10_000 { options.churn } else { 0 },
+                rate: options.rate,
                 profiles: large && services == 10_000,
             },
             &say,
@@ -119,7 +121,8 @@ fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
         .args(["--net", "sh", "-c", script])
         .arg(program)
         .args(["--steps", &format!("{}x{}", size.services, size.endpoints)])
-        .args(["--churn", &options.churn.to_string(), "--idle", &options.idle.to_string()])
+        .args(["--churn", &options.churn.to_string(), "--rate", &options.rate.to_string()])
+        .args(["--idle", &options.idle.to_string()])
         .env(INSIDE, part)
         .stderr(Stdio::inherit())
         .output()
@@ -145,7 +148,8 @@ fn wait_for_clean_up() -> Result<()> {
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
-        let mut options = Self { steps: Vec::new(), churn: 60, idle: 60, json: None, write: None };
+        let (steps, json, write) = (Vec::new(), None, None);
+        let mut options = Self { steps, churn: 60, rate: 1000, idle: 60, json, write };
         let mut steps = "100x5,1000x5,5000x10,10000x10";
         for pair in words.chunks(2) {
             let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
@@ -153,6 +157,7 @@ impl Options {
             match option.as_str() {
                 "--steps" => steps = value,
                 "--churn" => options.churn = number()?,
+                "--rate" => options.rate = number()?,
                 "--idle" => options.idle = u64::from(number()?),
                 "--json" => options.json = Some(value.into()),
                 "--write" => options.write = Some(value.into()),

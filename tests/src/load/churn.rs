@@ -76,18 +76,17 @@ impl Probe {
     }
 }
 
-/// 1,000 changes a second for some time, each of another service than the one before.
-pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
-    const PER_SECOND: u32 = 1000;
+/// So many changes a second for some time, each of another service than the one before.
+pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result<Value> {
     let mut probe = Probe::open(world.size)?;
     let mut rounds = vec![0_u32; probe.services.len()];
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut latencies = Vec::new();
     let (before, cpu) = (Metrics::read()?, world.watched.cpu()?);
-    let (start, total) = (Instant::now(), PER_SECOND * seconds);
+    let (start, total) = (Instant::now(), per_second * seconds);
     let (mut late, mut overtaken) = (Duration::ZERO, 0);
     for number in 0..total {
-        let due = Duration::from_secs(1) * number / PER_SECOND;
+        let due = Duration::from_secs(1) * number / per_second;
         while start.elapsed() < due {
             look(&mut probe, &mut waiting, &mut latencies)?;
             sleep(Duration::from_micros(300));
@@ -107,8 +106,8 @@ pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
             waiting.push(Waiting { since: Instant::now(), service, wanted });
         }
         world.live.server.put(slice);
-        if number % (10 * PER_SECOND) == 0 {
-            world.live.server.compact_but(5 * PER_SECOND as usize);
+        if number % 10_000 == 0 {
+            world.live.server.compact_but(5000);
         }
     }
     let took = start.elapsed();
@@ -124,7 +123,7 @@ pub(super) fn steady(world: &mut World, seconds: u32) -> Result<Value> {
     let (after, used) = (Metrics::read()?, world.watched.cpu()? - cpu);
     let steps = "proxier_steps_total";
     Ok(json!({
-        "changes": total, "seconds": took.as_secs_f64(), "lost": lost.len(),
+        "changes": total, "asked_for_a_second": per_second, "seconds": took.as_secs_f64(), "lost": lost.len(),
         "latest_milliseconds": late.as_secs_f64() * 1000.0,
         "samples": latencies.len(), "overtaken": overtaken, "latency": quantiles(&mut latencies),
         "cpu_seconds": used, "steps": after.get(steps) - before.get(steps),

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// One line of the table: what it says of the report of a size.
 type Line = (&'static str, fn(&Value) -> Option<String>);
 
-const LINES: [Line; 22] = [
+const LINES: [Line; 23] = [
     ("messages to an empty kernel", |r| number(&r["programming"]["writes"], 0)),
     ("floor: those messages, s", |r| number(&r["floor"]["seconds"], 3)),
     ("netlink part, x floor", |r| number(&r["ratios"]["netlink"], 2)),
@@ -23,7 +23,12 @@ const LINES: [Line; 22] = [
     ("  processes started in 100 changes", |r| number(&r["change"]["processes"], 0)),
     ("  CPU, ms", |r| number(&r["change"]["cpu_milliseconds"], 2)),
     ("  event to kernel p50 / p99, ms", |r| latency(&r["change"]["latency"])),
-    ("1,000 changes/s: lost", |r| number(&r["churn"]["lost"], 0)),
+    ("many changes: a second, asked for / made", |r| {
+        let (changes, seconds) = (&r["churn"]["changes"], &r["churn"]["seconds"]);
+        let made = changes.as_f64()? / seconds.as_f64()?;
+        Some(format!("{} / {made:.0}", r["churn"]["asked_for_a_second"]))
+    }),
+    ("  lost", |r| number(&r["churn"]["lost"], 0)),
     ("  event to kernel p50 / p99, ms", |r| latency(&r["churn"]["latency"])),
     ("  CPU, cores", |r| {
         let (cpu, seconds) = (&r["churn"]["cpu_seconds"], &r["churn"]["seconds"]);

@@ -20,6 +20,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
+/// What a connection keeps to read into, once a list has filled it.
+const READ_BUFFER: usize = 1 << 16;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How to reach the API server. Without a kubeconfig and a server: as a pod does.
@@ -166,7 +168,9 @@ fn stack<C>(config: &Config, connector: C) -> kube::Result<Client>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
+    let http = HttpClient::builder(TokioExecutor::new())
+        .http1_max_buf_size(READ_BUFFER)
+        .build::<_, Body>(connector);
     let stack = ClientBuilder::new(http.map_err(BoxError::from), "")
         .with_layer(&config.extra_headers_layer()?);
     Ok(match config.auth_layer()? {
