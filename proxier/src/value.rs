@@ -1,4 +1,4 @@
-//! Values as Kubernetes writes them in flags and files.
+//! Values as Kubernetes writes them in flags, files and objects.
 
 mod address;
 mod duration;

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
-    ("source", &["cluster"]),
+    ("source", &["cluster", "value"]),
     ("memory", &["dataplane"]),
     ("kernel", &["dataplane"]),
     ("reconcile", &["cluster", "dataplane"]),
-    // Values as Kubernetes writes them, in flags and in files.
+    // Values as Kubernetes writes them, in flags, in files and in objects.
     ("value", &[]),
     ("args", &["value"]),
     ("config", &["args", "value"]),

@@ -21,6 +21,7 @@ use self::intern::Interner;
 pub(crate) use self::lenient::{Lenient, Shape, object, quote};
 use super::{Change, Warning};
 use crate::cluster::ObjectKey;
+use crate::value::parse_ip;
 
 /// Most names that are shared; a cluster of 5,000 nodes and 10,000 services stays well below.
 const SHARED_NAMES: usize = 1 << 16;
@@ -194,7 +195,7 @@ fn usable_address(
     field: &dyn fmt::Display,
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
-    let Some(ip) = parse::address(text) else {
+    let Some(ip) = parse_ip(text) else {
         report.warn(format_args!("{field}: {} is not an IP address; it is ignored", quote(text)));
         return None;
     };

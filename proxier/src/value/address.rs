@@ -20,8 +20,11 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
 
 /// Reads a CIDR and clears its host bits.
 pub fn parse_cidr(text: &str) -> Option<IpNet> {
-    let (ip, prefix) = text.split_once('/')?;
-    IpNet::new(parse_ip(ip)?, decimal(prefix)?).ok().map(|net| net.trunc())
+    let (address, prefix) = text.split_once('/')?;
+    let (ip, prefix) = (parse_ip(address)?, decimal(prefix)?);
+    let mapped = ip.is_ipv4() && address.contains(':');
+    let prefix = if mapped { prefix.checked_sub(96)? } else { prefix };
+    IpNet::new(ip, prefix).ok().map(|net| net.trunc())
 }
 
 /// Splits `host:port` and `[host]:port`.
@@ -57,15 +60,37 @@ mod tests {
     fn addresses_are_read_as_kubernetes_does() {
         let ip = |text: &str| parse_ip(text).map(|ip| ip.to_string());
         assert_eq!(ip("010.0.0.08").as_deref(), Some("10.0.0.8"));
+        assert_eq!(ip("010.00.000.0000000001").as_deref(), Some("10.0.0.1"));
         assert_eq!(ip("::ffff:1.2.3.4").as_deref(), Some("1.2.3.4"));
-        assert_eq!(ip("FD00::1").as_deref(), Some("fd00::1"));
-        for text in ["", "1.2.3", "1.2.3.4.5", "256.1.1.1", "1.2.3.+4", "[::]", "fe80::1%eth0"] {
+        assert_eq!(ip("FD00:0::1").as_deref(), Some("fd00::1"));
+        for text in [
+            "",
+            " 1.2.3.4",
+            "1.2.3",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "1.2.3.99999999999999999999",
+            "1.2.3.+4",
+            "0x0a.0.0.1",
+            "[::]",
+            "fe80::1%eth0",
+        ] {
             assert_eq!(ip(text), None, "{text}");
         }
-        assert_eq!(parse_cidr("10.1.2.3/8").unwrap().to_string(), "10.0.0.0/8");
-        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "2001:db8:xyz/64", "::0"] {
+        assert_eq!(parse_cidr("010.1.2.3/08").unwrap().to_string(), "10.0.0.0/8");
+        for text in
+            ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "2001:db8:xyz/64", "::0"]
+        {
             assert_eq!(parse_cidr(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_mapped_network_is_an_ipv4_network() {
+        let cidr = |text: &str| parse_cidr(text).map(|net| net.to_string());
+        assert_eq!(cidr("::ffff:10.1.2.3/112").as_deref(), Some("10.1.0.0/16"));
+        assert_eq!(cidr("::ffff:10.1.2.3/64"), None);
+        assert_eq!(cidr("2001:db8::1.2.3.4/32").as_deref(), Some("2001:db8::/32"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! v1 Node.
 
-use super::{Converted, Converter, Lenient, Report, parse, quote, raw};
+use super::{Converted, Converter, Lenient, Report, quote, raw};
 use crate::cluster::{Change, Node, ObjectKey};
+use crate::value::{parse_cidr, parse_ip};
 
 /// Taint of a node that the autoscaler is about to remove.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
@@ -39,8 +40,8 @@ impl Converter {
         let mut pod_cidrs = Vec::new();
         for cidr in cidrs {
             let text = cidr.or_default("spec.podCIDRs", &mut report);
-            match parse::network(&text) {
-                Some(cidr) => pod_cidrs.push(cidr.trunc()),
+            match parse_cidr(&text) {
+                Some(cidr) => pod_cidrs.push(cidr),
                 None if text.is_empty() => {}
                 None => report.warn(format_args!(
                     "spec.podCIDRs: {} is not a network; it is ignored",
@@ -58,7 +59,7 @@ impl Converter {
                 _ => continue,
             };
             let text = address.address.or_default("status.addresses", &mut report);
-            match parse::address(&text) {
+            match parse_ip(&text) {
                 Some(ip) => list.push(ip),
                 None => report.warn(format_args!(
                     "status.addresses: {} is not an IP address; it is ignored",

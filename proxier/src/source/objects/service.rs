@@ -10,6 +10,7 @@ use super::{
     usable_address,
 };
 use crate::cluster::{Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges};
+use crate::value::parse_cidr;
 
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: u32 = 10_800;
@@ -359,7 +360,7 @@ fn load_balancer(
     let mut unusable = false;
     for (n, raw) in ranges.or_default(field, report).into_iter().enumerate() {
         let text = raw.or_default(format_args!("{field}[{n}]"), report);
-        match parse::network(&text) {
+        match parse_cidr(text.trim()) {
             Some(range) => usable.push(range),
             None if text.trim().is_empty() => {}
             None => {
