@@ -152,3 +152,36 @@ fn the_gate_of_external_ips_takes_them_away() {
         ],
     );
 }
+
+/// Which address of the node source ranges must hold for its own processes to be let through. Where it
+/// has none of the family that is loopback, whatever its interfaces have.
+#[test]
+fn source_ranges_ask_for_the_node_s_own_address() {
+    let internal = json!({ "type": "InternalIP", "address": "192.168.50.10" });
+    let external = json!({ "type": "ExternalIP", "address": "203.0.113.200" });
+    let other = json!({ "type": "InternalIP", "address": "fd00:50::10" });
+    for (addresses, config, range, allowed) in [
+        (vec![&internal], "", "192.168.50.0/24", true),
+        (vec![&external, &internal], "", "192.168.50.0/24", true),
+        (vec![&external, &internal], "", "203.0.113.0/24", false),
+        (vec![&external, &other], "", "203.0.113.0/24", true),
+        (vec![&other], "", "192.168.50.0/24", false),
+        (vec![&other], "", "127.0.0.0/8", true),
+        (vec![&internal], "bindAddress: 192.168.77.1", "192.168.50.0/24", false),
+        (vec![&internal], "bindAddress: 192.168.77.1", "192.168.77.1/32", true),
+        (vec![&internal], "bindAddress: 'fd00:77::1'", "192.168.50.0/24", true),
+    ] {
+        let mut node = node("node-a", json!({}));
+        node["status"]["addresses"] = json!(addresses);
+        let web =
+            service("web", &["10.96.0.1"], &PORT, json!({ "loadBalancerSourceRanges": [range] }));
+        let web = balanced(web, &[json!({ "ip": "203.0.113.7" })]);
+        let dump = on(&node, &["192.168.50.10"], config, &[web]);
+        let let_through = dump.set("KUBE-LOAD-BALANCER-SOURCE-IP");
+        let dropped =
+            dump.filter4.0.get("KUBE-IPVS-OUT-FILTER").is_some_and(|rules| !rules.is_empty());
+        let expected: &[&str] = if allowed { &["203.0.113.7,tcp:80,203.0.113.7"] } else { &[] };
+        assert_eq!(let_through, expected, "{addresses:?} {config} {range}");
+        assert_eq!(dropped, !allowed, "{addresses:?} {config} {range}");
+    }
+}
