@@ -7,9 +7,12 @@ use serde_json::Value;
 /// One line of the table: what it says of the report of a size.
 type Line = (&'static str, fn(&Value) -> Option<String>);
 
-const LINES: [Line; 23] = [
+const LINES: [Line; 24] = [
     ("messages to an empty kernel", |r| number(&r["programming"]["writes"], 0)),
     ("floor: those messages, s", |r| number(&r["floor"]["seconds"], 3)),
+    ("a page touched for the first time, us", |r| {
+        number(&r["floor"]["runs"][0]["page_microseconds"], 1)
+    }),
     ("netlink part, x floor", |r| number(&r["ratios"]["netlink"], 2)),
     ("lists complete to all programmed, x floor", |r| number(&r["ratios"]["all"], 2)),
     ("  of it iptables, s", |r| number(&r["programming"]["firewall_seconds"], 3)),
