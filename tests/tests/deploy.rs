@@ -19,6 +19,7 @@ use std::time::Duration;
 use k8s_openapi::Resource;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use proxier::args::Args;
 use proxier::config::{Config, Environment};
@@ -137,9 +138,9 @@ fn the_role_allows_what_is_watched_and_events_and_nothing_else() {
     for (group, resource) in watched() {
         used.extend(["list", "watch"].map(|verb| (group.clone(), resource.clone(), verb.into())));
     }
-    for group in ["", "events.k8s.io"] {
-        used.extend(["create", "patch"].map(|verb| (group.into(), "events".into(), verb.into())));
-    }
+    // What tests/events.rs sees the test API server receive.
+    let events = (Event::GROUP, Event::URL_PATH_SEGMENT);
+    used.extend(["create", "patch"].map(|verb| (events.0.into(), events.1.into(), verb.into())));
     assert_eq!(allowed, used);
 
     let binding: ClusterRoleBinding = strict(find(&objects, "ClusterRoleBinding"));
@@ -148,6 +149,18 @@ fn the_role_allows_what_is_watched_and_events_and_nothing_else() {
     let subject = only(binding.subjects.as_ref().unwrap());
     assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
     assert_eq!(pod(&daemon_set()).service_account_name, account.metadata.name);
+}
+
+/// `kubectl exec POD -- proxier status`: there is no shell that would know where it is.
+#[test]
+fn the_image_finds_the_program_by_its_name() {
+    let text = read("deploy/Dockerfile");
+    let word = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
+    let program = Path::new(word("COPY --from=build /out/proxier ").unwrap());
+    let folders = word("ENV PATH=").unwrap();
+    assert!(folders.split(':').any(|folder| Some(Path::new(folder)) == program.parent()));
+    let entry: Vec<PathBuf> = serde_json::from_str(word("ENTRYPOINT ").unwrap()).unwrap();
+    assert_eq!(entry, [program]);
 }
 
 #[test]
