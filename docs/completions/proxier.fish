@@ -107,7 +107,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -s h -l help -d 'Print hel
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "diff" -d 'Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "explain" -d 'Say why a service looks as it does on this node'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "status" -d 'Show what the running proxy of this node knows'
-complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change: exit status as for diff'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "cleanup" -d 'Remove everything from the kernel that this proxy or kube-proxy put there'
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l watch -d 'With --dry-run: keep running and print every change' -r

@@ -66,7 +66,7 @@ pub enum Command {
     },
     /// Show what the running proxy of this node knows.
     Status,
-    /// Show what taking over this node from kube-proxy would change.
+    /// Show what taking over this node from kube-proxy would change: exit status as for diff.
     Migrate {
         /// Only look; the taking over itself is what the running proxy does.
         #[arg(long, required = true)]
