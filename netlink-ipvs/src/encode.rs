@@ -242,23 +242,26 @@ fn uint(out: &mut Vec<u8>, kind: u16, value: u32) {
 }
 
 fn string(out: &mut Vec<u8>, kind: u16, text: &str) {
-    value(out, kind, text.len() + 1)[..text.len()].copy_from_slice(text.as_bytes());
+    attribute_header(out, kind, text.len() + 1);
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
+    pad(out);
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, bytes: &[u8]) {
-    value(out, kind, bytes.len()).copy_from_slice(bytes);
+fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    attribute_header(out, kind, value.len());
+    out.extend_from_slice(value);
+    pad(out);
 }
 
-/// Appends an attribute of zeros and returns the place of its value. Attributes start at multiples of
-/// four bytes; messages do, so that `out`'s length tells.
-fn value(out: &mut Vec<u8>, kind: u16, length: usize) -> &mut [u8] {
-    /// Length and kind.
-    const HEADER: usize = 4;
-    let (start, length) = (out.len(), HEADER + length);
-    // Room for all of it at once: a real server has a dozen.
-    out.resize(start + length.next_multiple_of(4), 0);
-    let place = &mut out[start..];
-    place[..2].copy_from_slice(&(length as u16).to_ne_bytes());
-    place[2..HEADER].copy_from_slice(&kind.to_ne_bytes());
-    &mut place[HEADER..length]
+fn attribute_header(out: &mut Vec<u8>, kind: u16, value_len: usize) {
+    out.extend_from_slice(&((value_len + 4) as u16).to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
+}
+
+/// Attributes start at multiples of four bytes; messages do, so that `out`'s length tells.
+fn pad(out: &mut Vec<u8>) {
+    while !out.len().is_multiple_of(4) {
+        out.push(0);
+    }
 }

@@ -35,8 +35,8 @@ fn translate(notice: Notice, this_node: &str) -> Vec<Report> {
     match notice {
         Notice::Conflict(conflict) => {
             let note = format!(
-                "{} belongs to Service {}, which was given it, is older, or is first by name: there this \
-                 Service gets no connections. Give one of them another address or port.",
+                "{} belongs to Service {}, which is older (or first by name): there this Service gets \
+                 no connections. Give one of them another address or port.",
                 conflict.key, conflict.winner
             );
             let losers = conflict.losers.into_iter().take(LOSERS);
