@@ -19,6 +19,9 @@ use proxier_tests::{figure, full};
 /// How long the daemon may take for anything in a slow kernel.
 const LIMIT: Duration = Duration::from_mins(1);
 
+/// The addresses of the service whose connections are kept.
+const VIPS: [&str; 4] = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:10:96::4201"];
+
 /// What kube-proxy leaves, beside kernel settings.
 const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 
@@ -173,6 +176,18 @@ fn build(scenario: &Scenario, pods: [(&str, &str, &str); 2]) -> Result<[Namespac
          ip addr add fe80::100/64 dev eth0 nodad
          ip route add default via 192.168.50.10; ip route add ::/0 via fd00:50::10"
     ))?;
+    // From another address to each: IPVS knows an answer by the endpoint and the client's address and
+    // port, so that connections from one port to two VIPs with the same endpoint are mixed up.
+    for (number, vip) in (101..).zip(VIPS) {
+        let (source, length, gateway) = if vip.contains(':') {
+            (format!("fd00:50::{number}"), "64 dev eth0 nodad", "fd00:50::10")
+        } else {
+            (format!("192.168.50.{number}"), "24 dev eth0", "192.168.50.10")
+        };
+        spaces[1].sh(&format!(
+            "ip addr add {source}/{length}; ip route add {vip} via {gateway} src {source}"
+        ))?;
+    }
     for (space, (_, v4, v6)) in spaces[2..].iter().zip(pods) {
         space.sh(&format!(
             "{up}
@@ -270,9 +285,8 @@ fn take_over() -> Result<()> {
     let mut node = Node::new(&node, step)?;
 
     // As kube-proxy left it, it works.
-    let to = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:10:96::4201"];
     let begin = Instant::now();
-    let mut traffic = Traffic::start(&client, &to, 200, 200)?;
+    let mut traffic = Traffic::start(&client, &VIPS, 200, 200)?;
     traffic.goes_on("left by kube-proxy")?;
 
     let proxier = program("proxier")?;
