@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
-use proptest::test_runner::Config as ProptestConfig;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use proxier::dataplane::{
     Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, State, Target,
     VirtualServerState,
@@ -24,14 +24,19 @@ pub const TIMING: Timing = Timing {
     drain_check: Duration::from_secs(5),
 };
 
-/// Few cases by default, so that they can run at every change; `PROPTEST_CASES` asks for more.
+/// Few cases by default, and the same at every run, so that one that fails says something about the
+/// change. `PROPTEST_CASES` asks for so many others, `PROPTEST_RNG_SEED` for certain ones.
 pub fn cases(default: u32) -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
-    let failure_persistence = None;
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let config = ProptestConfig::default();
     ProptestConfig {
-        cases: cases.unwrap_or(default),
-        failure_persistence,
-        ..ProptestConfig::default()
+        cases: asked.unwrap_or(default),
+        rng_seed: match config.rng_seed {
+            RngSeed::Random if asked.is_none() => RngSeed::Fixed(1),
+            seed => seed,
+        },
+        failure_persistence: None,
+        ..config
     }
 }
 

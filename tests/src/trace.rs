@@ -125,6 +125,17 @@ impl<'a> Machine<'a> {
         address.is_loopback() || self.local.contains(&address)
     }
 
+    /// Whether a packet comes from elsewhere with an address of this node: the kernel drops it
+    /// before any rule sees it (`ip_route_input_slow` in net/ipv4/route.c, "martian source").
+    pub fn is_martian(&self, packet: &Packet) -> bool {
+        match packet.source {
+            Source::Outside(ip) | Source::PodHere(ip) | Source::PodElsewhere(ip) => {
+                self.is_local(ip)
+            }
+            Source::Node => false,
+        }
+    }
+
     /// What becomes of a packet.
     pub fn walk(&self, packet: &Packet) -> Outcome {
         let from_node = packet.source == Source::Node;

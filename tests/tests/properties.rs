@@ -193,7 +193,7 @@ proptest! {
                 .collect()
         });
         let others = packets.iter().map(|packet| packet.of(&world));
-        for packet in own.chain(others) {
+        for packet in own.chain(others).filter(|packet| !machine.is_martian(packet)) {
             prop_assert_eq!(
                 machine.walk(&packet),
                 expected(&world, interfaces, &packet),
