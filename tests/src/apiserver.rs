@@ -1,5 +1,6 @@
 //! An API server for tests: lists, watches, bookmarks, resource versions, selectors and 410 over
-//! real HTTP on loopback, with the conventions of kube-apiserver. And it misbehaves on command.
+//! real HTTP on loopback, or HTTPS with client certificates, with the conventions of kube-apiserver.
+//! And it misbehaves on command.
 //!
 //! It knows Services, EndpointSlices and Nodes as JSON and validates nothing, so that tests can
 //! have it serve what a real one would refuse.
@@ -10,6 +11,7 @@ mod http;
 pub mod object;
 mod store;
 mod stream;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +21,12 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
 
 pub use self::events::Written;
 pub use self::fault::{Fault, On};
 pub use self::store::Snapshot;
+pub use self::tls::{Authority, Identity};
 
 use self::fault::Faults;
 use self::store::Store;
@@ -46,6 +50,8 @@ pub struct Recorded {
     pub query: std::collections::BTreeMap<String, String>,
     /// Header `Authorization`.
     pub authorization: Option<String>,
+    /// The client's certificate, as DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +71,8 @@ struct State {
     bookmarks: u64,
     /// Watches of an earlier epoch are cut.
     epoch: u64,
+    /// How new connections are secured, if they are.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Shared {
@@ -92,7 +100,18 @@ impl ApiServer {
 
     /// URL for clients.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.shared.lock().tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// From now on a client must trust `own` and have a certificate of `clients`. Connections that
+    /// are open stay as they are.
+    ///
+    /// # Errors
+    /// No certificate can be made.
+    pub fn secure(&self, own: &Authority, clients: &Authority) -> anyhow::Result<()> {
+        self.shared.lock().tls = Some(tls::server(own, clients)?);
+        Ok(())
     }
 
     /// Stops answering: connections break, new ones are refused. What is stored stays.

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod evidence;
 pub mod floor;
 pub mod golden;
+pub mod http;
 pub mod live;
 pub mod load;
 pub mod manifest;

@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
+use k8s_openapi::ByteString;
 use proxier_tests::apiserver::object::{node, service, slice};
-use proxier_tests::apiserver::{Fault, On};
+use proxier_tests::apiserver::{Authority, Fault, On};
 use proxier_tests::command::output;
+use proxier_tests::daemon::Scratch;
 use proxier_tests::live::{Live, NODE, NODE_ADDRESS};
 use proxier_tests::manifest;
 use serde_json::{Value, json};
@@ -39,7 +43,7 @@ fn live() -> Live {
 #[test]
 fn a_cluster_prints_what_manifests_of_the_same_objects_print() {
     let live = live();
-    let folder = proxier_tests::daemon::Scratch::create().unwrap();
+    let folder = Scratch::create().unwrap();
     let path = folder.replace("objects.yaml", manifest::file(&objects())).unwrap();
     for format in FORMATS {
         let cluster = output(&mut live.proxier(&["--dry-run", "-o", format]).unwrap()).unwrap();
@@ -105,4 +109,42 @@ fn a_dry_run_needs_no_more_than_to_list_and_watch() {
     let kinds: BTreeSet<String> =
         live.server.requests().into_iter().map(|request| request.resource).collect();
     assert_eq!(kinds, ["endpointslices", "nodes", "services"].map(str::to_owned).into());
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_named_at_once() {
+    let live = live();
+    let authority = |name| Authority::new(name).unwrap();
+    live.server.secure(&authority("servers"), &authority("clients")).unwrap();
+    let scratch = Scratch::create().unwrap();
+    let run = |cluster: Value| {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "users": [{"name": "test", "user": {}}],
+        });
+        let path = scratch.replace("kubeconfig", kubeconfig.to_string()).unwrap();
+        let mut command = live.proxier(&["--dry-run"]).unwrap();
+        command.arg("--kubeconfig").arg(path).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        // It tries again, for a while: a server's certificate may be on its way.
+        let said = lines.find(|line| line.contains("reach the API server"));
+        child.kill().and_then(|()| child.wait()).unwrap();
+        said
+    };
+    let url = live.server.url();
+    for cluster in [
+        json!({"server": url}),
+        json!({
+            "server": url,
+            "certificate-authority-data": ByteString(authority("others").pem.into_bytes()),
+        }),
+    ] {
+        let said = run(cluster).unwrap();
+        println!("{said}");
+        assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
+    }
 }

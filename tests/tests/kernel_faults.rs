@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -13,6 +11,7 @@ use proxier_tests::apiserver::object::{node, service, slice};
 use proxier_tests::command::output;
 use proxier_tests::daemon::{KernelWide, Scratch};
 use proxier_tests::golden::Dump;
+use proxier_tests::http::{METRICS, get};
 use proxier_tests::live::{Live, NODE, NODE_ADDRESS, kernel};
 use proxier_tests::netns::require_test_kernel;
 use serde_json::json;
@@ -73,10 +72,7 @@ fn rules() -> String {
 
 /// A metric of the running daemon, without labels.
 fn metric(name: &str) -> u64 {
-    let mut stream = TcpStream::connect("127.0.0.1:10249").unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let (_, text) = get(METRICS, "/metrics").unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +9,7 @@ use std::time::Duration;
 use proxier_tests::apiserver::object::{node, service, slice};
 use proxier_tests::command::run;
 use proxier_tests::daemon::{Daemon, Scratch};
+use proxier_tests::http::get;
 use proxier_tests::manifest;
 use proxier_tests::netns::require_test_kernel;
 use serde_json::Value;
@@ -108,11 +107,8 @@ fn in_scratch(scratch: &Scratch, text: &str) -> PathBuf {
 }
 
 fn status(port: u16) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET /status.json HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    let (_, body) = get(("127.0.0.1", port), "/status.json").ok()?;
+    serde_json::from_str(&body).ok()
 }
 
 #[test]

@@ -10,7 +10,10 @@ use proxier_tests::apiserver::object::{node, service};
 use proxier_tests::apiserver::{Fault, On};
 use proxier_tests::command::program;
 use proxier_tests::daemon::Scratch;
-use proxier_tests::live::Live;
+use proxier_tests::golden::Dump;
+use proxier_tests::http::{METRICS, get};
+use proxier_tests::live::{Live, NODE, NODE_ADDRESS};
+use proxier_tests::netns::require_test_kernel;
 
 /// Part of every secret here.
 const SECRET: &str = "sesame";
@@ -87,4 +90,38 @@ fn a_token_goes_to_the_server_and_nowhere_else() {
         assert_eq!(last.as_deref(), Some(authorization));
     }
     assert_eq!(server.pending_faults(), 0);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn no_page_of_the_daemon_shows_a_token() {
+    require_test_kernel().unwrap();
+    let mut live = Live::start().unwrap();
+    live.server.put_all([node(NODE, NODE_ADDRESS), service("dev", "web", "10.96.0.1")]);
+    let scratch = Scratch::create().unwrap();
+    let user = "{token: sesame-as-it-is}";
+    let path = scratch.replace("kubeconfig", kubeconfig(&live.server.url(), user)).unwrap();
+    let mut command = Command::new(program("proxier").unwrap());
+    command.args(["--proxy-mode=ipvs", "--hostname-override", NODE, "--node-address"]);
+    command.args([NODE_ADDRESS, "--conntrack-max-per-core=0", "--v=10", "--kubeconfig"]).arg(path);
+    command.arg("--feature-gates=ComponentFlagz=true,ComponentStatusz=true");
+    live.start_command(command).unwrap();
+    let ready = |kernel: &Dump| kernel.ipvs.contains_key("-A -t 10.96.0.1:80 -s rr");
+    live.until("the service", |_, kernel| ready(kernel)).unwrap();
+    // Also what the last error of a watch says.
+    let gone = Fault::Refuse { code: 401, retry_after: None };
+    live.server.fault(On::Any("services"), 1, gone);
+    live.server.disconnect();
+    live.until_faults_happened().unwrap();
+
+    let (_, index) = get(METRICS, "/statusz").unwrap();
+    let paths = index.lines().find_map(|line| line.strip_prefix("Paths: ")).unwrap();
+    let paths: Vec<&str> = paths.split(' ').collect();
+    assert!(paths.len() > 8, "{index}");
+    for path in paths {
+        let (head, body) = get(METRICS, path).unwrap();
+        assert!(head.contains(" 200 ") && !body.is_empty(), "{path}: {head}");
+        assert!(!body.contains(SECRET), "{path}: {body}");
+    }
+    assert!(!live.log().contains(SECRET), "{}", live.log());
 }

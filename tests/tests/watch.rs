@@ -3,6 +3,8 @@
 
 #[path = "watch/client.rs"]
 mod client;
+#[path = "watch/tls.rs"]
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

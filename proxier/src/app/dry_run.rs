@@ -45,7 +45,8 @@ pub(super) struct Source {
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Reads the source until it is complete, into a loop over memory.
+/// Reads the source until it is complete, into a loop over memory. Who waits for an answer is told
+/// when none comes; why is in the warnings of the watches.
 pub(super) async fn complete(
     args: &Args,
     config: Config,
@@ -65,7 +66,14 @@ pub(super) async fn complete(
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
-        let Some(event) = events.recv().await else {
+        let Ok(event) = tokio::time::timeout(PATIENCE, events.recv()).await else {
+            anyhow::bail!(
+                "the API server has sent nothing for {} s, and not yet everything: the warnings above \
+                 say why; --kubeconfig or --master may lead to another",
+                PATIENCE.as_secs()
+            );
+        };
+        let Some(event) = event else {
             while let Some(ended) = tasks.join_next().await {
                 ended.context("read the source")??;
             }
@@ -76,6 +84,9 @@ pub(super) async fn complete(
     }
     Ok((reconciler, Source { events, _tasks: tasks }))
 }
+
+/// How long nothing new may come before everything has been read.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Longer than any program runs.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
@@ -119,4 +130,22 @@ pub(super) fn style() -> Style {
 fn terminal_width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
     size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(160)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::config::Host;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_server_that_is_not_there_is_told() {
+        let line = "proxier --dry-run --proxy-mode=ipvs --hostname-override=a --node-address=192.0.2.1 \
+                    --master=http://127.0.0.1:1";
+        let args = Args::parse_from(line.split_whitespace()).unwrap();
+        let config = Config::load(&args, &Host).unwrap();
+        let failed = complete(&args, config, Abilities::default()).await.err().unwrap();
+        assert!(failed.to_string().contains("nothing for 60 s"), "{failed}");
+    }
 }

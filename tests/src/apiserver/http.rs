@@ -12,8 +12,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::events;
 use super::fault::Fault;
@@ -31,17 +33,31 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         // Events are small, and a watch must not wait for the next one to fill a segment.
         let _ = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
+        let tls = shared.lock().tls.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(answer(request, &shared).await) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let Some(tls) = tls else { return talk(stream, None, shared).await };
+            // Who is not accepted is told by the handshake.
+            if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
+                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let certificate = certificates.first().map(|der| der.to_vec());
+                talk(stream, certificate, shared).await;
+            }
         });
         while connections.try_join_next().is_some() {}
     }
+}
+
+/// Answers on one connection.
+async fn talk<S>(stream: S, certificate: Option<Vec<u8>>, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| {
+        let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
+        async move { Ok::<_, Infallible>(answer(request, certificate, &shared).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new();
+    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// What a request asks for.
@@ -57,7 +73,11 @@ pub(super) struct Query {
     timeout: Option<u64>,
 }
 
-async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Body> {
+async fn answer(
+    request: Request<Incoming>,
+    certificate: Option<Vec<u8>>,
+    shared: &Arc<Shared>,
+) -> Response<Body> {
     if request.uri().path().starts_with(events::PATH) {
         return events::answer(request, shared).await;
     }
@@ -80,7 +100,8 @@ async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Response<Bo
         let authorization = request.headers().get(AUTHORIZATION);
         let authorization = authorization.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let resource = resource.clone();
-        state.requests.push(Recorded { resource, watch, query: parameters, authorization });
+        let recorded = Recorded { resource, watch, query: parameters, authorization, certificate };
+        state.requests.push(recorded);
         state.faults.take(&query.resource, watch, query.streaming)
     };
     match &fault {

@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::ErrorKind;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{Dump, Health, Part, blocks, ipset_save, iptables_save};
 use crate::command::output;
+use crate::http::get;
 use crate::netns::Namespace;
 
 /// The interface that carries the service addresses.
@@ -127,7 +126,7 @@ fn sysctls<'a>(keys: impl Iterator<Item = &'a String>) -> Result<BTreeMap<String
 
 /// What these URLs answer, in the form of `health.txt`.
 fn health<'a>(urls: impl Iterator<Item = &'a String>) -> Health {
-    let answer = |url: &String| match get(url) {
+    let answer = |url: &String| match answer(url) {
         Ok(response) => response,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             "error: ConnectionRefusedError: Connection refused".to_owned()
@@ -137,16 +136,10 @@ fn health<'a>(urls: impl Iterator<Item = &'a String>) -> Health {
     urls.map(|url| (url.clone(), answer(url))).collect()
 }
 
-fn get(url: &str) -> std::io::Result<String> {
+fn answer(url: &str) -> std::io::Result<String> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    // HTTP/1.0: the answer ends with the connection, in one piece.
-    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let (head, body) = get(host, &format!("/{path}"))?;
     let status = head.split_whitespace().nth(1).unwrap_or("?");
     let mut text = format!("HTTP {status}\n");
     for name in HEADERS {
@@ -158,7 +151,7 @@ fn get(url: &str) -> std::io::Result<String> {
         }
     }
     text.push('\n');
-    text.push_str(&without_times(body));
+    text.push_str(&without_times(&body));
     Ok(text.trim().to_owned())
 }
 

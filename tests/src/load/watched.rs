@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -14,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
+use crate::http::{METRICS, get};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -142,10 +142,7 @@ impl Trace {
 impl Metrics {
     /// Asks the daemon.
     pub fn read() -> Result<Self> {
-        let mut stream = TcpStream::connect("127.0.0.1:10249")?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
+        let (_, answer) = get(METRICS, "/metrics")?;
         let samples = answer.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
         Ok(Self(samples.filter_map(|(name, v)| Some((name.to_owned(), v.parse().ok()?))).collect()))
