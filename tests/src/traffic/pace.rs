@@ -20,6 +20,10 @@ use super::{Answer, Load, Protocol, Report};
 /// would pile up until all of them take too long.
 const OPEN: usize = 32;
 
+/// How often new ones are made, all that are due at once: processes change place once for all of them,
+/// which costs the test kernel more than the connections.
+const BEAT: Duration = Duration::from_millis(40);
+
 /// New connections at an even pace, each closed after its answer, until there were as many as asked
 /// for, or the end of the standard input; for every line on it, reports what came of them so far. A few
 /// that wait do not slow the others down.
@@ -39,7 +43,12 @@ async fn connect(
     mut questions: UnboundedReceiver<()>,
 ) -> Result<Report> {
     let report = Rc::new(RefCell::new(Report::default()));
-    let (begin, pause) = (Instant::now(), Duration::from_secs(1) / per_second.max(1));
+    let begin = Instant::now();
+    // When the connection of this number is made.
+    let due = |number: u32| {
+        let exact = Duration::from_secs(1) / per_second.max(1) * number;
+        begin + BEAT * u32::try_from(exact.as_nanos().div_ceil(BEAT.as_nanos())).unwrap_or(u32::MAX)
+    };
     let mut open = JoinSet::new();
     let mut next = 0;
     while next < load.times {
@@ -50,7 +59,7 @@ async fn connect(
                 None => break,
             },
             Some(ended) = open.join_next() => ended.context("a connection's task")?,
-            () = sleep_until(begin + pause * next), if open.len() < OPEN => {
+            () = sleep_until(due(next)), if open.len() < OPEN => {
                 next += 1;
                 let (load, report) = (load.clone(), Rc::clone(&report));
                 open.spawn_local(async move {
