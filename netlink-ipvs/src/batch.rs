@@ -224,8 +224,7 @@ impl Batch {
 
     fn answer(&mut self, index: usize, reply: Reply<'_>) {
         self.last_answered |= index + 1 == self.commands.len();
-        if reply.errno != 0 {
-            let errno = Errno::from_raw_os_error(reply.errno);
+        if let Some(errno) = reply.errno {
             self.refused.push((index, errno, reply.text.map(Into::into)));
         }
     }

@@ -253,10 +253,10 @@ impl Client {
                     Err(Malformed(what)) => Err(Cause::Malformed(what)),
                 }),
                 Content::Reply(reply) | Content::Done(reply) => {
-                    ControlFlow::Break(Err(Cause::Refused(
-                        Errno::from_raw_os_error(reply.errno),
-                        reply.text.map(Into::into),
-                    )))
+                    let text = reply.text.map(Into::into);
+                    let nothing = Cause::Malformed("answer: there is no entry in it");
+                    let refused = |errno| Cause::Refused(errno, text);
+                    ControlFlow::Break(Err(reply.errno.map_or(nothing, refused)))
                 }
             });
             match flow {

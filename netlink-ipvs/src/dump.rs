@@ -75,9 +75,9 @@ impl<T> Dump<T> {
         }
     }
 
-    fn end(&mut self, errno: i32, text: Option<Box<str>>) -> End<T> {
-        if errno != 0 {
-            End::Failed(Cause::Refused(Errno::from_raw_os_error(errno), text))
+    fn end(&mut self, errno: Option<Errno>, text: Option<Box<str>>) -> End<T> {
+        if let Some(errno) = errno {
+            End::Failed(Cause::Refused(errno, text))
         } else if let Some(Malformed(what)) = self.malformed {
             End::Failed(Cause::Malformed(what))
         } else if self.interrupted {

@@ -6,6 +6,8 @@ use std::ops::ControlFlow;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR};
 
+use rustix::io::Errno;
+
 use crate::wire;
 
 const MESSAGE_HEADER: usize = 16;
@@ -28,7 +30,7 @@ pub(crate) struct Message<'a> {
 /// What a message says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'a> {
-    /// The request was carried out (`errno` 0) or refused.
+    /// The request was carried out, or refused.
     Reply(Reply<'a>),
     /// The dump is at its end; a refusal can come here as well.
     Done(Reply<'a>),
@@ -39,8 +41,8 @@ pub(crate) enum Content<'a> {
 /// The kernel's answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reply<'a> {
-    /// Positive errno, 0 for success.
-    pub(crate) errno: i32,
+    /// Why it was refused; none for success.
+    pub(crate) errno: Option<Errno>,
     /// Text of the extended acknowledgement.
     pub(crate) text: Option<&'a str>,
 }
@@ -138,20 +140,25 @@ fn error_reply(flags: u16, payload: &[u8]) -> Result<Reply<'_>, Malformed> {
     let request_len =
         if flags & NLM_F_CAPPED == 0 { u32_at(request, 0) as usize } else { MESSAGE_HEADER };
     let text_at = request_len.next_multiple_of(4).saturating_add(REQUEST_AT);
-    Ok(Reply { errno: errno(*code), text: text(flags, payload.get(text_at..)) })
+    Ok(Reply { errno: errno(*code)?, text: text(flags, payload.get(text_at..)) })
 }
 
 /// The end of a dump: empty, or a code, then the extended acknowledgement's attributes.
 fn done_reply(flags: u16, payload: &[u8]) -> Result<Reply<'_>, Malformed> {
     if payload.is_empty() {
-        return Ok(Reply { errno: 0, text: None });
+        return Ok(Reply { errno: None, text: None });
     }
     let code = payload.first_chunk().ok_or(Malformed("end of a dump"))?;
-    Ok(Reply { errno: errno(*code), text: text(flags, payload.get(4..)) })
+    Ok(Reply { errno: errno(*code)?, text: text(flags, payload.get(4..)) })
 }
 
-fn errno(code: [u8; 4]) -> i32 {
-    i32::from_ne_bytes(code).saturating_neg().max(0)
+/// Error numbers are negative and small (`MAX_ERRNO` in include/linux/err.h); [`Errno`] takes no others.
+fn errno(code: [u8; 4]) -> Result<Option<Errno>, Malformed> {
+    match i32::from_ne_bytes(code) {
+        0.. => Ok(None),
+        code @ -4095..0 => Ok(Some(Errno::from_raw_os_error(-code))),
+        _ => Err(Malformed("error number")),
+    }
 }
 
 fn text(flags: u16, attributes: Option<&[u8]>) -> Option<&str> {
@@ -203,7 +210,32 @@ mod tests {
             })
             .unwrap();
             assert!(flow.is_continue());
-            assert_eq!(seen, [(5, Reply { errno: 22, text: Some("why") })], "{flags} {request}");
+            assert_eq!(
+                seen,
+                [(5, Reply { errno: Some(Errno::INVAL), text: Some("why") })],
+                "{flags} {request}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_no_errors_is_malformed() {
+        for (code, expected) in [
+            (1, Ok(None)),
+            (0, Ok(None)),
+            (-1, Ok(Some(Errno::PERM))),
+            (-4095, Ok(Some(Errno::from_raw_os_error(4095)))),
+            (-4096, Err(Malformed("error number"))),
+            (i32::MIN, Err(Malformed("error number"))),
+        ] {
+            let mut bytes = refusal(0, 16);
+            bytes[16..20].copy_from_slice(&i32::to_ne_bytes(code));
+            let seen = messages(&bytes, |message| {
+                let Content::Reply(reply) = message.content else { panic!("{message:?}") };
+                ControlFlow::Break(reply.errno)
+            });
+            let seen = seen.map(|flow| flow.break_value().flatten());
+            assert_eq!(seen, expected, "{code}");
         }
     }
 
@@ -214,7 +246,7 @@ mod tests {
         let flow = messages(&bytes, |message| {
             ControlFlow::Break(matches!(
                 message.content,
-                Content::Reply(Reply { errno: 22, text: None })
+                Content::Reply(Reply { errno: Some(Errno::INVAL), text: None })
             ))
         });
         assert_eq!(flow, Ok(ControlFlow::Break(true)));
