@@ -28,6 +28,7 @@ use netlink_ipvs::{
 pub use contribution::{Contribution, Frontend, FrontendKind, Health, Skipped, contribution};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
+use leftovers::Leftover;
 pub use plan::{Plan, plan};
 use sets::{Member, SetId, SetRole};
 
@@ -75,6 +76,8 @@ pub struct State {
     pub sets: BTreeMap<SetId, SetState>,
     /// The firewall rules of each family, as `iptables-save` prints our part of them.
     pub firewall: BTreeMap<Family, Arc<str>>,
+    /// What other modes of kube-proxy have left.
+    pub leftovers: BTreeSet<Leftover>,
 }
 
 /// The key of one thing in a [`State`].
@@ -90,6 +93,8 @@ pub enum Target {
     VirtualServer(VirtualServerKey),
     /// A host address on `kube-ipvs0`.
     Address(IpAddr),
+    /// What another mode of kube-proxy has left.
+    Leftover(Leftover),
 }
 
 impl Target {
@@ -107,6 +112,7 @@ impl fmt::Display for Target {
             Self::Member(set, member) => write!(f, "{member} in set {set}"),
             Self::VirtualServer(key) => write!(f, "virtual server {key}"),
             Self::Address(address) => write!(f, "address {address}"),
+            Self::Leftover(leftover) => leftover.fmt(f),
         }
     }
 }
@@ -121,7 +127,8 @@ impl State {
         });
         let servers = self.virtual_servers.keys().map(|key| Target::VirtualServer(*key));
         let addresses = self.addresses.iter().map(|address| Target::Address(*address));
-        sets.chain(firewall).chain(members).chain(servers).chain(addresses)
+        let leftovers = self.leftovers.iter().map(|leftover| Target::Leftover(*leftover));
+        sets.chain(firewall).chain(members).chain(servers).chain(addresses).chain(leftovers)
     }
 
     /// The keys of everything that differs between two states.
@@ -135,6 +142,9 @@ impl State {
         });
         out.extend(
             self.addresses.symmetric_difference(&other.addresses).copied().map(Target::Address),
+        );
+        out.extend(
+            self.leftovers.symmetric_difference(&other.leftovers).copied().map(Target::Leftover),
         );
         let none = BTreeSet::new();
         differing(&self.sets, &other.sets, |set, ours, theirs| {
@@ -174,6 +184,9 @@ impl State {
             }
             Op::Unbind(address) => {
                 self.addresses.remove(address);
+            }
+            Op::RemoveLeftover(leftover) => {
+                self.leftovers.remove(leftover);
             }
             Op::AddVirtualServer(..)
             | Op::SetVirtualServer(..)
@@ -285,6 +298,8 @@ pub enum Op {
     RemoveMember(SetId, Member),
     /// Delete the UDP flows through a virtual server that lead to none of these real servers.
     ForgetFlows(VirtualServerKey, RealServers),
+    /// Remove what another mode of kube-proxy has left.
+    RemoveLeftover(Leftover),
 }
 
 impl Op {
@@ -304,6 +319,7 @@ impl Op {
             | Self::RemoveVirtualServer(key)
             | Self::ForgetFlows(key, _) => Target::VirtualServer(*key),
             Self::Bind(address) | Self::Unbind(address) => Target::Address(*address),
+            Self::RemoveLeftover(leftover) => Target::Leftover(*leftover),
         }
     }
 }
@@ -343,6 +359,7 @@ impl fmt::Display for Op {
             Self::RemoveVirtualServer(key) => write!(f, "remove virtual server {key}"),
             Self::RemoveMember(set, member) => write!(f, "remove {member} from set {set}"),
             Self::ForgetFlows(key, _) => write!(f, "delete stale UDP flows of {key}"),
+            Self::RemoveLeftover(leftover) => write!(f, "remove {leftover}"),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod firewall;
 pub mod ipset;
 mod ipvs;
 pub mod nfnetlink;
+pub mod nftables;
 pub mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,9 @@ use self::conntrack::Conntrack;
 use self::firewall::Firewall;
 use self::ipset::{IpsetClient, SetSpec};
 use self::ipvs::Ipvs;
+use self::nftables::Nftables;
 use crate::dataplane::firewall::Ruleset;
+use crate::dataplane::leftovers::{Leftover, Scope};
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
     Connections, Dataplane, ForgottenFlows, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan,
@@ -39,6 +42,7 @@ pub struct Kernel {
     sets: IpsetClient,
     firewall: Firewall,
     conntrack: Option<Conntrack>,
+    nftables: Nftables,
     families: Vec<Family>,
 }
 
@@ -54,6 +58,9 @@ pub enum Error {
     /// Sets.
     #[error("open ipset")]
     Sets(#[source] nfnetlink::Error),
+    /// nftables.
+    #[error("open nftables")]
+    Nftables(#[source] nfnetlink::Error),
 }
 
 /// Which part of the kernel an operation goes to.
@@ -65,6 +72,7 @@ enum Part {
     Ipvs,
     Addresses,
     Flows,
+    Leftovers,
 }
 
 impl Part {
@@ -81,6 +89,7 @@ impl Part {
             | Op::RemoveRealServer(..) => Self::Ipvs,
             Op::Bind(..) | Op::Unbind(..) => Self::Addresses,
             Op::ForgetFlows(..) => Self::Flows,
+            Op::RemoveLeftover(..) => Self::Leftovers,
         }
     }
 
@@ -92,6 +101,7 @@ impl Part {
             Self::Ipvs => "ipvs",
             Self::Addresses => "addresses",
             Self::Flows => "flows",
+            Self::Leftovers => "leftovers",
         }
     }
 }
@@ -111,7 +121,9 @@ impl Kernel {
         let conntrack = Conntrack::open()
             .inspect_err(|error| tracing::warn!(error = chain(error), "no connection tracking"))
             .ok();
-        Ok(Self { ipvs: Ipvs::new(ipvs), interface, sets, firewall, conntrack, families })
+        let nftables = Nftables::open().map_err(Error::Nftables)?;
+        let ipvs = Ipvs::new(ipvs);
+        Ok(Self { ipvs, interface, sets, firewall, conntrack, nftables, families })
     }
 
     /// Processes started so far; only the firewall starts any.
@@ -128,6 +140,23 @@ impl Kernel {
         if installation.without_physdev {
             tracing::info!(%family, "the kernel has no match physdev, the rules do without it");
         }
+        Ok(())
+    }
+
+    fn leftover_op(&mut self, op: &Op) -> Result<(), OpError> {
+        let Op::RemoveLeftover(leftover) = op else { return Ok(()) };
+        let done: Result<(), Box<dyn StdError>> = match *leftover {
+            Leftover::Iptables(family) => {
+                let done = self.firewall.remove_leftovers(family, Scope::NotOurs);
+                done.map(drop).map_err(Into::into)
+            }
+            Leftover::Nftables(family) => match self.nftables.delete_table(family) {
+                Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => Ok(()),
+                done => done.map_err(Into::into),
+            },
+        };
+        done.map_err(|error| op_error(OpErrorKind::Retry, &*error))?;
+        tracing::info!("removed {leftover}");
         Ok(())
     }
 
@@ -153,8 +182,8 @@ impl Kernel {
         match self.sets.destroy(set.name) {
             // Rules may refer to a set of any type, ours as well.
             Err(error) if error.kind() == nfnetlink::ErrorKind::Busy => {
-                let ours = self.firewall.observe_text(set.family).map_err(|e| failed(&*e))?;
-                let ours = ours.filter(|rules| self.only_refer_to(set.name, rules));
+                let found = self.firewall.look(set.family).map_err(|e| failed(&*e))?;
+                let ours = found.ours.filter(|rules| self.only_refer_to(set.name, rules));
                 self.recreate_without(&ours.ok_or_else(|| failed(&error))?, set)
             }
             Err(error) => Err(failed(&error)),
@@ -316,9 +345,11 @@ impl Dataplane for Kernel {
             state.sets.insert(set, SetState { capacity, members });
         }
         for family in families {
-            if let Some(text) = self.firewall.observe_text(*family).map_err(|e| retry(&*e))? {
-                state.firewall.insert(*family, text);
-            }
+            let found = self.firewall.look(*family).map_err(|e| retry(&*e))?;
+            state.firewall.extend(found.ours.map(|text| (*family, text)));
+            state.leftovers.extend(found.left_over.then_some(Leftover::Iptables(*family)));
+            let table = self.nftables.has_table(*family).map_err(|e| retry(&e))?;
+            state.leftovers.extend(table.then_some(Leftover::Nftables(*family)));
         }
         Ok(state)
     }
@@ -359,6 +390,7 @@ impl Dataplane for Kernel {
                 Part::Ipvs => self.ipvs.execute(ops),
                 Part::Addresses => self.addresses(ops).await,
                 Part::Flows => self.flows(ops, &mut outcome.flows),
+                Part::Leftovers => one_by_one(&mut |op| self.leftover_op(op)),
             };
             *outcome.took.entry(part.name()).or_default() += began.elapsed();
             outcome.failed.extend(failed.into_iter().map(|(at, error)| (start + at, error)));

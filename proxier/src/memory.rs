@@ -61,6 +61,11 @@ impl Memory {
                 }
                 known.capacity = *capacity;
             }
+            Op::RemoveLeftover(leftover) => {
+                if !state.leftovers.remove(leftover) {
+                    return Err(surprise("not found"));
+                }
+            }
             Op::InstallFirewall(family, rules) => {
                 let missing = SetId::all()
                     .filter(|set| set.family == *family)

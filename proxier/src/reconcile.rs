@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use crate::cluster::{Change, Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::ruleset;
+use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
     Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target, contribution, plan,
 };
@@ -370,8 +371,14 @@ impl<D: Dataplane> Reconciler<D> {
     /// Sets and rules, the API server and the cluster DNS come before everything else, so that a
     /// new node can reach the one and resolve names while the rest is being programmed.
     fn first_targets(&self, all: &BTreeSet<Target>) -> BTreeSet<Target> {
-        let base =
-            all.iter().filter(|target| matches!(target, Target::Set(_) | Target::Firewall(_)));
+        let left = self.believed.as_ref().map(|state| &state.leftovers);
+        let left = |leftover| left.is_some_and(|leftovers| leftovers.contains(&leftover));
+        let base = all.iter().filter(|target| match target {
+            Target::Set(_) => true,
+            // Until everything is there, those of iptables mode do the work.
+            Target::Firewall(family) => !left(Leftover::Iptables(*family)),
+            _ => false,
+        });
         let services = self.cluster.services().filter(|service| {
             let key = (&*service.key.namespace, &*service.key.name);
             let dns = service.ports.iter().any(|port| port.port == 53);

@@ -63,7 +63,7 @@ fn rules(family: Family) -> Ruleset {
 fn rules_read_back_as_they_were_written() {
     let mut firewall = firewall();
     for family in [Family::Ipv4, Family::Ipv6] {
-        assert_eq!(firewall.observe_text(family).unwrap(), None);
+        assert_eq!(firewall.look(family).unwrap().ours, None);
 
         let rules = rules(family);
         assert!(!firewall.install(&rules).unwrap().without_physdev);
@@ -73,7 +73,7 @@ fn rules_read_back_as_they_were_written() {
         assert_eq!(rules.differences(&installed), Vec::<String>::new());
         assert_eq!(installed.save_text(), rules.save_text());
         // A new process knows it again.
-        let text = Firewall::find(None).observe_text(family).unwrap().unwrap();
+        let text = Firewall::find(None).look(family).unwrap().ours.unwrap();
         assert_eq!(*text, *rules.save_text());
 
         for detector in [
@@ -128,10 +128,10 @@ fn rules_of_others_stay_and_ours_are_healed() {
         "iptables -t nat -I KUBE-MARK-MASQ -j RETURN",
     ] {
         sh(damage);
-        let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+        let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
         assert_ne!(*text, *rules.save_text(), "{damage}");
         firewall.install(&rules).unwrap();
-        let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+        let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
         assert_eq!(*text, *rules.save_text(), "{damage}");
         sh("iptables -C FORWARD -j CNI-FORWARD 2>/dev/null || iptables -A FORWARD -j CNI-FORWARD");
         assert_eq!(sh("iptables-save | grep '^[-:]' | sed 's/ \\[.*//'"), whole, "{damage}");
@@ -154,7 +154,7 @@ fn rules_of_others_stay_and_ours_are_healed() {
     );
     sh("iptables -t nat -F KUBE-SVC-A");
     assert!(firewall.remove(Family::Ipv4).unwrap().foreign.is_empty());
-    assert_eq!(firewall.observe_text(Family::Ipv4).unwrap(), None);
+    assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, None);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn without_its_sets_the_kernel_refuses_the_rules_and_nothing_changes() {
     let text = error.to_string();
     assert_eq!(error.kind(), proxier::kernel::firewall::ErrorKind::Unsupported, "{text}");
     assert!(text.contains("KUBE-LOOP-BACK"), "{text}");
-    assert_eq!(firewall.observe_text(Family::Ipv4).unwrap(), None);
+    assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, None);
 }
 
 /// A node on which kube-proxy ran in iptables mode: taken over, then cleaned up.
@@ -216,9 +216,7 @@ COMMIT
     let ours = saved();
     let cleanup = |firewall: &mut Firewall| {
         firewall.remove(Family::Ipv4).unwrap();
-        let text = firewall.save_text(Family::Ipv4).unwrap();
-        let leftovers = Leftovers::find(&text, Scope::All);
-        firewall.restore(Family::Ipv4, "clean up", &leftovers.removal_input()).unwrap();
+        firewall.remove_leftovers(Family::Ipv4, Scope::All).unwrap();
     };
     cleanup(&mut firewall);
     assert_eq!(saved(), others);
@@ -228,7 +226,9 @@ COMMIT
     let text = firewall.save_text(Family::Ipv4).unwrap();
     let leftovers = Leftovers::find(&text, Scope::NotOurs);
     assert_eq!(leftovers.referred().count(), 0);
-    firewall.restore(Family::Ipv4, "take over", &leftovers.removal_input()).unwrap();
+    assert!(firewall.look(Family::Ipv4).unwrap().left_over);
+    assert!(firewall.remove_leftovers(Family::Ipv4, Scope::NotOurs).unwrap());
+    assert!(!firewall.look(Family::Ipv4).unwrap().left_over);
     assert_eq!(saved(), ours);
 
     cleanup(&mut firewall);

@@ -1,6 +1,9 @@
 //! Taking over from kube-proxy and from an older run: what is there is adopted as it is, while
 //! connections run through it, and what kube-proxy would find afterwards is what it left.
 
+#[path = "takeover/iptables_mode.rs"]
+mod iptables_mode;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +25,10 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The addresses of the service whose connections are kept.
 const VIPS: [&str; 4] = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:10:96::4201"];
 
+/// The service's endpoints: their namespaces and addresses.
+const PODS: [(&str, &str, &str); 2] =
+    [("here", "10.244.0.171", "fd00:10:244::171"), ("there", "10.244.1.171", "fd00:10:244:1::171")];
+
 /// What kube-proxy leaves, beside kernel settings.
 const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 
@@ -37,11 +44,16 @@ impl<'a> Node<'a> {
     /// A namespace that has its links already.
     fn new(namespace: &'a Namespace, step: &'a Step) -> Result<Self> {
         put(Some(namespace), &step.expected)?;
-        let scratch = Scratch::create()?;
-        scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
-        let node = Self { namespace, step, scratch, daemon: None };
+        let node = Self::with(namespace, step)?;
         node.is_as_left("put there")?;
         Ok(node)
+    }
+
+    /// A namespace as it is.
+    fn with(namespace: &'a Namespace, step: &'a Step) -> Result<Self> {
+        let scratch = Scratch::create()?;
+        scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
+        Ok(Self { namespace, step, scratch, daemon: None })
     }
 
     /// Starts a program as the node's daemon, and waits until it says that all is well. What it has
@@ -200,6 +212,15 @@ fn build(scenario: &Scenario, pods: [(&str, &str, &str); 2]) -> Result<[Namespac
     Ok(spaces)
 }
 
+/// Starts the endpoints.
+fn serve(spaces: [&Namespace; 2]) -> Result<Vec<Server>> {
+    let start = |(space, (name, v4, v6)): (_, (&str, &str, &str))| {
+        let places = [v4, v6].map(|ip| ip.parse().map(|ip| Place::new(Protocol::Tcp, ip, 8080)));
+        Server::start(space, name, &places.into_iter().collect::<Result<Vec<_>, _>>()?)
+    };
+    spaces.into_iter().zip(PODS).map(start).collect()
+}
+
 /// Connections that are open, and new ones, in both families.
 struct Traffic {
     held: Vec<Held>,
@@ -271,17 +292,8 @@ fn take_over() -> Result<()> {
     require_test_kernel()?;
     let scenario = Scenario::load("dual-stack-service")?;
     let step = &scenario.steps[0];
-    let pods = [
-        ("here", "10.244.0.171", "fd00:10:244::171"),
-        ("there", "10.244.1.171", "fd00:10:244:1::171"),
-    ];
-    let [node, client, pod, other] = build(&scenario, pods)?;
-    let mut servers = Vec::new();
-    for (space, (name, v4, v6)) in [&pod, &other].into_iter().zip(pods) {
-        let places = [v4, v6].map(|ip| ip.parse().map(|ip| Place::new(Protocol::Tcp, ip, 8080)));
-        let places = places.into_iter().collect::<Result<Vec<_>, _>>()?;
-        servers.push(Server::start(space, name, &places)?);
-    }
+    let [node, client, pod, other] = build(&scenario, PODS)?;
+    let _servers = serve([&pod, &other])?;
     let mut node = Node::new(&node, step)?;
 
     // As kube-proxy left it, it works.

@@ -11,7 +11,6 @@ use super::daemon::Host;
 use super::{dry_run, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
-use crate::dataplane::leftovers::{Leftovers, Scope};
 use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
 use crate::kernel::{Kernel, chain};
 
@@ -82,7 +81,6 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = super::sysctls::changes(&config)?;
-    let leftovers = leftovers()?;
     let Difference { plan, present, neighbours } = difference(args, config).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
@@ -90,7 +88,6 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         let json = serde_json::json!({
             "adoptedVirtualServers": present,
             "kernelSettings": settings,
-            "leftovers": leftovers,
             "neighbours": neighbours,
             "removals": cut,
             "changes": operations(&plan),
@@ -102,7 +99,6 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
     for (title, lines) in [
         ("kernel settings that would change", settings),
-        ("left by other modes of kube-proxy, removed by proxier cleanup", leftovers),
         ("known not to go well with service addresses on kube-ipvs0", neighbours),
     ] {
         if !lines.is_empty() {
@@ -125,20 +121,6 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     }
     super::print(&out)?;
     Ok(!plan.is_empty())
-}
-
-/// What other modes of kube-proxy left in the firewall, in words.
-fn leftovers() -> anyhow::Result<Vec<String>> {
-    let host = Host::look()?;
-    let mut lines = Vec::new();
-    for family in &host.abilities.families {
-        let text = host.firewall.save_text(*family).map_err(anyhow::Error::new)?;
-        let found = Leftovers::find(&text, Scope::NotOurs);
-        if !found.is_empty() {
-            lines.push(format!("{} {family} chains of iptables mode", found.chains()));
-        }
-    }
-    Ok(lines)
 }
 
 fn operations(plan: &Plan) -> Vec<String> {
@@ -183,6 +165,7 @@ fn sign(op: &Op) -> char {
         Op::Unbind(..)
         | Op::RemoveRealServer(..)
         | Op::RemoveVirtualServer(..)
-        | Op::RemoveMember(..) => '-',
+        | Op::RemoveMember(..)
+        | Op::RemoveLeftover(..) => '-',
     }
 }

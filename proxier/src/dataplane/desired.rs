@@ -283,7 +283,10 @@ impl Desired {
                 new
             }
             Target::Address(address) => self.state.addresses.insert(address),
-            Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => return,
+            Target::Set(_)
+            | Target::Firewall(_)
+            | Target::VirtualServer(_)
+            | Target::Leftover(_) => return,
         };
         if !new {
             *self.repeated.entry(target).or_default() += 1;
@@ -313,7 +316,10 @@ impl Desired {
                 self.state.addresses.remove(&address);
                 self.remove(Target::ipvs_ip(address), touched);
             }
-            Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => return,
+            Target::Set(_)
+            | Target::Firewall(_)
+            | Target::VirtualServer(_)
+            | Target::Leftover(_) => return,
         }
         touched.insert(target);
     }

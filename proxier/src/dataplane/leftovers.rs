@@ -1,15 +1,45 @@
-//! What kube-proxy's other modes leave behind, found in the output of `iptables-save`.
+//! What kube-proxy's other modes leave behind, and that of iptables mode in the output of
+//! `iptables-save`.
 //!
 //! In iptables mode it is a chain for every service and every endpoint, and jumps of its own; some
 //! chains have the names of ours. In nftables mode it is one table.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use netlink_ipvs::Family;
 
 use super::firewall::Table;
 use super::firewall::save::{self, Removal};
 
 /// The table of nftables mode; one in each of the families `ip` and `ip6`.
 pub const NFTABLES_TABLE: &str = "kube-proxy";
+
+/// What another mode of kube-proxy has left, by which packets to services go on as they went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Leftover {
+    /// Chains and jumps of iptables mode.
+    Iptables(Family),
+    /// The table of nftables mode.
+    Nftables(Family),
+}
+
+impl Leftover {
+    /// Whose packets it takes.
+    pub fn family(self) -> Family {
+        let (Self::Iptables(family) | Self::Nftables(family)) = self;
+        family
+    }
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iptables(family) => write!(f, "{family} rules of kube-proxy's iptables mode"),
+            Self::Nftables(family) => write!(f, "{family} table of kube-proxy's nftables mode"),
+        }
+    }
+}
 
 /// Which leftovers to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
 
+use super::leftovers::Leftover;
 use super::sets::{SetId, SetRole, SetType};
 use super::{Drains, Op, Settings, State, Target, VirtualServerState};
 
@@ -49,10 +50,13 @@ enum Phase {
     Reopen,
     RemoveMembers,
     Flows,
+    /// Rules in place of those of iptables mode, by which packets go until then.
+    TakeOver,
+    RemoveLeftovers,
 }
 
 impl Phase {
-    const COUNT: usize = Self::Flows as usize + 1;
+    const COUNT: usize = Self::RemoveLeftovers as usize + 1;
 }
 
 /// Plans the way from `believed` to `desired` (with what drains) for the `touched` targets.
@@ -86,7 +90,8 @@ pub fn plan(
                 let Some(rules) = desired.firewall.get(family) else { continue };
                 if believed.firewall.get(family) != Some(rules) {
                     let op = Op::InstallFirewall(*family, Arc::clone(rules));
-                    planner.push(Phase::Firewall, op);
+                    let taken = believed.leftovers.contains(&Leftover::Iptables(*family));
+                    planner.push(if taken { Phase::TakeOver } else { Phase::Firewall }, op);
                 }
             }
             Target::Member(set, member) => {
@@ -112,6 +117,12 @@ pub fn plan(
                         planner.push(Phase::Unbind, Op::Unbind(*address));
                     }
                     _ => {}
+                }
+            }
+            Target::Leftover(leftover) => {
+                let served = settings.families.contains(&leftover.family());
+                if served && believed.leftovers.contains(leftover) {
+                    planner.push(Phase::RemoveLeftovers, Op::RemoveLeftover(*leftover));
                 }
             }
             Target::VirtualServer(key) => {

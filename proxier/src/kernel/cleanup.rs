@@ -7,9 +7,10 @@ use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
 
 use super::firewall::Firewall;
 use super::ipset::{IpsetClient, SetSpec};
+use super::nftables::Nftables;
 use super::{chain, nfnetlink};
 use crate::dataplane::INTERFACE;
-use crate::dataplane::leftovers::{Leftovers, Scope};
+use crate::dataplane::leftovers::{Leftover, Scope};
 use crate::dataplane::sets::{Member, SetId, SetRole};
 
 /// What a clean-up did.
@@ -46,6 +47,7 @@ pub async fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Rep
     for family in [Family::Ipv4, Family::Ipv6] {
         rules(firewall, family, &mut report);
     }
+    tables(&mut report);
     if let Some(interface) = interface {
         let deleted = interface.delete().await;
         if report.note("delete kube-ipvs0", deleted).is_some() {
@@ -135,18 +137,26 @@ fn rules(firewall: &mut Firewall, family: Family, report: &mut Report) {
         }
         Err(error) => report.failed.push(format!("{what}: {}", chain(&*error))),
     }
-    let what = format!("{family} rules of kube-proxy's iptables mode");
-    let text = match firewall.save_text(family) {
-        Ok(text) => text,
-        Err(error) => return report.failed.push(format!("{what}: {}", chain(&*error))),
-    };
-    let leftovers = Leftovers::find(&text, Scope::All);
-    if leftovers.is_empty() {
-        return;
-    }
-    match firewall.restore(family, "remove rules of iptables mode", &leftovers.removal_input()) {
-        Ok(()) => report.removed.push(what),
+    let what = Leftover::Iptables(family).to_string();
+    match firewall.remove_leftovers(family, Scope::All) {
+        Ok(true) => report.removed.push(what),
+        Ok(false) => {}
         Err(error) => report.failed.push(format!("{what}: {}", chain(&*error))),
+    }
+}
+
+fn tables(report: &mut Report) {
+    let opened = report.note("open nftables", Nftables::open());
+    let Some(mut nftables) = opened else { return };
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let what = Leftover::Nftables(family).to_string();
+        match nftables.delete_table(family) {
+            Ok(()) => report.removed.push(what),
+            Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => {}
+            // The kernel has none.
+            Err(error) if error.kind() == nfnetlink::ErrorKind::Unsupported => {}
+            Err(error) => report.failed.push(chain(&error)),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub use self::tools::{Tools, Variant, Version};
 use self::process::Finished;
 use self::tools::{Evidence, Programs};
 use crate::dataplane::firewall::{Installed, Ruleset};
+use crate::dataplane::leftovers::{Leftovers, Scope};
 
 mod error;
 mod process;
@@ -44,6 +45,16 @@ pub struct Firewall {
 struct PerFamily {
     ipv4: Result<Tools, Arc<Error>>,
     ipv6: Result<Tools, Arc<Error>>,
+}
+
+/// What is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// What is installed of ours, in the words of [`Ruleset::save_text`]: equal to the text that
+    /// was last installed exactly when nothing has changed since.
+    pub ours: Option<Arc<str>>,
+    /// Whether kube-proxy's iptables mode has left anything that we do not have.
+    pub left_over: bool,
 }
 
 /// What became of an installation.
@@ -117,25 +128,33 @@ impl Firewall {
 
     /// What is installed of ours. One process.
     pub fn observe(&self, family: Family) -> Result<Installed, Arc<Error>> {
-        const OPERATION: &str = "read firewall rules";
-        let tools = self.tools(family)?;
-        let finished = self.run(family, OPERATION, &tools.save, &[], "")?;
-        Ok(Installed::parse(&finished.stdout))
+        Ok(Installed::parse(&self.save_text(family)?))
     }
 
-    /// What is installed of ours, in the words of [`Ruleset::save_text`]: equal to the text that
-    /// was last installed exactly when nothing has changed since. None when nothing is there. One
-    /// process.
-    pub fn observe_text(&self, family: Family) -> Result<Option<Arc<str>>, Arc<Error>> {
-        let installed = self.observe(family)?;
+    /// What is installed of ours, and whether iptables mode has left anything. One process.
+    pub fn look(&self, family: Family) -> Result<Found, Arc<Error>> {
+        let text = self.save_text(family)?;
+        let left_over = !Leftovers::find(&text, Scope::NotOurs).is_empty();
+        let installed = Installed::parse(&text);
         if installed.is_empty() {
-            return Ok(None);
+            return Ok(Found { ours: None, left_over });
         }
         let text = installed.save_text();
-        Ok(Some(match self.installed.get(&family) {
+        let ours = match self.installed.get(&family) {
             Some((printed, asked)) if *printed == text => Arc::clone(asked),
             _ => text.into(),
-        }))
+        };
+        Ok(Found { ours: Some(ours), left_over })
+    }
+
+    /// Removes what iptables mode has left; whether there was anything. One or two processes.
+    pub fn remove_leftovers(&self, family: Family, scope: Scope) -> Result<bool, Arc<Error>> {
+        let leftovers = Leftovers::find(&self.save_text(family)?, scope);
+        if leftovers.is_empty() {
+            return Ok(false);
+        }
+        self.restore(family, "remove rules of iptables mode", &leftovers.removal_input())?;
+        Ok(true)
     }
 
     /// Puts the rules in place, whatever is there, and reads them back. Three processes.

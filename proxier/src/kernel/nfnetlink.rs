@@ -1,4 +1,4 @@
-//! Netfilter over netlink (`NETLINK_NETFILTER`): what ipset and conntrack have in common.
+//! Netfilter over netlink (`NETLINK_NETFILTER`): what ipset, conntrack and nftables have in common.
 //!
 //! The kernel carries out all messages of one send, in order, before the send returns, and goes
 //! on after one that it refuses. So many requests travel in one send, only the last of them asks
@@ -25,6 +25,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// A datagram never exceeds this.
 const DATAGRAM: usize = 1 << 16;
+
+/// include/uapi/linux/netfilter/nfnetlink.h
+const NFNL_MSG_BATCH_BEGIN: u8 = 0x10;
+const NFNL_MSG_BATCH_END: u8 = 0x11;
 
 /// The kernel answers inside the send; this is for a kernel that does not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -129,6 +133,38 @@ impl NfSocket {
         }
         self.broken = false;
         Ok(outcome)
+    }
+
+    /// Sends requests of which the kernel carries out all or none, and waits for its answer.
+    pub(super) fn all_or_none(
+        &mut self,
+        subsystem: u8,
+        requests: impl FnOnce(&mut Messages),
+    ) -> Result<(), Failure> {
+        let mut batch = Messages::default();
+        batch.edge(NFNL_MSG_BATCH_BEGIN, subsystem);
+        requests(&mut batch);
+        // Not of the end: kernels before 6.10 do not acknowledge that.
+        batch.ask_for_acknowledgement();
+        let last = batch.len() - 1;
+        batch.edge(NFNL_MSG_BATCH_END, subsystem);
+        let first = self.sequence.wrapping_add(1);
+        self.send(&mut batch)?;
+        loop {
+            self.receive(RecvFlags::empty())?;
+            for frame in frames(&self.received).filter(|frame| frame.kind == NLMSG_ERROR) {
+                let position = frame.sequence.wrapping_sub(first) as usize;
+                match frame.refusal() {
+                    // More of them may follow, so this socket is not used any more.
+                    Some(refusal) if position < batch.len() => return Err(refusal.into()),
+                    None if position == last => {
+                        self.broken = false;
+                        return Ok(());
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn send(&mut self, messages: &mut Messages) -> io::Result<()> {

@@ -134,6 +134,7 @@ impl Counters {
             Op::Bind(..) => "address_add",
             Op::Unbind(..) => "address_remove",
             Op::ForgetFlows(..) => "flows",
+            Op::RemoveLeftover(..) => "leftover_remove",
         };
         let (done, lost) = self.operations.entry(kind).or_default();
         if failed {
@@ -260,7 +261,10 @@ fn foundation(target: &Target) -> Option<Family> {
     match target {
         Target::Firewall(family) => Some(*family),
         Target::Set(set) => Some(set.family),
-        Target::Member(..) | Target::VirtualServer(_) | Target::Address(_) => None,
+        Target::Member(..)
+        | Target::VirtualServer(_)
+        | Target::Address(_)
+        | Target::Leftover(_) => None,
     }
 }
 

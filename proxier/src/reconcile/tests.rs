@@ -186,6 +186,32 @@ async fn a_restart_over_a_right_kernel_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_iptables_mode_left_does_the_work_until_everything_is_there() {
+    let mut memory = Memory::new();
+    let families = [Family::Ipv4, Family::Ipv6];
+    memory.state.leftovers = families.into_iter().map(Leftover::Iptables).collect();
+    memory.state.leftovers.insert(Leftover::Nftables(Family::Ipv4));
+    let (mut reconciler, status) = reconciler(memory);
+    reconciler.take(Event::HostAddresses(vec![]));
+    reconciler.take(Event::Change(Change::Service(service(1))));
+    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    take_lists(&mut reconciler);
+    reconciler.step().await;
+    let operations = done(&mut reconciler);
+    assert_eq!(
+        operations[operations.len() - 4..],
+        [
+            "bind 10.96.0.1",
+            "install IPv4 firewall rules",
+            "remove IPv4 rules of kube-proxy's iptables mode",
+            "remove IPv4 table of kube-proxy's nftables mode",
+        ]
+    );
+    assert!(status.borrow().synced);
+    assert_eq!(reconciler.dataplane().state.leftovers, [Leftover::Iptables(Family::Ipv6)].into());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_server_and_the_dns_come_before_everything_else() {
     let (mut reconciler, _) = reconciler(Memory::new());
     reconciler.take(Event::HostAddresses(vec![]));

@@ -105,17 +105,17 @@ fn what_is_installed_is_read_back_and_known_again() {
     // A version that prints a rule in other words.
     fake.set("after", &rules().save_text().replace("--set-xmark 0x4000/0x0", "--xor-mark 0x4000"));
     let mut firewall = fake.find();
-    assert_eq!(firewall.observe_text(Family::Ipv4).unwrap(), None);
+    assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, None);
     let started = firewall.processes_started();
     assert_eq!(firewall.install(&rules()).unwrap(), Installation::default());
     assert_eq!(firewall.processes_started() - started, 3);
     assert_eq!(fake.get("arguments"), "-w 5 --noflush\n");
     assert_eq!(fake.get("input"), rules().restore_input(&Installed::default()));
 
-    let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+    let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
     assert_eq!(*text, *rules().save_text());
     fake.set("saved", &fake.get("saved").replace("-j DROP", "-j ACCEPT"));
-    assert_ne!(firewall.observe_text(Family::Ipv4).unwrap(), Some(text));
+    assert_ne!(firewall.look(Family::Ipv4).unwrap().ours, Some(text));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_kernel_without_physdev_gets_the_rules_without_it() {
     let mut firewall = fake.find();
     assert!(firewall.install(&rules()).unwrap().without_physdev);
     assert!(!fake.get("input").contains("physdev"));
-    let text = firewall.observe_text(Family::Ipv4).unwrap().unwrap();
+    let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
     assert_eq!(*text, *rules().save_text());
 }
 

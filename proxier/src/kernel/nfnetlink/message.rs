@@ -87,6 +87,15 @@ impl Messages {
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// Appends what stands around requests of which the kernel carries out all or none.
+    pub(crate) fn edge(&mut self, command: u8, subsystem: u8) {
+        self.push(Header { subsystem: 0, command, flags: 0, family: 0 }, |messages| {
+            // The last part of `struct nfgenmsg`, in network byte order.
+            let resource = messages.bytes.len() - 2;
+            messages.bytes[resource..].copy_from_slice(&u16::from(subsystem).to_be_bytes());
+        });
+    }
+
     /// Appends an attribute to the request that is being written.
     pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.bytes.extend((value.len() as u16 + 4).to_ne_bytes());
