@@ -293,8 +293,11 @@ impl Firewall {
         };
         let tools = programs.with(version);
         let args = [tools.wait(), &["-t", "nat", "-S", "POSTROUTING"]].concat();
-        self.run(family, OPERATION, &tools.main, &args, "")?;
-        Ok(tools)
+        match self.run(family, OPERATION, &tools.main, &args, "") {
+            // Who waits for the lock can use the rules; what is to be done with them is tried again.
+            Err(error) if error.kind() != ErrorKind::Lock => Err(error),
+            _ => Ok(tools),
+        }
     }
 
     fn run(

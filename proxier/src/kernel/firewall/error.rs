@@ -30,6 +30,8 @@ pub enum ErrorKind {
     FamilyOff,
     /// Another program holds the lock of xtables: try again.
     Lock,
+    /// The file of the lock of xtables cannot be written.
+    LockFile,
     /// `CAP_NET_ADMIN` in the user namespace that owns the network namespace is missing.
     NoPermission,
     /// The kernel lacks a table, match, target or set.
@@ -141,6 +143,9 @@ impl Error {
         }
         detail.push_str(match kind {
             ErrorKind::Lock => ": another program is changing the rules; this is tried again",
+            ErrorKind::LockFile => {
+                ": the file must be writable: mount /run/xtables.lock from the host, as kube-proxy does"
+            }
             ErrorKind::NoPermission => ": CAP_NET_ADMIN is needed in this network namespace",
             ErrorKind::Unsupported => {
                 ": the kernel lacks a table, match, target or set that the rules need, or its \
@@ -169,7 +174,9 @@ fn kind_of(code: Option<i32>, said: &str) -> ErrorKind {
     /// Exit status `RESOURCE_PROBLEM`.
     const RESOURCE: i32 = 4;
     let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
-    if says(&["xtables lock", "xtables.lock"]) && code == Some(RESOURCE) {
+    if code == Some(RESOURCE) && says(&["open lock file"]) {
+        ErrorKind::LockFile
+    } else if code == Some(RESOURCE) && says(&["xtables lock", "xtables.lock"]) {
         ErrorKind::Lock
     } else if says(&["Permission denied", "you must be root", "Operation not permitted"]) {
         ErrorKind::NoPermission
@@ -220,7 +227,7 @@ mod tests {
             (
                 4,
                 "Fatal: can't open lock file /run/xtables.lock: Permission denied",
-                ErrorKind::Lock,
+                ErrorKind::LockFile,
             ),
             (
                 4,

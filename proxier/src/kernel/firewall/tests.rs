@@ -73,6 +73,18 @@ fn programs_that_do_not_work_are_no_programs() {
 }
 
 #[test]
+fn a_lock_that_is_held_makes_no_programs_unusable() {
+    let fake = Fake::new(&[""]);
+    fake.set("locked", "");
+    let mut firewall = fake.find();
+    let error = firewall.install(&rules()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Lock, "{error}");
+    fs::remove_file(fake.0.join("locked")).unwrap();
+    fake.set("after", &rules().save_text());
+    firewall.install(&rules()).unwrap();
+}
+
+#[test]
 fn the_default_is_taken_where_nothing_tells() {
     let fake = Fake::new(&["", "-legacy", "-nft"]);
     let firewall = fake.find();
