@@ -61,7 +61,7 @@ pub enum Command {
     Diff,
     /// Say why a service looks as it does on this node.
     Explain {
-        /// namespace/name, namespace/name:port, or ADDRESS:PORT with /protocol if wanted.
+        /// namespace/name, namespace/name:port, ADDRESS, or ADDRESS:PORT with /protocol if wanted.
         what: String,
     },
     /// Show what the running proxy of this node knows.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
 
@@ -18,13 +18,15 @@ pub enum Subject {
     Service(ObjectKey, Option<String>),
     /// An address and port, of one protocol or of all.
     Address(SocketAddr, Option<Protocol>),
+    /// An address with whatever ports it has.
+    Ip(IpAddr),
 }
 
 /// The text names neither a service nor an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is neither namespace/name, namespace/name:port nor ADDRESS:PORT[/protocol] \
-     (10.96.0.10:53/udp, [fd00::10]:80)"
+    "{0:?} is neither namespace/name, namespace/name:port nor an address, ADDRESS:PORT or \
+     ADDRESS:PORT/protocol (10.96.0.10, 10.96.0.10:53/udp, [fd00::10]:80)"
 )]
 pub struct ParseSubjectError(String);
 
@@ -41,6 +43,9 @@ impl std::str::FromStr for Subject {
         };
         if let Ok(address) = place.parse() {
             return Ok(Self::Address(address, protocol));
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Ip(address));
         }
         let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
         let (name, port) = match name.split_once(':') {
@@ -71,7 +76,30 @@ pub fn explain(subject: &Subject, known: Known<'_>) -> Result<String, String> {
     match subject {
         Subject::Service(key, port) => service(key, port.as_deref(), known),
         Subject::Address(address, protocol) => at(*address, *protocol, known),
+        Subject::Ip(address) => at_any_port(*address, known),
     }
+}
+
+/// Every port that services have at an address; more of the service if it is only one.
+fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut services = BTreeSet::new();
+    for key in known.desired.state().virtual_servers.keys() {
+        let here = matches!(key, VirtualServerKey::Address { address: it, .. } if *it == address);
+        if let Some((owner, frontend)) = known.desired.owner(key).filter(|_| here) {
+            let _ = writeln!(out, "{key} belongs to {owner} ({})", frontend.kind);
+            services.insert(owner.clone());
+        }
+    }
+    match (services.pop_first(), services.is_empty()) {
+        (None, _) => return Err(format!("no service has the address {address}")),
+        (Some(only), true) => {
+            out.push('\n');
+            out.push_str(&service(&only, None, known)?);
+        }
+        (Some(_), false) => {}
+    }
+    Ok(out)
 }
 
 fn at(address: SocketAddr, protocol: Option<Protocol>, known: Known<'_>) -> Result<String, String> {

@@ -178,3 +178,27 @@ fn a_port_that_no_service_has() {
     assert_eq!(status, 1);
     assert!(text.contains("neither namespace/name"), "{text}");
 }
+
+#[test]
+fn an_address_without_a_port_tells_of_all_its_ports() {
+    says(
+        explain("10.96.0.10", "", &[HERE], ""),
+        &["10.96.0.10:80/tcp belongs to ns/web (cluster IP)", "Service ns/web", "10.244.0.1:8080"],
+    );
+    let other = "---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: ns}
+spec: {type: NodePort, clusterIP: 10.96.0.11, ports: [{port: 80, nodePort: 30081}]}
+";
+    let (status, text) = explain("192.168.1.10", "  type: NodePort", &[HERE], other);
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(
+        text,
+        "192.168.1.10:30080/tcp belongs to ns/web (node port)\n\
+         192.168.1.10:30081/tcp belongs to ns/other (node port)\n"
+    );
+    let (status, text) = explain("10.96.0.99", "", &[HERE], "");
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("no service has the address 10.96.0.99"), "{text}");
+}
