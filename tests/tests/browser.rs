@@ -161,11 +161,14 @@ fn colours(browser: &Browser) -> (i64, i64) {
     (sums[0].as_i64().unwrap(), sums[1].as_i64().unwrap())
 }
 
-/// Nothing is wider than the window: no one has to scroll sideways.
+/// Nothing is wider than the window, and no table than its box: no one has to scroll sideways.
 fn fits(browser: &Browser) {
     let widths =
         browser.script("return [document.documentElement.scrollWidth, window.innerWidth]").unwrap();
     assert!(widths[0].as_i64() <= widths[1].as_i64(), "{widths}");
+    let cut = "return [...document.querySelectorAll('.scroll')] \
+               .filter(box => box.scrollWidth > box.clientWidth).map(box => [box.scrollWidth, box.clientWidth, box.innerText.slice(0, 60)])";
+    assert_eq!(browser.script(cut).unwrap(), serde_json::json!([]));
 }
 
 #[test]
