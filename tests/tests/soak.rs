@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use proxier_tests::command::{output, program, run};
 use proxier_tests::golden::Dump;
 use proxier_tests::live::{Live, NODE, NODE_ADDRESS, kernel};
 use proxier_tests::netns::require_test_kernel;
+use proxier_tests::{figure, full};
 
 const SERVICES: u64 = 200;
 const ENDPOINTS: u64 = 5;
@@ -175,8 +175,7 @@ fn everything() -> (Dump, String) {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn churn_with_faults_leaves_nothing_behind() {
     require_test_kernel().unwrap();
-    let full = std::env::var_os("PROXIER_FULL").is_some();
-    let seconds = number("PROXIER_SOAK_SECONDS").unwrap_or(if full { 3600 } else { 45 });
+    let seconds = number("PROXIER_SOAK_SECONDS").unwrap_or(if full() { 3600 } else { 45 });
     let mut numbers = Numbers(number("PROXIER_SOAK_SEED").unwrap_or(1));
     let mut live = Live::start().unwrap();
     live.server.put(node(NODE, NODE_ADDRESS));
@@ -231,8 +230,7 @@ fn churn_with_faults_leaves_nothing_behind() {
         most(|s| s.sockets),
         last.sockets,
     );
-    // Past the harness, so that it is seen of a test that passes, too.
-    let _ = writeln!(std::io::stderr(), "figure: {figures}");
+    figure(&figures);
     // Watches that were just opened anew may still have their old connections.
     assert!(last.files <= samples[0].files + 6, "{figures}");
     assert!(last.kib <= settled[0].kib + settled[0].kib / 4, "{figures}");
