@@ -107,6 +107,7 @@ fn scenarios() -> Result<Vec<Scenario>> {
         "etp-local-with-local-endpoints",
         "lb-source-ranges-with-node",
         "session-affinity-default",
+        "stale-jumps-and-order",
         "three-protocols-one-vip",
         "volume-60-services",
     ];

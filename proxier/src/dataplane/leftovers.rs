@@ -56,6 +56,8 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Leftovers {
     tables: BTreeMap<&'static str, Removal>,
+    /// Whether a packet can meet any of it: there are jumps, or rules in its chains.
+    active: bool,
 }
 
 impl Leftovers {
@@ -64,6 +66,7 @@ impl Leftovers {
         let mut tables: BTreeMap<&'static str, Removal> = BTreeMap::new();
         // (table, target) of rules that stay.
         let mut referred: Vec<(&'static str, String)> = Vec::new();
+        let mut active = false;
         for line in save::lines(save_text) {
             let Some(table) = TABLES.iter().copied().find(|table| *table == line.table) else {
                 continue;
@@ -73,13 +76,12 @@ impl Leftovers {
                     let removal = tables.entry(table).or_default();
                     removal.emptied.push(line.chain.to_owned());
                 }
+                Some(_) if is_left_over(table, line.chain, scope) => active = true,
                 Some(spec) if spec.contains("KUBE-") => {
-                    if is_left_over(table, line.chain, scope) {
-                        continue;
-                    }
                     if is_jump(table, line.chain, spec, scope) {
                         let rule = (line.chain.to_owned(), spec.to_owned());
                         tables.entry(table).or_default().rules.push(rule);
+                        active = true;
                     } else {
                         referred.extend(save::target(spec).map(|target| (table, target)));
                     }
@@ -92,7 +94,13 @@ impl Leftovers {
             removal.deleted =
                 removal.emptied.iter().filter(|chain| !stays(chain)).cloned().collect();
         }
-        Self { tables }
+        Self { tables, active }
+    }
+
+    /// Whether a packet can meet any of it. Empty chains that nothing leads to are left by
+    /// kube-proxy's ipvs mode as well, and do nothing.
+    pub fn is_active(&self) -> bool {
+        self.active
     }
 
     /// Whether nothing was left.

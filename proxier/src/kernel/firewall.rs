@@ -53,7 +53,7 @@ pub struct Found {
     /// What is installed of ours, in the words of [`Ruleset::save_text`]: equal to the text that
     /// was last installed exactly when nothing has changed since.
     pub ours: Option<Arc<str>>,
-    /// Whether kube-proxy's iptables mode has left anything that we do not have.
+    /// Whether kube-proxy's iptables mode has left anything that works and that we do not have.
     pub left_over: bool,
 }
 
@@ -134,7 +134,7 @@ impl Firewall {
     /// What is installed of ours, and whether iptables mode has left anything. One process.
     pub fn look(&self, family: Family) -> Result<Found, Arc<Error>> {
         let text = self.save_text(family)?;
-        let left_over = !Leftovers::find(&text, Scope::NotOurs).is_empty();
+        let left_over = Leftovers::find(&text, Scope::NotOurs).is_active();
         let installed = Installed::parse(&text);
         if installed.is_empty() {
             return Ok(Found { ours: None, left_over });

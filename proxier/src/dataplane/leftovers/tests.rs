@@ -111,6 +111,16 @@ fn our_own_rules_are_no_leftovers() {
     assert_eq!(Leftovers::find("", Scope::All).removal_input(), "");
 }
 
+#[test]
+fn empty_chains_that_nothing_leads_to_do_nothing() {
+    let empty = "*nat\n:KUBE-SVC-A - [0:0]\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n";
+    let leftovers = Leftovers::find(empty, Scope::NotOurs);
+    assert!(!leftovers.is_active() && !leftovers.is_empty());
+    let rule = "*nat\n:KUBE-SVC-A - [0:0]\n-A KUBE-SVC-A -j RETURN\nCOMMIT\n";
+    assert!(Leftovers::find(rule, Scope::NotOurs).is_active());
+    assert!(Leftovers::find(IPTABLES_MODE, Scope::NotOurs).is_active());
+}
+
 /// kube-proxy removes what iptables mode leaves first, which fails while chains of IPVS mode refer
 /// to chains that both have.
 #[test]
