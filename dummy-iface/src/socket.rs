@@ -1,6 +1,8 @@
 //! A blocking rtnetlink socket: dumps that are whole or an error, and batches of requests.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -32,6 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DUMP_ATTEMPTS: usize = 16;
 
 const HEADER: usize = 16;
+
+/// The ports (`nl_pid`) of this process's sockets have this in all but their last byte, so that a
+/// [`Monitor`](crate::Monitor) knows whose changes it is told of: random, above every process
+/// number, and below what the kernel gives a socket that asks for none.
+pub(crate) static PORTS: LazyLock<u32> = LazyLock::new(|| {
+    let random = RandomState::new().hash_one(std::process::id());
+    0x4000_0000 | (random as u32 & 0x3fff_ff00)
+});
+
+/// The part of a port that is in [`PORTS`].
+pub(crate) const PORTS_MASK: u32 = 0xffff_ff00;
 
 /// One netlink message within a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +141,21 @@ pub(crate) fn push(buffer: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u1
     message.serialize(&mut buffer[start..end]);
 }
 
+/// Gives a socket the first free one of our ports, or any when none is free.
+fn bind(socket: &mut Socket) -> io::Result<()> {
+    for number in 0..=!PORTS_MASK {
+        match socket.bind(&SocketAddr::new(*PORTS | number, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
+    socket.bind_auto().map(drop)
+}
+
 impl RouteSocket {
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
+        bind(&mut socket)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Each of these makes answers better or more certain; none is needed for right ones.
         let _ = socket.set_ext_ack(true);
