@@ -15,6 +15,7 @@ mod audit;
 mod balance;
 mod directory;
 mod due;
+mod first;
 mod measure;
 mod notice;
 mod resolver;
@@ -32,7 +33,6 @@ use tracing::{debug, warn};
 
 use crate::cluster::{Change, Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::ruleset;
-use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
     Dataplane, Desired, Drains, OpErrorKind, Plan, Settings, State, Target, contribution, plan,
 };
@@ -300,11 +300,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.look_after_drains();
         self.compute();
         if adopting {
-            let all = std::mem::take(&mut self.touched);
-            self.touched = self.first_targets(&all);
-            self.converge().await;
-            self.touched.extend(all);
-            self.touched.extend(self.believed.iter().flat_map(State::targets));
+            self.converge_in_parts().await;
         }
         if self.due.retry.is_some_and(|at| at <= started) {
             self.touched.extend(self.failed.keys());
@@ -366,26 +362,6 @@ impl<D: Dataplane> Reconciler<D> {
             }
             _ => true,
         }
-    }
-
-    /// Sets and rules, the API server and the cluster DNS come before everything else, so that a
-    /// new node can reach the one and resolve names while the rest is being programmed.
-    fn first_targets(&self, all: &BTreeSet<Target>) -> BTreeSet<Target> {
-        let left = self.believed.as_ref().map(|state| &state.leftovers);
-        let left = |leftover| left.is_some_and(|leftovers| leftovers.contains(&leftover));
-        let base = all.iter().filter(|target| match target {
-            Target::Set(_) => true,
-            // Until everything is there, those of iptables mode do the work.
-            Target::Firewall(family) => !left(Leftover::Iptables(*family)),
-            _ => false,
-        });
-        let services = self.cluster.services().filter(|service| {
-            let key = (&*service.key.namespace, &*service.key.name);
-            let dns = service.ports.iter().any(|port| port.port == 53);
-            key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
-        });
-        let contributions = services.filter_map(|service| self.desired.contribution(&service.key));
-        base.copied().chain(contributions.flat_map(|contribution| contribution.targets())).collect()
     }
 
     fn compute(&mut self) {

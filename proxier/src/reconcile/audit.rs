@@ -31,22 +31,6 @@ impl Unread {
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    /// Reads everything, for the first time.
-    pub(super) async fn adopt(&mut self) {
-        let began = Instant::now();
-        self.due.audit = began + self.timing.sync_period;
-        let observed = self.dataplane.observe().await;
-        self.read_for(began);
-        match observed {
-            Ok(observed) => {
-                self.status.observed(&observed);
-                self.believed = Some(observed);
-                self.status.observe_error = None;
-            }
-            Err(error) => self.cannot_read(error),
-        }
-    }
-
     /// Reads everything but real servers, which are read from now on in slices, and notes what is
     /// not as believed.
     pub(super) async fn audit(&mut self) {
@@ -183,12 +167,12 @@ impl<D: Dataplane> Reconciler<D> {
         servers
     }
 
-    fn read_for(&mut self, began: Instant) {
+    pub(super) fn read_for(&mut self, began: Instant) {
         let measures = std::sync::Arc::make_mut(&mut self.status.measures);
         measures.worked("observe", began.elapsed());
     }
 
-    fn cannot_read(&mut self, error: OpError) {
+    pub(super) fn cannot_read(&mut self, error: OpError) {
         warn!(error = error.text, "cannot read the kernel, keeping what is there");
         self.status.observe_error = Some(error.text);
         self.due.audit = Instant::now() + self.due.retry_delay;

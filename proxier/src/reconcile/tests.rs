@@ -11,6 +11,7 @@ use crate::cluster::{
     Conditions, Endpoint, EndpointSlice, Node, Service, ServicePort, SlicePort, SourceRanges,
 };
 use crate::dataplane::firewall::FirewallOptions;
+use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{Connections, Op};
 use crate::memory::Memory;
 
