@@ -57,7 +57,7 @@ pub struct Recorded {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Changes with each event, bookmark and disconnection.
+    /// Changes with each event, bookmark and disconnection, and each Event that is written.
     changed: watch::Sender<u64>,
 }
 
@@ -216,6 +216,12 @@ impl ApiServer {
     /// Events that were created or patched, in order.
     pub fn events(&self) -> Vec<Written> {
         self.shared.lock().events.clone()
+    }
+
+    /// Waits until so many Events were created or patched.
+    pub async fn written(&self, count: usize) {
+        let mut changed = self.shared.changed.subscribe();
+        while self.shared.lock().events.len() < count && changed.changed().await.is_ok() {}
     }
 
     /// Objects of a kind, in order of namespace and name.

@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::program;
 use crate::netns::Namespace;
+use crate::wait::{Waited, until};
 
 /// A folder of its own for one test, removed with it. It is in memory: who watches a folder of the host
 /// from inside the test kernel is told of nothing.
@@ -191,28 +192,31 @@ impl Daemon {
     pub fn wait<T>(
         &mut self,
         limit: Duration,
-        mut question: impl FnMut() -> Result<Option<T>>,
+        question: impl FnMut() -> Result<Option<T>>,
         explain: impl FnOnce() -> String,
     ) -> Result<T> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let asked = Instant::now();
-            if let Some(answer) = question()? {
-                return Ok(answer);
+        self.wait_asking_every(Duration::from_millis(50), limit, question, explain)
+    }
+
+    /// As [`wait`](Self::wait), with another time between two questions.
+    pub fn wait_asking_every<T>(
+        &mut self,
+        between: Duration,
+        limit: Duration,
+        question: impl FnMut() -> Result<Option<T>>,
+        explain: impl FnOnce() -> String,
+    ) -> Result<T> {
+        match until(&mut self.child, limit, between, question)? {
+            Waited::Reached(answer) => Ok(answer),
+            Waited::Ended(status) => {
+                bail!("proxier ended with {status}; its log ends with:\n{}", self.log_end())
             }
-            if let Some(status) = self.child.try_wait().context("look after proxier")? {
-                bail!("proxier ended with {status}; its log ends with:\n{}", self.log_end());
-            }
-            if Instant::now() > deadline {
-                let limit = limit.as_secs();
-                bail!(
-                    "not within {limit} s: {}\nproxier's log ends with:\n{}",
-                    explain(),
-                    self.log_end()
-                );
-            }
-            // The daemon gets the processor as long as looking took; nothing depends on how long.
-            std::thread::sleep(asked.elapsed().max(Duration::from_millis(50)));
+            Waited::Late => bail!(
+                "not within {} s: {}\nproxier's log ends with:\n{}",
+                limit.as_secs(),
+                explain(),
+                self.log_end()
+            ),
         }
     }
 
@@ -234,6 +238,11 @@ impl Daemon {
 
     /// Sends SIGTERM and waits until it has ended; fails if it does not end well.
     pub fn stop(mut self) -> Result<()> {
+        self.terminate()
+    }
+
+    /// As [`stop`](Self::stop), of one that somebody else has.
+    pub fn terminate(&mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("send SIGTERM to proxier")?;
         let status = self.child.wait().context("wait for proxier")?;

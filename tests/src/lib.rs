@@ -18,6 +18,7 @@ pub mod simulated;
 pub mod topology;
 pub mod trace;
 pub mod traffic;
+pub mod wait;
 pub mod world;
 
 /// Whether tests that have a bounded and a full form are to run in full: `PROXIER_FULL` is set.

@@ -9,7 +9,7 @@ pub mod table;
 pub mod watched;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -148,13 +148,7 @@ impl World {
     /// Ends the daemon and starts another one, which will not audit.
     fn restart(&mut self) -> Result<()> {
         let next = Scratch::create()?;
-        let pid = rustix::process::Pid::from_raw(self.watched.daemon.pid().cast_signed());
-        rustix::process::kill_process(pid.context("pid")?, rustix::process::Signal::TERM)?;
-        let end = Instant::now() + Duration::from_mins(1);
-        while Metrics::read().is_ok() {
-            ensure!(Instant::now() < end, "the daemon does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.watched.daemon.terminate()?;
         self.watched = Watched { daemon: Self::daemon(&self.live, &next, NO_AUDIT)? };
         self.scratch = next;
         Ok(())
@@ -164,11 +158,11 @@ impl World {
     fn single_changes(&mut self) -> Result<Value> {
         let mut probe = Probe::open(self.size)?;
         let mut round = 0;
-        let mut change = |world: &Self, count: u32| -> Result<Vec<Duration>> {
+        let mut change = |world: &mut Self, count: u32| -> Result<Vec<Duration>> {
             (0..count)
                 .map(|_| {
                     round += 1;
-                    probe.one(&world.live, round)
+                    probe.one(&world.live, &mut world.watched.daemon, round)
                 })
                 .collect()
         };
@@ -177,7 +171,9 @@ impl World {
         let mut latencies = change(self, SINGLE)?;
         let (used, forked) = (self.watched.cpu()? - cpu, forks()? - started);
         let after = Metrics::read()?;
-        let trace = self.watched.traced(|| change(self, TRACED).map(drop))?;
+        let strace = self.watched.trace()?;
+        change(self, TRACED)?;
+        let trace = strace.end()?;
         let contributions = |metrics: &Metrics| metrics.get("proxier_contributions_total");
         let per = |total: f64, count: u32| total / f64::from(count);
         #[allow(clippy::cast_precision_loss, reason = "small numbers")]

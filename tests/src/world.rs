@@ -13,7 +13,6 @@ use crate::command::program;
 use crate::daemon::{Daemon, Scratch};
 use crate::golden::blocks;
 use crate::manifest;
-use crate::netns::Namespace;
 use crate::topology::{Family, Topology};
 use crate::traffic::{Place, Protocol, Server};
 
@@ -153,15 +152,15 @@ impl World {
         self.ready()
     }
 
-    /// Asks until `reached` says so of the daemon's node.
+    /// Asks until `reached` says so; `explain` says what is there instead.
     pub fn wait(
         &mut self,
-        wanted: &str,
-        reached: impl Fn(&Namespace) -> Result<bool>,
+        reached: impl Fn(&Topology) -> Result<bool>,
+        explain: impl FnOnce(&Topology) -> String,
     ) -> Result<()> {
-        let node = &self.topology.node().host.namespace;
-        let daemon = self.daemon.as_mut().context("a daemon that runs")?;
-        daemon.wait(LIMIT, || Ok(reached(node)?.then_some(())), || wanted.to_owned())
+        let (topology, daemon) = (&self.topology, self.daemon.as_mut());
+        let daemon = daemon.context("a daemon that runs")?;
+        daemon.wait(LIMIT, || Ok(reached(topology)?.then_some(())), || explain(topology))
     }
 
     /// What `proxier diff` with these flags prints; nothing if the kernel is as wanted.

@@ -11,6 +11,7 @@ use proxier_tests::golden;
 use proxier_tests::manifest::Service;
 use proxier_tests::netns::{Namespace, ip, require_test_kernel};
 use proxier_tests::topology::Family::V4;
+use proxier_tests::topology::Topology;
 use proxier_tests::traffic::{Client, Load, Place, Protocol};
 use proxier_tests::world::{TCP, UDP, World};
 
@@ -238,7 +239,8 @@ fn exactly_the_flows_of_endpoints_that_are_gone_are_forgotten() {
     for (pods, rest) in [(&["pod-b"][..], left(&[b, c])), (&[], left(&[c]))] {
         let objects = objects(&world, pods);
         world.apply(&objects, 5 * pods.len() + 5, &bound).unwrap();
-        world.wait(&format!("only {rest:#?}"), |node| Ok(flows(node)? == rest)).unwrap();
+        let only_these = |topology: &Topology| Ok(flows(&topology.node().host.namespace)? == rest);
+        world.wait(only_these, |_| format!("only {rest:#?}")).unwrap();
     }
 }
 
@@ -254,11 +256,13 @@ fn addresses_of_the_node_are_followed_as_they_change() {
         30060,
     );
     world.apply(&[service.document()], 0, &["10.96.0.60", vip]).unwrap();
-    let listens = |node: &Namespace, place: &str| -> Result<bool> {
-        Ok(node.sh("ipvsadm-save -n")?.contains(&format!("-t {place} ")))
+    let listens = |topology: &Topology, place: &str| -> Result<bool> {
+        let table = topology.node().host.namespace.sh("ipvsadm-save -n")?;
+        Ok(table.contains(&format!("-t {place} ")))
     };
-    let bound = |node: &Namespace| -> Result<bool> {
-        Ok(node.sh("ip -o addr show dev kube-ipvs0")?.contains(&format!(" {vip}/")))
+    let bound = |topology: &Topology| -> Result<bool> {
+        let addresses = topology.node().host.namespace.sh("ip -o addr show dev kube-ipvs0")?;
+        Ok(addresses.contains(&format!(" {vip}/")))
     };
     let change = |world: &World, verb: &str, address: &str| {
         let node = &world.topology.node().host.namespace;
@@ -266,15 +270,15 @@ fn addresses_of_the_node_are_followed_as_they_change() {
     };
     for (verb, present) in [("add", true), ("del", false)] {
         change(&world, verb, "192.168.50.77/24");
-        let wanted = format!("node port on 192.168.50.77: {present}");
-        world.wait(&wanted, |node| Ok(listens(node, "192.168.50.77:30060")? == present)).unwrap();
+        let taken = |topology: &Topology| Ok(listens(topology, "192.168.50.77:30060")? == present);
+        world.wait(taken, |_| format!("node port on 192.168.50.77: {present}")).unwrap();
         // An external IP that another interface has is served, but not ours to bind.
         change(&world, verb, &format!("{vip}/32"));
-        let wanted = format!("{vip} is the node's: {present}");
-        world.wait(&wanted, |node| Ok(bound(node)? != present)).unwrap();
-        let node = &world.topology.node().host.namespace;
-        assert!(listens(node, &format!("{vip}:80")).unwrap());
+        let wanted = |_: &Topology| format!("{vip} is the node's: {present}");
+        world.wait(|topology| Ok(bound(topology)? != present), wanted).unwrap();
+        assert!(listens(&world.topology, &format!("{vip}:80")).unwrap());
         // And it takes node ports itself while it is there.
-        world.wait(&wanted, |node| Ok(listens(node, &format!("{vip}:30060"))? == present)).unwrap();
+        let port = format!("{vip}:30060");
+        world.wait(|topology| Ok(listens(topology, &port)? == present), wanted).unwrap();
     }
 }

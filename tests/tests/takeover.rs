@@ -16,7 +16,7 @@ use proxier_tests::golden::{
     Dump, Part, Scenario, Step, compare, ignore_rules_of_empty_sets, observe, put, root,
 };
 use proxier_tests::netns::{Namespace, ip, require_test_kernel};
-use proxier_tests::traffic::{Client, Held, Load, Place, Protocol, Rate, Server};
+use proxier_tests::traffic::{Client, Held, Load, Place, Protocol, Rate, Report, Server};
 use proxier_tests::{figure, full};
 
 /// How long the daemon may take for anything in a slow kernel.
@@ -249,19 +249,10 @@ impl Traffic {
     /// Waits until every address has had new connections from now on.
     fn goes_on(&mut self, when: &str) -> Result<()> {
         for rate in &mut self.rates {
-            let before = rate.so_far()?;
-            let deadline = Instant::now() + LIMIT;
-            loop {
-                let now = rate.so_far()?;
-                ensure!(now.failed() == 0, "{when}: {now:?}");
-                // More than were under way.
-                if now.answered() > before.answered() + 20 {
-                    break;
-                }
-                ensure!(Instant::now() < deadline, "{when}: no new connections: {now:?}");
-                // So that the connections get the processor.
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let before = rate.so_far()?.answered();
+            // More than were under way.
+            let more = |now: &Report| now.answered() > before + 20;
+            rate.until(LIMIT, more).with_context(|| format!("new connections {when}"))?;
         }
         Ok(())
     }

@@ -41,8 +41,8 @@ fn objects(world: &World, service: &Service, pods: &[(&str, Condition)]) -> Vec<
 }
 
 /// The weights of a pod's real servers, in what `ipvsadm -S -n` prints.
-fn weights(world: &World, pod: &str, table: &str) -> Vec<String> {
-    let (pod, _) = world.topology.pod(pod);
+fn weights(topology: &Topology, pod: &str, table: &str) -> Vec<String> {
+    let (pod, _) = topology.pod(pod);
     let (v4, v6) = (format!(" -r {}:", pod.ipv4), format!(" -r [{}]:", pod.ipv6));
     let of_pod = |line: &&str| line.contains(&v4) || line.contains(&v6);
     let weight = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
@@ -51,10 +51,10 @@ fn weights(world: &World, pod: &str, table: &str) -> Vec<String> {
 
 /// The connections of a pod's real servers that are being made or used, as the kernel counts them:
 /// listing all there are takes the kernel longer than making them.
-fn active(world: &World, pod: &str) -> Result<u64> {
-    let (pod, _) = world.topology.pod(pod);
+fn active(topology: &Topology, pod: &str) -> Result<u64> {
+    let (pod, _) = topology.pod(pod);
     let places = [format!("{}:{TCP}", pod.ipv4), format!("[{}]:{TCP}", pod.ipv6)];
-    let table = world.topology.node().host.namespace.sh("ipvsadm -L -n")?;
+    let table = topology.node().host.namespace.sh("ipvsadm -L -n")?;
     let mut sum = 0;
     for line in table.lines() {
         // "-> address:port, forwarding, weight, active, inactive"
@@ -67,20 +67,6 @@ fn active(world: &World, pod: &str) -> Result<u64> {
     Ok(sum)
 }
 
-/// Looks until `done`, and fails with `explain` when that takes too long.
-fn wait(mut done: impl FnMut() -> Result<bool>, explain: impl FnOnce() -> String) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let asked = Instant::now();
-        if done()? {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "not within {} s: {}", LIMIT.as_secs(), explain());
-        // The daemon gets the processor as long as looking took; nothing depends on how long.
-        std::thread::sleep(asked.elapsed().max(Duration::from_millis(20)));
-    }
-}
-
 /// Hands the daemon the Service with these pods, and waits until the kernel gives one of them new
 /// connections, or none any more.
 fn settle(
@@ -91,14 +77,13 @@ fn settle(
 ) -> Result<()> {
     let objects = objects(world, service, pods);
     world.write(&objects)?;
-    let node = &world.topology.node().host.namespace;
-    let table = || node.sh("ipvsadm -S -n");
-    wait(
-        || {
-            let weights = weights(world, pod, &table()?);
+    let table = |topology: &Topology| topology.node().host.namespace.sh("ipvsadm -S -n");
+    world.wait(
+        |topology| {
+            let weights = weights(topology, pod, &table(topology)?);
             Ok(if used { weights == ["1", "1"] } else { weights.iter().all(|it| it == "0") })
         },
-        || format!("{pod} used: {used}, but:\n{}", table().unwrap_or_default()),
+        |topology| format!("{pod} used: {used}, but:\n{}", table(topology).unwrap_or_default()),
     )
 }
 
@@ -160,15 +145,16 @@ fn rolling_update() -> Result<()> {
             pods.push((new, Condition::Ready));
             settle(&mut world, &service, &pods, (new, true))?;
             for rate in &mut rates {
-                wait(
-                    || Ok(rate.so_far()?.answers.contains_key(&name)),
-                    || format!("{name} gets no connections"),
-                )?;
+                rate.until(LIMIT, |report| report.answers.contains_key(&name))
+                    .with_context(|| format!("connections to {name}"))?;
             }
             pods.retain(|(pod, _)| *pod != old);
             pods.push((old, Condition::Terminating));
             settle(&mut world, &service, &pods, (old, false))?;
-            wait(|| Ok(active(&world, old)? == 0), || format!("{old} still has connections"))?;
+            world.wait(
+                |topology| Ok(active(topology, old)? == 0),
+                |_| format!("{old} still has connections"),
+            )?;
             world.stop_server(old);
             pods.retain(|(pod, _)| *pod != old);
             world.write(&objects(&world, &service, &pods))?;
@@ -304,30 +290,33 @@ fn affinity_holds() -> Result<()> {
         .with("sessionAffinityConfig", json!({ "clientIP": { "timeoutSeconds": SECONDS } }));
     let pods = ["pod-a", "pod-b", "pod-d"].map(|pod| (pod, Condition::Ready));
     world.apply(&objects(&world, &service, &pods), 6, &ADDRESSES)?;
-    let node = &world.topology.node().host.namespace;
     // The template of an affinity is a connection from port 0, in hexadecimal.
-    let template = || -> Result<usize> {
-        let table = node.sh("awk '$3 == \"0000\"' /proc/net/ip_vs_conn")?;
-        Ok(table.lines().count())
+    let templates = |topology: &Topology| -> Result<usize> {
+        let node = &topology.node().host.namespace;
+        Ok(node.sh("awk '$3 == \"0000\"' /proc/net/ip_vs_conn")?.lines().count())
+    };
+    let forgotten = |world: &mut World| {
+        let none = |topology: &Topology| Ok(templates(topology)? == 0);
+        world.wait(none, |_| "the affinity does not end".to_owned())
     };
     for family in FAMILIES {
         let load = load(Protocol::Udp, family, 53, 5);
         let first = stick(&world, &load)?;
         let begin = Instant::now();
-        ensure!(template()? == 1, "{family:?}: no affinity is remembered");
+        ensure!(templates(&world.topology)? == 1, "{family:?}: no affinity is remembered");
         // As long as it is there, it is followed; each time it begins anew.
         while begin.elapsed() < Duration::from_secs(SECONDS) {
             ensure!(stick(&world, &load)? == first, "{family:?} does not stick");
         }
         let last = Instant::now();
-        wait(|| Ok(template()? == 0), || format!("{family:?}: the affinity does not end"))?;
+        forgotten(&mut world).with_context(|| format!("{family:?}"))?;
         let took = last.elapsed().as_secs_f64();
         figure(&format!(
             "affinity of {SECONDS} s, {family:?}: ended {took:.1} s after the last use"
         ));
         let second = stick(&world, &load)?;
         ensure!(second != first, "{family:?}: {first} again, though it is the next one's turn");
-        wait(|| Ok(template()? == 0), || format!("{family:?}: the affinity does not end"))?;
+        forgotten(&mut world).with_context(|| format!("{family:?}"))?;
     }
     Ok(())
 }
@@ -371,14 +360,14 @@ fn health_checks() -> Result<()> {
                  \t\"localEndpoints\": {count},\n\t\"serviceProxyHealthy\": true\n}}"
             );
             let last = Cell::new(String::new());
-            wait(
-                || {
-                    let answer = ask(&world, address)?;
+            world.wait(
+                |topology| {
+                    let answer = ask(topology, address)?;
                     let same = answer == expected;
                     last.set(answer);
                     Ok(same)
                 },
-                || format!("{address} with {pods:?} answers:\n{}", last.take()),
+                |_| format!("{address} with {pods:?} answers:\n{}", last.take()),
             )?;
         }
     }
@@ -387,13 +376,13 @@ fn health_checks() -> Result<()> {
 
 /// What the health check node port answers to the client: the status, the headers of a health check,
 /// and the body. Nothing while the port is not open.
-fn ask(world: &World, address: IpAddr) -> Result<String> {
+fn ask(topology: &Topology, address: IpAddr) -> Result<String> {
     let script = format!(
         "exec 2>/dev/null 3<>/dev/tcp/{address}/31999 || exit 0
          printf 'GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n' >&3
          cat <&3"
     );
-    let mut command = world.topology.client.namespace.command("bash");
+    let mut command = topology.client.namespace.command("bash");
     let response = proxier_tests::command::output(command.args(["-c", &script]))?;
     let Some((head, body)) = response.split_once("\r\n\r\n") else { return Ok(response) };
     let mut lines = head.lines();

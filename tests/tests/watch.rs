@@ -281,15 +281,13 @@ async fn while_the_server_is_gone_the_last_state_is_kept() {
     server.stop().await;
     // Each attempt is one more failure: wait for many of them.
     let status = Arc::clone(&client.status);
-    let failing = tokio::time::timeout(NEVER, async {
-        while status.services.failures() < 10 {
-            tokio::select! {
-                change = client.changes.recv() => panic!("nothing has changed: {change:?}"),
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
-            }
+    let mut failing = status.services.failing();
+    tokio::select! {
+        change = client.changes.recv() => panic!("nothing has changed: {change:?}"),
+        many = tokio::time::timeout(NEVER, failing.wait_for(|n| *n >= 10)) => {
+            many.unwrap().unwrap();
         }
-    });
-    failing.await.unwrap();
+    }
     assert_eq!(seen(&client.cluster), before);
     assert!(!status.services.is_connected());
     assert!(status.services.error().unwrap().contains("refused"), "{status:?}");
@@ -317,10 +315,12 @@ async fn during_an_hour_of_failures_attempts_become_rare() {
     server.disconnect();
     for refused in [true, false] {
         let failures = status.services.failures();
-        tokio::time::sleep(hour).await;
-        let attempts = status.services.failures() - failures;
         // One in 15 to 30 seconds, after a few sooner ones.
-        assert!((120..=260).contains(&attempts), "{attempts} {}", status.services.failures());
+        let mut failing = status.services.failing();
+        let more = tokio::time::timeout(hour, failing.wait_for(|n| n - failures > 260)).await;
+        assert!(more.is_err(), "more than 260 in an hour");
+        let attempts = status.services.failures() - failures;
+        assert!(attempts >= 120, "{attempts}");
         assert!(client.changes.try_recv().is_err(), "nothing has changed");
         if refused {
             server.stop().await;
@@ -377,13 +377,8 @@ async fn a_silent_watch_is_given_up_once_the_server_has_sent_bookmarks() {
     let mut client = Client::start(&server, timing());
     client.converge(&server).await;
     server.bookmark();
-    let status = Arc::clone(&client.status);
-    let failed = tokio::time::timeout(NEVER, async {
-        while status.services.failures() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    failed.await.unwrap();
+    let mut failing = client.status.services.failing();
+    tokio::time::timeout(NEVER, failing.wait_for(|n| *n > 0)).await.unwrap().unwrap();
     client.converge(&server).await;
 }
 

@@ -44,5 +44,6 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> 
         body.clone()
     };
     shared.lock().events.push(Written { patch: patches, path, body });
+    shared.wake();
     whole(if patches { 200 } else { 201 }, answer.to_string().into_bytes())
 }

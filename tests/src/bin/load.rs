@@ -13,10 +13,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use dummy_iface::{Event, Monitor};
 use proxier_tests::load::objects::Size;
 use proxier_tests::load::{Plan, floor, measure, table, write_manifest};
 use proxier_tests::netns::require_test_kernel;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 /// What the program does in a namespace that it was started in by itself.
 const INSIDE: &str = "PROXIER_LOAD_INSIDE";
@@ -135,15 +137,24 @@ fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
 /// The kernel cleans namespaces up one after the other, long after their last process. So one that
 /// ends now, and has one end of a pair of links, is gone when the other end is.
 fn wait_for_clean_up() -> Result<()> {
-    let make = "ip link add load0 type veth peer name load1 netns 1";
-    let status = Command::new("unshare").args(["--net", "sh", "-c", make]).status()?;
-    ensure!(status.success(), "{make}: {status}");
-    let end = Instant::now() + Duration::from_mins(2);
-    while Path::new("/sys/class/net/load1").exists() {
-        ensure!(Instant::now() < end, "the kernel does not clean up its namespaces");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut links = Monitor::open()?;
+        let make = "ip link add load0 type veth peer name load1 netns 1";
+        let status = Command::new("unshare").args(["--net", "sh", "-c", make]).status()?;
+        ensure!(status.success(), "{make}: {status}");
+        let gone = async {
+            loop {
+                if let Event::Link { name, deleted: true, .. } = links.changed().await?
+                    && name == "load1"
+                {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        let limit = Duration::from_mins(2);
+        timeout(limit, gone).await.context("the kernel does not clean up its namespaces")?
+    })
 }
 
 impl Options {

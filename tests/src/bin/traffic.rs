@@ -5,6 +5,7 @@
 //! traffic connect PLACE [--times N] [--source ADDRESS:PORT] [--timeout MILLISECONDS] [--one-socket]
 //! traffic hold    PLACE [the same]                 asks again for every line on standard input
 //! traffic rate    PLACE --per-second N [the same]  reports for every line on standard input
+//!                                                  as soon as one more has ended
 //! traffic ping    ADDRESS                          prints a word
 //! ```
 //! A PLACE is `tcp:10.96.0.1:80`, `udp:[fd00::1]:53` or `sctp:10.96.0.1:7777`.

@@ -4,17 +4,20 @@ use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use netlink_ipvs::{Client, Protocol, VirtualServerKey};
 use serde_json::{Value, json};
 
 use super::World;
 use super::objects::Size;
 use super::watched::Metrics;
+use crate::daemon::Daemon;
 use crate::live::Live;
 
 /// How long a change may take before it counts as lost.
 const LOST: Duration = Duration::from_mins(1);
+/// Between two looks into the kernel.
+const BETWEEN: Duration = Duration::from_micros(300);
 /// Of so many changes one is followed into the kernel.
 const SAMPLED: u32 = 25;
 
@@ -48,17 +51,15 @@ impl Probe {
     }
 
     /// One endpoint of one service changes, in the round after back again; how long until the kernel has the new and not the old.
-    pub(super) fn one(&mut self, live: &Live, round: u32) -> Result<Duration> {
+    pub(super) fn one(&mut self, live: &Live, daemon: &mut Daemon, round: u32) -> Result<Duration> {
         let service = self.services[(round as usize - 1) / 2 % self.services.len()];
         let [first, second] = self.size.flips(service, 0);
         let (wanted, gone) = if round % 2 == 1 { (second, first) } else { (first, second) };
         let since = Instant::now();
         live.server.put(self.size.changed_slice(service, 1, round));
-        while !self.has(service, wanted, Some(gone))? {
-            ensure!(since.elapsed() < LOST, "service {service} did not get {wanted}");
-            sleep(Duration::from_micros(200));
-        }
-        Ok(since.elapsed())
+        let question = || Ok(self.has(service, wanted, Some(gone))?.then(|| since.elapsed()));
+        let explain = || format!("service {service} did not get {wanted}");
+        daemon.wait_asking_every(BETWEEN, LOST, question, explain)
     }
 
     /// The services whose real servers are not those of this round.
@@ -89,7 +90,8 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         let due = Duration::from_secs(1) * number / per_second;
         while start.elapsed() < due {
             look(&mut probe, &mut waiting, &mut latencies)?;
-            sleep(Duration::from_micros(300));
+            // The pace itself: nothing is waited for.
+            sleep(BETWEEN);
         }
         late = late.max(start.elapsed().saturating_sub(due));
         let index = number as usize % probe.services.len();
@@ -111,10 +113,12 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         }
     }
     let took = start.elapsed();
-    while !waiting.is_empty() {
+    let rest = || {
         look(&mut probe, &mut waiting, &mut latencies)?;
-        sleep(Duration::from_micros(300));
-    }
+        Ok(waiting.is_empty().then_some(()))
+    };
+    let daemon = &mut world.watched.daemon;
+    daemon.wait_asking_every(BETWEEN, 2 * LOST, rest, || "changes were lost".to_owned())?;
     let end = Instant::now() + LOST;
     let mut lost = probe.lost(&rounds)?;
     while !lost.is_empty() && Instant::now() < end {
@@ -185,6 +189,7 @@ pub(super) fn profiles(world: &mut World, say: &dyn Fn(&str)) -> Result<Value> {
     out["rolling_update"] = timed(world, all, |world| {
         for replaced in 1..=40 {
             put_large(world, replaced * 25);
+            // The pace of the update.
             sleep(Duration::from_millis(25));
         }
         Ok(())
@@ -254,11 +259,10 @@ impl World {
         let [first, second] = self.size.flips(last, 0);
         for (round, wanted, gone) in [(1, second, first), (0, first, second)] {
             self.live.server.put(self.size.changed_slice(last, 1, round));
-            let since = Instant::now();
-            while !probe.has(last, wanted, Some(gone))? {
-                ensure!(since.elapsed() < 5 * LOST, "the last change is not programmed");
-                sleep(Duration::from_millis(2));
-            }
+            let question = || Ok(probe.has(last, wanted, Some(gone))?.then_some(()));
+            let explain = || "the last change is not programmed".to_owned();
+            let between = Duration::from_millis(2);
+            self.watched.daemon.wait_asking_every(between, 5 * LOST, question, explain)?;
         }
         Metrics::read()
     }

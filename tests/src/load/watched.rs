@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -32,11 +31,10 @@ impl Watched {
     /// Asks until the metrics are as they should be.
     pub fn wait(&mut self, what: &str, good: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
         // Seldom: on the one processor every look takes time from what is measured.
-        let question = || {
-            sleep(Duration::from_millis(500));
-            Ok(Metrics::read().ok().filter(&good))
-        };
-        self.daemon.wait(LIMIT, question, || format!("{what}: {:?}", Metrics::read()))
+        let seldom = Duration::from_millis(500);
+        let question = || Ok(Metrics::read().ok().filter(&good));
+        let explain = || format!("{what}: {:?}", Metrics::read());
+        self.daemon.wait_asking_every(seldom, LIMIT, question, explain)
     }
 
     /// Waits until it has programmed so many services.
@@ -71,8 +69,8 @@ impl Watched {
         Ok(ticks / 100.0)
     }
 
-    /// Counts the daemon's system calls and netlink messages during `work`.
-    pub fn traced(&self, work: impl FnOnce() -> Result<()>) -> Result<Trace> {
+    /// Counts the daemon's system calls and netlink messages from now on.
+    pub fn trace(&self) -> Result<Tracer> {
         let file = PathBuf::from(format!("/dev/shm/trace-{}", self.daemon.pid()));
         let mut strace = Command::new("strace")
             .args(["-f", "-v", "-s", "64", "-o"])
@@ -82,17 +80,29 @@ impl Watched {
             .spawn()
             .context("start strace")?;
         attached(&mut strace)?;
-        work()?;
-        kill_process(Pid::from_child(&strace), Signal::INT)?;
-        strace.wait()?;
-        let text = fs::read_to_string(&file)?;
-        fs::remove_file(&file)?;
-        Ok(Trace::read(&text))
+        Ok(Tracer { strace, file })
     }
 
     fn proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.daemon.pid());
         fs::read_to_string(&path).with_context(|| path)
+    }
+}
+
+/// strace on the daemon.
+pub struct Tracer {
+    strace: Child,
+    file: PathBuf,
+}
+
+impl Tracer {
+    /// What was counted.
+    pub fn end(mut self) -> Result<Trace> {
+        kill_process(Pid::from_child(&self.strace), Signal::INT)?;
+        self.strace.wait()?;
+        let text = fs::read_to_string(&self.file)?;
+        fs::remove_file(&self.file)?;
+        Ok(Trace::read(&text))
     }
 }
 

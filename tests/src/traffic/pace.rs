@@ -25,8 +25,8 @@ const OPEN: usize = 32;
 const BEAT: Duration = Duration::from_millis(40);
 
 /// New connections at an even pace, each closed after its answer, until there were as many as asked
-/// for, or the end of the standard input; for every line on it, reports what came of them so far. A few
-/// that wait do not slow the others down.
+/// for, or the end of the standard input; for every line on it, reports what came of them so far, as soon
+/// as one more has ended. A few that wait do not slow the others down.
 pub fn rate(load: &Load, per_second: u32) -> Result<Report> {
     ensure!(load.to.protocol == Protocol::Tcp && load.source.is_none(), "only of plain TCP");
     let (sender, questions) = unbounded_channel();
@@ -50,15 +50,20 @@ async fn connect(
         begin + BEAT * u32::try_from(exact.as_nanos().div_ceil(BEAT.as_nanos())).unwrap_or(u32::MAX)
     };
     let mut open = JoinSet::new();
-    let mut next = 0;
+    let (mut next, mut asked) = (0, 0_u32);
     while next < load.times {
         tokio::select! {
             biased;
             question = questions.recv() => match question {
-                Some(()) => print(&report.borrow())?,
+                Some(()) => asked += 1,
                 None => break,
             },
-            Some(ended) = open.join_next() => ended.context("a connection's task")?,
+            Some(ended) = open.join_next() => {
+                ended.context("a connection's task")?;
+                for _ in 0..std::mem::take(&mut asked) {
+                    print(&report.borrow())?;
+                }
+            }
             () = sleep_until(due(next)), if open.len() < OPEN => {
                 next += 1;
                 let (load, report) = (load.clone(), Rc::clone(&report));

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -137,9 +138,23 @@ impl Held {
 // === impl Rate ===
 
 impl Rate {
-    /// What came of the connections so far.
+    /// What came of the connections so far; waits until one more has ended.
     pub fn so_far(&mut self) -> Result<Report> {
         self.client.ask()
+    }
+
+    /// Waits until what came of the connections is `enough`; fails with the first that fails. One
+    /// that waits for too long is one that fails, so this ends.
+    pub fn until(&mut self, limit: Duration, enough: impl Fn(&Report) -> bool) -> Result<Report> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let report = self.so_far()?;
+            ensure!(report.failed() == 0, "{report:?}");
+            if enough(&report) {
+                return Ok(report);
+            }
+            ensure!(Instant::now() < deadline, "not within {} s: {report:?}", limit.as_secs());
+        }
     }
 
     /// Waits for those under way and makes no more.

@@ -5,13 +5,14 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use proxier_tests::command::{output, program, run};
 use proxier_tests::daemon::{KernelWide, Scratch};
 use proxier_tests::golden::{Part, Scenario, compare, ignore_rules_of_empty_sets, observe};
 use proxier_tests::netns::require_test_kernel;
+use proxier_tests::wait::{Waited, until};
 use rustix::thread::CapabilitySet;
 
 use super::{arguments, daemon_set, only, pod, seccomp};
@@ -198,14 +199,9 @@ fn capabilities(container: &Container) -> Vec<String> {
 
 impl Running {
     fn wait(&mut self, what: &str, reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + LIMIT;
-        while !reached() {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "ended with {ended:?}:\n{}", self.log());
-            assert!(Instant::now() < deadline, "no {what}:\n{}", self.log());
-            // Between two looks, so that the daemon gets the processor; nothing depends on how long.
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let question = || Ok(reached().then_some(()));
+        let waited = until(&mut self.child, LIMIT, Duration::from_millis(100), question).unwrap();
+        assert!(matches!(waited, Waited::Reached(())), "no {what}: {waited:?}\n{}", self.log());
     }
 
     /// That the kernel says so too.

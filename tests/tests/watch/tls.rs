@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use proxier::source::kube::Connection;
@@ -34,9 +33,9 @@ async fn fails(client: &Client, words: &str) {
     let status = &client.status;
     let reached = tokio::time::timeout(NEVER, async {
         for watch in [&status.services, &status.slices, &status.node] {
-            while !watch.error().is_some_and(|error| error.contains(words)) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let mut failing = watch.failing();
+            let fails = |_: &u64| watch.error().is_some_and(|error| error.contains(words));
+            failing.wait_for(fails).await.expect("a watch that is there");
         }
     });
     assert!(reached.await.is_ok(), "no {words:?} in {status:?}");

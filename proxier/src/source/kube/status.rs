@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The three watches.
@@ -27,7 +28,7 @@ pub struct WatchStatus {
     synced: AtomicBool,
     events: AtomicU64,
     lists: AtomicU64,
-    failures: AtomicU64,
+    failures: watch::Sender<u64>,
     object_warnings: AtomicU64,
     error: Mutex<Option<String>>,
 }
@@ -41,7 +42,7 @@ impl Default for WatchStatus {
             synced: AtomicBool::new(false),
             events: AtomicU64::new(0),
             lists: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            failures: watch::Sender::new(0),
             object_warnings: AtomicU64::new(0),
             error: Mutex::new(None),
         }
@@ -77,7 +78,12 @@ impl WatchStatus {
 
     /// Failed attempts and broken streams.
     pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        *self.failures.borrow()
+    }
+
+    /// Tells of each failure, and how many there were. [`error`](Self::error) says which it was.
+    pub fn failing(&self) -> watch::Receiver<u64> {
+        self.failures.subscribe()
     }
 
     /// Objects and parts of objects that could not be used.
@@ -119,7 +125,7 @@ impl WatchStatus {
 
     pub(super) fn fail(&self, error: String) {
         self.disconnect();
-        self.failures.fetch_add(1, Ordering::Relaxed);
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.failures.send_modify(|failures| *failures += 1);
     }
 }
