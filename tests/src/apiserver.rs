@@ -25,7 +25,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use self::events::Written;
 pub use self::fault::{Fault, On};
-pub use self::store::Snapshot;
+pub use self::store::{Prepared, Snapshot};
 pub use self::tls::{Authority, Identity};
 
 use self::fault::Faults;
@@ -135,7 +135,8 @@ impl ApiServer {
     }
 
     /// Creates or replaces an object, as `kubectl apply` does.
-    pub fn put(&self, object: Value) {
+    pub fn put(&self, object: impl Into<Prepared>) {
+        let object = object.into();
         self.shared.lock().store.put(object);
         self.shared.wake();
     }
@@ -143,7 +144,7 @@ impl ApiServer {
     /// Creates or replaces objects at one moment: watches see them all or none.
     pub fn put_all(&self, objects: impl IntoIterator<Item = Value>) {
         let mut state = self.shared.lock();
-        objects.into_iter().for_each(|object| state.store.put(object));
+        objects.into_iter().for_each(|object| state.store.put(object.into()));
         drop(state);
         self.shared.wake();
     }
@@ -226,7 +227,8 @@ impl ApiServer {
 
     /// Objects of a kind, in order of namespace and name.
     pub fn objects(&self, resource: &str) -> Vec<Value> {
-        self.shared.lock().store.objects(resource)
+        let objects = self.shared.lock().store.objects(resource);
+        objects.iter().filter_map(|object| serde_json::from_str(&object.to_string()).ok()).collect()
     }
 }
 

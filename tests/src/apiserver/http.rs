@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::events;
 use super::fault::Fault;
-use super::store::Selector;
+use super::store::{Selector, line};
 use super::stream::{self, Broken, Piece};
 use super::{Recorded, Shared};
 
@@ -129,8 +129,8 @@ fn watch_answer(query: &Query, fault: Option<Fault>, shared: &Arc<Shared>) -> Re
     let after = query.version.parse().unwrap_or(0);
     if !query.streaming && shared.lock().store.is_compacted(after) {
         // As kube-apiserver: the watch is accepted, and the error is its first event.
-        let error = json!({"type": "ERROR", "object": status_object(410, "Expired", "too old resource version")});
-        return whole(200, format!("{error}\n").into_bytes());
+        let error = status_object(410, "Expired", "too old resource version");
+        return whole(200, line("ERROR", &error).into_bytes());
     }
     let pieces = stream::watch(query.clone(), fault, Arc::clone(shared), after);
     let body = streamed(stream::limited(pieces, query.timeout));
@@ -151,7 +151,8 @@ fn list_answer(query: &Query, fault: Option<Fault>, shared: &Arc<Shared>) -> Res
         return status(410, "Expired", "the provided continue parameter is too old");
     }
     let limit = query.limit.unwrap_or(usize::MAX);
-    let items: Vec<Value> = objects.iter().skip(offset).take(limit).cloned().collect();
+    let items: Vec<String> =
+        objects.iter().skip(offset).take(limit).map(ToString::to_string).collect();
     let end = offset + items.len();
     let mut metadata = json!({"resourceVersion": listed.to_string()});
     if end < objects.len() {
@@ -162,8 +163,10 @@ fn list_answer(query: &Query, fault: Option<Fault>, shared: &Arc<Shared>) -> Res
         "nodes" => "NodeList",
         _ => "EndpointSliceList",
     };
-    let body = json!({"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": items});
-    let bytes = body.to_string().into_bytes();
+    let items = items.join(",");
+    let body =
+        format!(r#"{{"kind":"{kind}","apiVersion":"v1","metadata":{metadata},"items":[{items}]}}"#);
+    let bytes = body.into_bytes();
     match fault {
         None => whole(200, bytes),
         Some(fault) => respond(200, streamed(stream::faulty(bytes, &fault))),

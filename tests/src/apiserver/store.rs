@@ -1,6 +1,8 @@
 //! Objects, their history and selectors.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ pub(super) struct Store {
     version: u64,
     /// Changes up to here are forgotten.
     compacted: u64,
-    tables: BTreeMap<String, BTreeMap<Key, Value>>,
+    tables: BTreeMap<&'static str, BTreeMap<Key, Stored>>,
     history: Vec<Entry>,
 }
 
@@ -22,13 +24,36 @@ impl Default for Store {
     }
 }
 
+/// An object that is ready to be stored and sent.
+#[derive(Debug, Clone)]
+pub struct Prepared(Arc<Text>);
+
+/// The text of an object, and what selectors ask about.
+#[derive(Debug)]
+struct Text {
+    resource: &'static str,
+    key: Key,
+    /// Up to the resource version, and from there on.
+    parts: [String; 2],
+    labels: Value,
+    /// By path.
+    fields: BTreeMap<&'static str, String>,
+}
+
+/// An object with its resource version.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    text: Arc<Text>,
+    version: u64,
+}
+
 /// One change.
 #[derive(Debug, Clone)]
 struct Entry {
     version: u64,
-    resource: String,
-    before: Option<Value>,
-    after: Option<Value>,
+    resource: &'static str,
+    before: Option<Stored>,
+    after: Option<Stored>,
 }
 
 /// What was stored at some time.
@@ -42,6 +67,43 @@ pub(super) struct Selector {
     pub(super) fields: String,
 }
 
+impl From<Value> for Prepared {
+    fn from(mut object: Value) -> Self {
+        const VERSION: &str = "\u{1a}";
+        object["metadata"]["resourceVersion"] = json!(VERSION);
+        let whole = object.to_string();
+        let marker = json!(VERSION).to_string();
+        let (before, after) = whole.split_once(&marker).unwrap_or((&whole, ""));
+        let field = |[outer, inner]: [&str; 2]| object[outer][inner].as_str().unwrap_or_default();
+        let fields = [
+            ("metadata.name", ["metadata", "name"]),
+            ("metadata.namespace", ["metadata", "namespace"]),
+            ("spec.clusterIP", ["spec", "clusterIP"]),
+        ];
+        Self(Arc::new(Text {
+            resource: match object["kind"].as_str() {
+                Some("EndpointSlice") => "endpointslices",
+                Some("Node") => "nodes",
+                _ => "services",
+            },
+            key: (
+                field(["metadata", "namespace"]).to_owned(),
+                field(["metadata", "name"]).to_owned(),
+            ),
+            parts: [before.to_owned(), after.to_owned()],
+            labels: object["metadata"]["labels"].clone(),
+            fields: fields.map(|(path, words)| (path, field(words).to_owned())).into(),
+        }))
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [before, after] = &self.text.parts;
+        write!(f, "{before}\"{}\"{after}", self.version)
+    }
+}
+
 impl Store {
     pub(super) fn version(&self) -> u64 {
         self.version
@@ -51,22 +113,23 @@ impl Store {
         version < self.compacted
     }
 
-    pub(super) fn put(&mut self, mut object: Value) {
-        let resource = resource_of(&object);
-        let key = key_of(&object);
+    pub(super) fn put(&mut self, Prepared(text): Prepared) {
         self.version += 1;
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let before = self.tables.entry(resource.clone()).or_default().insert(key, object.clone());
-        self.history.push(Entry { version: self.version, resource, before, after: Some(object) });
+        let (resource, version) = (text.resource, self.version);
+        let object = Stored { text, version };
+        let key = object.text.key.clone();
+        let before = self.tables.entry(resource).or_default().insert(key, object.clone());
+        self.history.push(Entry { version, resource, before, after: Some(object) });
     }
 
     pub(super) fn delete(&mut self, resource: &str, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        let before = self.tables.get_mut(resource).and_then(|table| table.remove(&key));
-        if before.is_some() {
+        let table = self.tables.iter_mut().find(|(kind, _)| **kind == resource);
+        let Some((&resource, table)) = table else { return };
+        if let Some(before) = table.remove(&key) {
             self.version += 1;
-            let resource = resource.to_owned();
-            self.history.push(Entry { version: self.version, resource, before, after: None });
+            let (version, before) = (self.version, Some(before));
+            self.history.push(Entry { version, resource, before, after: None });
         }
     }
 
@@ -98,21 +161,21 @@ impl Store {
         *self = snapshot.0;
     }
 
-    pub(super) fn objects(&self, resource: &str) -> Vec<Value> {
+    pub(super) fn objects(&self, resource: &str) -> Vec<Stored> {
         self.tables.get(resource).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    pub(super) fn selected(&self, resource: &str, selector: &Selector) -> Vec<Value> {
+    pub(super) fn selected(&self, resource: &str, selector: &Selector) -> Vec<Stored> {
         self.objects(resource).into_iter().filter(|object| selector.matches(object)).collect()
     }
 
-    /// Events after a version, as a watch with this selector sees them, with their versions.
+    /// Lines of a watch with this selector for what came after a version, with their versions.
     pub(super) fn events(
         &self,
         resource: &str,
         selector: &Selector,
         after: u64,
-    ) -> Vec<(u64, Value)> {
+    ) -> Vec<(u64, String)> {
         // In the order of their versions: a long history must not cost each event a look at all of it.
         let new = self.history.partition_point(|entry| entry.version <= after);
         let changes = self.history[new..].iter().filter(|entry| entry.resource == resource);
@@ -121,25 +184,23 @@ impl Store {
 }
 
 impl Selector {
-    fn event(&self, entry: &Entry) -> Option<Value> {
-        let matching =
-            |object: &Option<Value>| object.as_ref().filter(|o| self.matches(o)).cloned();
-        match (matching(&entry.before), matching(&entry.after)) {
-            (None, Some(object)) => Some(json!({"type": "ADDED", "object": object})),
-            (Some(_), Some(object)) => Some(json!({"type": "MODIFIED", "object": object})),
-            (Some(mut object), None) => {
-                object["metadata"]["resourceVersion"] = json!(entry.version.to_string());
-                Some(json!({"type": "DELETED", "object": object}))
+    fn event(&self, entry: &Entry) -> Option<String> {
+        let matching = |object: &Option<Stored>| object.as_ref().is_some_and(|o| self.matches(o));
+        let kind = match (matching(&entry.before), matching(&entry.after)) {
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => {
+                let gone = Stored { version: entry.version, ..entry.before.clone()? };
+                return Some(line("DELETED", &gone));
             }
-            (None, None) => None,
-        }
+        };
+        Some(line(kind, entry.after.as_ref()?))
     }
 
-    fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object["metadata"]["labels"].get(key).and_then(Value::as_str);
-        let field = |path: &str| {
-            Some(path.split('.').fold(object, |value, part| &value[part]).as_str().unwrap_or(""))
-        };
+    fn matches(&self, object: &Stored) -> bool {
+        let label = |key: &str| object.text.labels.get(key).and_then(Value::as_str);
+        let field = |path: &str| Some(object.text.fields.get(path).map_or("", String::as_str));
         all(&self.labels, label) && all(&self.fields, field)
     }
 }
@@ -159,17 +220,9 @@ fn all<'a>(selector: &str, value: impl Fn(&str) -> Option<&'a str>) -> bool {
     })
 }
 
-fn resource_of(object: &Value) -> String {
-    match object["kind"].as_str() {
-        Some("EndpointSlice") => "endpointslices".into(),
-        Some("Node") => "nodes".into(),
-        _ => "services".into(),
-    }
-}
-
-fn key_of(object: &Value) -> Key {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-    (text("namespace"), text("name"))
+/// One line of a watch.
+pub(super) fn line(kind: &str, object: &impl fmt::Display) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 #[cfg(test)]
@@ -181,6 +234,7 @@ mod tests {
         let object = json!({
             "metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"clusterIP": "None"},
         });
+        let stored = Stored { text: Prepared::from(object).0, version: 1 };
         let cases = [
             ("", "", true),
             ("!y", "", true),
@@ -195,7 +249,7 @@ mod tests {
         ];
         for (labels, fields, expected) in cases {
             let selector = Selector { labels: labels.into(), fields: fields.into() };
-            assert_eq!(selector.matches(&object), expected, "{labels:?} {fields:?}");
+            assert_eq!(selector.matches(&stored), expected, "{labels:?} {fields:?}");
         }
     }
 
@@ -203,15 +257,16 @@ mod tests {
     fn an_object_that_leaves_the_selection_is_deleted_for_the_watch() {
         let mut store = Store::default();
         let mut object = json!({"kind": "Service", "metadata": {"name": "a", "namespace": "n"}});
-        store.put(object.clone());
+        store.put(object.clone().into());
         object["metadata"]["labels"] = json!({"hidden": ""});
-        store.put(object.clone());
+        store.put(object.clone().into());
         object["metadata"]["labels"] = json!({});
-        store.put(object);
+        store.put(object.into());
         store.delete("services", "n", "a");
         let selector = Selector { labels: "!hidden".into(), fields: String::new() };
         let events = store.events("services", &selector, 0);
-        let kinds: Vec<_> = events.iter().map(|(_, event)| event["type"].as_str()).collect();
-        assert_eq!(kinds, ["ADDED", "DELETED", "ADDED", "DELETED"].map(Some));
+        let kind = |line: &str| serde_json::from_str::<Value>(line).unwrap()["type"].clone();
+        let kinds: Vec<_> = events.iter().map(|(_, line)| kind(line)).collect();
+        assert_eq!(kinds, ["ADDED", "DELETED", "ADDED", "DELETED"]);
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use hyper::body::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Shared;
 use super::fault::Fault;
 use super::http::Query;
+use super::store::line;
 
 /// A piece of a body, or its violent end.
 pub(super) type Piece = Result<Bytes, Broken>;
@@ -35,7 +36,7 @@ struct Watch {
     after: u64,
     epoch: u64,
     bookmarks: u64,
-    lines: VecDeque<Value>,
+    lines: VecDeque<String>,
     changed: tokio::sync::watch::Receiver<u64>,
     reverse: bool,
 }
@@ -53,7 +54,7 @@ pub(super) fn watch(
         let state = shared.lock();
         if query.streaming {
             for object in state.store.selected(&query.resource, &query.selector) {
-                lines.push_back(json!({"type": "ADDED", "object": object}));
+                lines.push_back(line("ADDED", &object));
             }
             if fault != Some(Fault::NoInitialEnd) {
                 lines.push_back(bookmark(state.store.version(), true));
@@ -78,7 +79,7 @@ impl Watch {
     async fn next(&mut self) -> Option<Result<String, Broken>> {
         loop {
             if let Some(line) = self.lines.pop_front() {
-                return Some(Ok(format!("{line}\n")));
+                return Some(Ok(line));
             }
             self.changed.mark_unchanged();
             {
@@ -88,12 +89,12 @@ impl Watch {
                 }
                 let events =
                     state.store.events(&self.query.resource, &self.query.selector, self.after);
-                for (version, event) in events {
+                for (version, line) in events {
                     self.after = version;
                     if self.reverse {
-                        self.lines.push_front(event);
+                        self.lines.push_front(line);
                     } else {
-                        self.lines.push_back(event);
+                        self.lines.push_back(line);
                     }
                 }
                 if state.bookmarks > self.bookmarks && self.query.bookmarks {
@@ -108,12 +109,12 @@ impl Watch {
     }
 }
 
-fn bookmark(version: u64, initial_end: bool) -> Value {
+fn bookmark(version: u64, initial_end: bool) -> String {
     let mut object = json!({"metadata": {"resourceVersion": version.to_string()}});
     if initial_end {
         object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    json!({"type": "BOOKMARK", "object": object})
+    line("BOOKMARK", &object)
 }
 
 /// Applies a fault that counts events; those that count bytes are left to [`faulty_stream`].
