@@ -17,6 +17,7 @@ pub mod sysctls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +130,12 @@ impl State {
         let addresses = self.addresses.iter().map(|address| Target::Address(*address));
         let leftovers = self.leftovers.iter().map(|leftover| Target::Leftover(*leftover));
         sets.chain(firewall).chain(members).chain(servers).chain(addresses).chain(leftovers)
+    }
+
+    /// The rules and what other modes have left.
+    pub(crate) fn rules(&self) -> Self {
+        let (firewall, leftovers) = (self.firewall.clone(), self.leftovers.clone());
+        Self { firewall, leftovers, ..Self::default() }
     }
 
     /// The keys of everything that differs between two states.
@@ -423,13 +430,31 @@ pub struct ForgottenFlows {
     pub took: Duration,
 }
 
+/// What is read at once. Everything is these, the rules and the real servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Piece {
+    /// Virtual servers, without their real servers.
+    VirtualServers,
+    /// Addresses on `kube-ipvs0`.
+    Addresses,
+    /// Sets with their members.
+    Sets,
+}
+
+/// A look that goes on beside everything else, until somebody waits for it.
+pub type Look = Pin<Box<dyn Future<Output = Result<State, OpError>> + Send>>;
+
 /// The kernel, as the reconciler sees it.
 pub trait Dataplane {
     /// Reads everything, or fails; never a part.
     fn observe(&mut self) -> impl Future<Output = Result<State, OpError>>;
 
-    /// Reads everything but the real servers: the virtual servers of the result have none.
-    fn observe_frame(&mut self) -> impl Future<Output = Result<State, OpError>>;
+    /// Reads one piece: nothing else is in the result.
+    fn observe_piece(&mut self, piece: Piece) -> impl Future<Output = Result<State, OpError>>;
+
+    /// Begins to read the firewall rules and what other modes have left, which takes a process for
+    /// each family: some milliseconds, or many where others have many rules.
+    fn look_at_rules(&mut self) -> Look;
 
     /// Reads some virtual servers; one that does not exist is not in the result.
     fn observe_virtual_servers(

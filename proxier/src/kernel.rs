@@ -14,7 +14,7 @@ pub mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use dummy_iface::{AddressChange, DummyInterface, Ensured};
@@ -29,8 +29,8 @@ use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::leftovers::{Leftover, Scope};
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
-    Connections, Dataplane, ForgottenFlows, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan,
-    RealServers, SetState, State, VirtualServerState,
+    Connections, Dataplane, ForgottenFlows, INTERFACE, Look, Op, OpError, OpErrorKind, Outcome,
+    Piece, Plan, RealServers, SetState, State, VirtualServerState,
 };
 
 /// The kernel of this network namespace.
@@ -136,7 +136,7 @@ impl Kernel {
         let installation = self
             .firewall
             .install(&Ruleset::parse(*family, text))
-            .map_err(|error| op_error(OpErrorKind::Retry, &*error))?;
+            .map_err(|error| retry(&*error))?;
         if installation.without_physdev {
             tracing::info!(%family, "the kernel has no match physdev, the rules do without it");
         }
@@ -155,7 +155,7 @@ impl Kernel {
                 done => done.map_err(Into::into),
             },
         };
-        done.map_err(|error| op_error(OpErrorKind::Retry, &*error))?;
+        done.map_err(|error| retry(&*error))?;
         tracing::info!("removed {leftover}");
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Kernel {
             Op::CreateSet(set, capacity) => self.create_set(&SetSpec::of(*set, *capacity)),
             Op::GrowSet(set, capacity) => {
                 let remade = self.sets.remake(&SetSpec::of(*set, *capacity));
-                remade.map_err(|error| op_error(OpErrorKind::Retry, &error))
+                remade.map_err(|error| retry(&error))
             }
             _ => Ok(()),
         }
@@ -174,7 +174,7 @@ impl Kernel {
     /// Creates a set; one of the same name that is not what we need goes, unless rules of others
     /// refer to it.
     fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), OpError> {
-        let failed = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
+        let failed = |error: &dyn StdError| retry(error);
         match self.sets.create(set) {
             Err(error) if error.kind() == nfnetlink::ErrorKind::Exists => {}
             result => return result.map_err(|error| failed(&error)),
@@ -204,10 +204,10 @@ impl Kernel {
             set = set.name,
             "is of another type: the rules go for a moment, to replace it"
         );
-        self.firewall.remove(set.family).map_err(|e| op_error(OpErrorKind::Retry, &*e))?;
+        self.firewall.remove(set.family).map_err(|e| retry(&*e))?;
         let made = self.sets.destroy(set.name).and_then(|()| self.sets.create(set));
         let back = self.firewall.install(&Ruleset::parse(set.family, rules));
-        made.map_err(|error| op_error(OpErrorKind::Retry, &error))?;
+        made.map_err(|error| retry(&error))?;
         // Without them the next audit finds them missing.
         back.map(drop).map_err(|error| op_error(OpErrorKind::Surprise, &*error))
     }
@@ -237,12 +237,36 @@ impl Kernel {
         failed
     }
 
+    /// The addresses on `kube-ipvs0`.
+    async fn bound(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
+        self.interface = find_interface().await.map_err(|error| retry(&error))?;
+        let Some(interface) = &self.interface else { return Ok(BTreeSet::new()) };
+        let mut addresses = interface.addresses().map_err(|error| retry(&error))?;
+        addresses.retain(|address| self.families.contains(&Family::of(*address)));
+        Ok(addresses)
+    }
+
+    /// Our sets with their members.
+    fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
+        let mut out = BTreeMap::new();
+        for header in self.sets.list().map_err(|error| retry(&error))? {
+            let Some(set) = SetId::by_name(&header.name) else { continue };
+            // One of another kind is as good as none; creating ours deals with it.
+            if !self.families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
+                continue;
+            }
+            let members = self.sets.members(set.name()).map_err(|error| retry(&error))?;
+            let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
+            out.insert(set, SetState { capacity, members });
+        }
+        Ok(out)
+    }
+
     /// Creates `kube-ipvs0` if it is not there.
     async fn ensure_interface(&mut self) -> Result<(), OpError> {
         if self.interface.is_none() {
-            let (interface, ensured) = DummyInterface::ensure(INTERFACE)
-                .await
-                .map_err(|error| op_error(OpErrorKind::Retry, &error))?;
+            let (interface, ensured) =
+                DummyInterface::ensure(INTERFACE).await.map_err(|error| retry(&error))?;
             if ensured == Ensured::Created {
                 tracing::info!(interface = INTERFACE, "created");
             }
@@ -294,7 +318,7 @@ impl Kernel {
             let mut stale = match conntrack.flows(family, Protocol::Udp) {
                 Ok(found) => found.flows,
                 Err(error) => {
-                    let error = op_error(OpErrorKind::Retry, &error);
+                    let error = retry(&error);
                     let of_family =
                         |op: &Op| matches!(op, Op::ForgetFlows(key, _) if key.family() == family);
                     let ops = ops.iter().enumerate().filter(|(_, op)| of_family(op));
@@ -320,38 +344,40 @@ impl Kernel {
 
 impl Dataplane for Kernel {
     async fn observe(&mut self) -> Result<State, OpError> {
-        let mut state = self.observe_frame().await?;
+        let mut state = self.look_at_rules().await?;
+        state.virtual_servers = self.ipvs.observe()?;
         self.ipvs.fill(&mut state.virtual_servers)?;
+        state.addresses = self.bound().await?;
+        state.sets = self.sets()?;
         Ok(state)
     }
 
-    async fn observe_frame(&mut self) -> Result<State, OpError> {
-        let retry = |error: &dyn StdError| op_error(OpErrorKind::Retry, error);
-        self.interface = find_interface().await.map_err(|e| retry(&e))?;
-        let mut state = State { virtual_servers: self.ipvs.observe()?, ..State::default() };
-        if let Some(interface) = &self.interface {
-            state.addresses = interface.addresses().map_err(|e| retry(&e))?;
-        }
-        let families = &self.families;
-        state.addresses.retain(|address| families.contains(&Family::of(*address)));
-        for header in self.sets.list().map_err(|e| retry(&e))? {
-            let Some(set) = SetId::by_name(&header.name) else { continue };
-            // One of another kind is as good as none; creating ours deals with it.
-            if !families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
-                continue;
+    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
+        let nothing = State::default();
+        Ok(match piece {
+            Piece::VirtualServers => State { virtual_servers: self.ipvs.observe()?, ..nothing },
+            Piece::Addresses => State { addresses: self.bound().await?, ..nothing },
+            Piece::Sets => State { sets: self.sets()?, ..nothing },
+        })
+    }
+
+    fn look_at_rules(&mut self) -> Look {
+        let families = self.families.clone();
+        let tables = families.iter().map(|family| self.nftables.has_table(*family));
+        let tables: Vec<_> = tables.collect();
+        let firewall = self.firewall.clone();
+        let look = tokio::task::spawn_blocking(move || {
+            let mut state = State::default();
+            for (family, table) in families.into_iter().zip(tables) {
+                let found = firewall.look(family).map_err(|error| retry(&*error))?;
+                state.firewall.extend(found.ours.map(|text| (family, text)));
+                state.leftovers.extend(found.left_over.then_some(Leftover::Iptables(family)));
+                let table = table.map_err(|error| retry(&error))?;
+                state.leftovers.extend(table.then_some(Leftover::Nftables(family)));
             }
-            let members = self.sets.members(set.name()).map_err(|e| retry(&e))?;
-            let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
-            state.sets.insert(set, SetState { capacity, members });
-        }
-        for family in families {
-            let found = self.firewall.look(*family).map_err(|e| retry(&*e))?;
-            state.firewall.extend(found.ours.map(|text| (*family, text)));
-            state.leftovers.extend(found.left_over.then_some(Leftover::Iptables(*family)));
-            let table = self.nftables.has_table(*family).map_err(|e| retry(&e))?;
-            state.leftovers.extend(table.then_some(Leftover::Nftables(*family)));
-        }
-        Ok(state)
+            Ok(state)
+        });
+        Box::pin(async move { look.await.unwrap_or_else(|error| Err(retry(&error))) })
     }
 
     async fn observe_virtual_servers(
@@ -423,6 +449,10 @@ async fn find_interface() -> Result<Option<DummyInterface>, dummy_iface::Error> 
         Err(error) if error.kind() == dummy_iface::ErrorKind::WrongKind => Ok(None),
         result => result,
     }
+}
+
+fn retry(error: &dyn StdError) -> OpError {
+    op_error(OpErrorKind::Retry, error)
 }
 
 fn op_error(kind: OpErrorKind, error: &dyn StdError) -> OpError {

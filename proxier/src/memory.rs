@@ -6,8 +6,8 @@ use netlink_ipvs::{Family, Forwarding, RealServer, RealServerKey, VirtualServerK
 
 use crate::dataplane::sets::{Member, SetId};
 use crate::dataplane::{
-    Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, RealServers, SetState, State,
-    VirtualServerState,
+    Connections, Dataplane, Look, Op, OpError, OpErrorKind, Outcome, Piece, Plan, RealServers,
+    SetState, State, VirtualServerState,
 };
 
 /// Decides whether an operation fails, and how.
@@ -168,22 +168,37 @@ fn edit(
     Some(())
 }
 
+fn blind() -> OpError {
+    OpError { kind: OpErrorKind::Retry, text: "injected fault".to_owned() }
+}
+
 impl Dataplane for Memory {
     async fn observe(&mut self) -> Result<State, OpError> {
         self.observed += 1;
         if self.blind {
-            let text = "injected fault".to_owned();
-            return Err(OpError { kind: OpErrorKind::Retry, text });
+            return Err(blind());
         }
         Ok(self.state.clone())
     }
 
-    async fn observe_frame(&mut self) -> Result<State, OpError> {
-        let mut state = self.observe().await?;
-        for server in state.virtual_servers.values_mut() {
+    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
+        if piece != Piece::VirtualServers {
+            self.observed -= 1;
+        }
+        let State { mut virtual_servers, addresses, sets, .. } = self.observe().await?;
+        for server in virtual_servers.values_mut() {
             server.real_servers = [].into();
         }
-        Ok(state)
+        Ok(match piece {
+            Piece::VirtualServers => State { virtual_servers, ..State::default() },
+            Piece::Addresses => State { addresses, ..State::default() },
+            Piece::Sets => State { sets, ..State::default() },
+        })
+    }
+
+    fn look_at_rules(&mut self) -> Look {
+        let read = if self.blind { Err(blind()) } else { Ok(self.state.rules()) };
+        Box::pin(std::future::ready(read))
     }
 
     async fn observe_virtual_servers(

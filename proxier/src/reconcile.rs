@@ -165,8 +165,10 @@ impl<D: Dataplane> Reconciler<D> {
             let wake = match (self.is_ready(), self.has_work()) {
                 (false, _) => None,
                 (true, true) => Some(not_before),
-                (true, false) if !self.unread.is_empty() => Some(Instant::now()),
-                (true, false) => Some(self.due.next().max(not_before)),
+                (true, false) => {
+                    let due = self.due.next().max(not_before);
+                    Some(self.unread.next().map_or(due, |next| next.min(due)))
+                }
             };
             tokio::select! {
                 biased;
@@ -186,6 +188,7 @@ impl<D: Dataplane> Reconciler<D> {
                         continue;
                     }
                 }
+                read = self.unread.rules() => self.rules_read(read),
                 () = wait_until(wake) => {}
             }
             if self.has_work() || self.due.next() <= Instant::now() {
@@ -195,8 +198,7 @@ impl<D: Dataplane> Reconciler<D> {
                 not_before = Instant::now() + self.timing.min_sync_period;
             } else if self.is_ready() {
                 // What this finds is work for a step.
-                self.audit_slice().await;
-                self.count_slice().await;
+                self.read_on().await;
             }
         }
     }
@@ -271,10 +273,11 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn has_work(&self) -> bool {
-        self.is_ready() && (!self.dirty.is_empty() || !self.touched.is_empty())
+        let work = !self.dirty.is_empty() || !self.touched.is_empty() || self.unread.has_ended();
+        self.is_ready() && work
     }
 
-    /// One step: compute what is dirty, compare, write, look after what drains.
+    /// One step: read on, compute what is dirty, compare, write, look after what drains.
     pub async fn step(&mut self) {
         if !self.is_ready() {
             return;
@@ -289,14 +292,14 @@ impl<D: Dataplane> Reconciler<D> {
         if adopting {
             self.adopt().await;
         } else if self.due.audit <= started {
-            self.audit().await;
+            self.begin_audit();
         }
         if self.believed.is_none() {
             // A kernel that was never read is not written to.
             self.end_step(started);
             return;
         }
-        self.audit_slice().await;
+        self.read_on().await;
         self.look_after_drains();
         self.compute();
         if adopting {
@@ -310,7 +313,7 @@ impl<D: Dataplane> Reconciler<D> {
         // not drain, a virtual server that was not as believed.
         for _ in 0..3 {
             self.converge().await;
-            self.count_slice().await;
+            self.count_fresh().await;
             if self.touched.is_empty() && self.unknown.is_empty() {
                 break;
             }

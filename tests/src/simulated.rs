@@ -7,7 +7,7 @@ use std::time::Duration;
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use proxier::dataplane::{
-    Connections, Dataplane, Op, OpError, OpErrorKind, Outcome, Plan, State, Target,
+    Connections, Dataplane, Look, Op, OpError, OpErrorKind, Outcome, Piece, Plan, State, Target,
     VirtualServerState,
 };
 use proxier::memory::Memory;
@@ -118,9 +118,15 @@ impl Dataplane for Kernel {
         self.memory.observe_virtual_servers(keys).await
     }
 
-    async fn observe_frame(&mut self) -> Result<State, OpError> {
+    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
         self.look(Call::Observe)?;
-        self.memory.observe_frame().await
+        self.memory.observe_piece(piece).await
+    }
+
+    fn look_at_rules(&mut self) -> Look {
+        let read = self.look(Call::Observe);
+        let look = self.memory.look_at_rules();
+        Box::pin(async move { read.and(look.await) })
     }
 
     async fn real_servers(
@@ -178,8 +184,16 @@ impl Simulation {
         for event in world.events() {
             simulation.reconciler.take(event);
         }
-        simulation.reconciler.step().await;
+        simulation.step().await;
         simulation
+    }
+
+    /// A step, and those that an audit takes.
+    async fn step(&mut self) {
+        self.reconciler.step().await;
+        while self.reconciler.is_auditing() {
+            self.reconciler.step().await;
+        }
     }
 
     /// Hears of changes and acts.
@@ -188,17 +202,14 @@ impl Simulation {
             let event = step.event(&self.families);
             self.reconciler.take(event);
         }
-        self.reconciler.step().await;
+        self.step().await;
     }
 
     /// Looks at the whole kernel and repairs it. How much was not as believed is the result.
     pub async fn audit(&mut self) -> u64 {
         let before = self.status.borrow().counters.drift;
         self.reconciler.take(Event::Disturbed);
-        // Real servers are read in slices.
-        for _ in 0..8 {
-            self.reconciler.step().await;
-        }
+        self.step().await;
         self.status.borrow().counters.drift - before
     }
 
@@ -207,7 +218,7 @@ impl Simulation {
         const TICK: Duration = Duration::from_millis(500);
         for _ in 0..time.as_millis() / TICK.as_millis() {
             tokio::time::advance(TICK).await;
-            self.reconciler.step().await;
+            self.step().await;
         }
     }
 

@@ -26,7 +26,9 @@ mod process;
 mod tools;
 
 /// The firewall of this network namespace, both families.
-#[derive(Debug)]
+///
+/// A clone has the same programs and counts the same processes, and knows what was installed so far.
+#[derive(Debug, Clone)]
 pub struct Firewall {
     families: PerFamily,
     directories: Vec<PathBuf>,
@@ -37,7 +39,7 @@ pub struct Firewall {
     /// What was read back right after an installation, with the text that was asked for: a version
     /// of iptables may print a rule in other words than we do.
     installed: BTreeMap<Family, (String, Arc<str>)>,
-    processes: AtomicU64,
+    processes: Arc<AtomicU64>,
 }
 
 /// The programs of each family, or why it cannot be used.
@@ -101,7 +103,7 @@ impl Firewall {
             directories,
             others: VecDeque::new(),
             installed: BTreeMap::new(),
-            processes: AtomicU64::new(0),
+            processes: Arc::default(),
         };
         firewall.others = firewall.candidates();
         while !firewall.families.any() {

@@ -1,79 +1,200 @@
 //! Looking at what was not just written: everything once in a while, and what drains.
 //!
-//! Both read real servers, which the kernel gives one virtual server at a time. So that no change
-//! waits for ten thousand of them, they are read in slices, between which the loop looks for events.
+//! So that no change waits for all of it, it is read in pieces, between which the loop looks for
+//! events: the kernel gives real servers one virtual server at a time, and the rules take processes,
+//! for which nobody waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use netlink_ipvs::{RealServer, VirtualServerKey};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Notice, Reconciler};
-use crate::dataplane::{Dataplane, OpError, State, Target, differing};
+use crate::dataplane::{Dataplane, Look, OpError, Piece, State, Target, differing};
 
-/// Virtual servers that are read before the loop looks for events again: some milliseconds.
-const SLICE: usize = 64;
+/// Virtual servers whose real servers are read at once: a millisecond.
+const SLICE: usize = 16;
+/// Of the time until everything was read, one part in so many goes into reading.
+const SHARE: u32 = 10;
 
-/// Virtual servers whose real servers are still to be read.
-#[derive(Debug, Default)]
+/// What is still to be read.
+#[derive(Default)]
 pub(super) struct Unread {
-    /// To compare them.
+    pieces: BTreeSet<Piece>,
+    /// The rules, from the next look on.
+    rules: bool,
+    /// The look at the rules that goes on, and what was believed of them when it began.
+    looking: Option<(State, Look)>,
+    /// Virtual servers whose real servers are to be compared.
     audit: Vec<VirtualServerKey>,
-    /// To count the connections of those that drain.
+    /// Virtual servers with connections to count of real servers that drain.
     drains: Vec<VirtualServerKey>,
+    /// Something of the audit could not be read.
+    failed: bool,
+    /// Somebody has to be told what came of it.
+    ended: bool,
+    /// The next read, not before.
+    not_before: Option<Instant>,
 }
 
 impl Unread {
-    pub(super) fn is_empty(&self) -> bool {
-        self.audit.is_empty() && self.drains.is_empty()
+    /// Whether there is something to begin with.
+    fn has_next(&self) -> bool {
+        !self.pieces.is_empty()
+            || (self.rules && self.looking.is_none())
+            || !self.audit.is_empty()
+            || !self.drains.is_empty()
+    }
+
+    /// When the next piece is to be read, if there is one.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.has_next().then(|| self.not_before.unwrap_or_else(Instant::now))
+    }
+
+    /// How long to leave the processor to others after this: so long that reading is a small share,
+    /// and that all of it is read in time.
+    fn pause(&self, took: Duration, sync_period: Duration) -> Duration {
+        let left = self.pieces.len() + (self.audit.len() + self.drains.len()) / SLICE + 1;
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        (took * (SHARE - 1)).min(sync_period / 2 / left)
+    }
+
+    /// Whether an audit has ended that no step has drawn the balance of.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Waits for the rules; for ever when nobody looks at them.
+    pub(super) async fn rules(&mut self) -> Result<State, OpError> {
+        match &mut self.looking {
+            Some((_, look)) => look.await,
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    /// Reads everything but real servers, which are read from now on in slices, and notes what is
-    /// not as believed.
-    pub(super) async fn audit(&mut self) {
-        let began = Instant::now();
-        self.due.audit = began + self.timing.sync_period;
-        let observed = self.dataplane.observe_frame().await;
-        self.read_for(began);
-        let mut observed = match observed {
-            Ok(observed) => observed,
-            Err(error) => return self.cannot_read(error),
-        };
-        self.status.observe_error = None;
-        let Some(believed) = &mut self.believed else { return };
-        let known = std::mem::take(&mut believed.virtual_servers);
-        let found = std::mem::take(&mut observed.virtual_servers);
-        let drift = believed.differences(&observed);
-        let mut other = Vec::new();
-        differing(&known, &found, |key, known, found| {
-            if known.map(|server| server.config) != found.map(|server| server.config) {
-                other.push(*key);
-            }
-        });
-        self.unread.audit = found.into_keys().filter(|key| known.contains_key(key)).collect();
-        *believed = State { virtual_servers: known, ..observed };
-        self.drifted(drift);
-        self.unsure(other);
+    /// Whether an audit is not at its end.
+    pub fn is_auditing(&self) -> bool {
+        self.unread.has_next() || self.unread.looking.is_some() || self.unread.ended
     }
 
-    /// Reads the next slice of what is to be compared.
-    pub(super) async fn audit_slice(&mut self) {
-        let keys = slice(&mut self.unread.audit);
-        if keys.is_empty() {
+    /// From now on everything is read, piece by piece.
+    pub(super) fn begin_audit(&mut self) {
+        self.due.audit = Instant::now() + self.timing.sync_period;
+        self.unread.pieces = [Piece::VirtualServers, Piece::Addresses, Piece::Sets].into();
+        self.unread.rules = true;
+        self.unread.failed = false;
+    }
+
+    /// Reads the next piece, if it is time.
+    pub(super) async fn read_on(&mut self) {
+        let began = Instant::now();
+        if let Some(read) = self.unread.rules().now_or_never() {
+            self.rules_read(read);
+        }
+        if self.unread.next().is_none_or(|at| at > began) {
             return;
         }
-        let began = Instant::now();
-        let read = self.dataplane.real_servers(&keys).await;
-        self.read_for(began);
-        let read = match read {
-            Ok(read) => read,
-            Err(error) => {
-                self.unread.audit.clear();
-                return self.cannot_read(error);
+        self.read_next().await;
+        let took = began.elapsed();
+        self.read_for(took);
+        let pause = self.unread.pause(took, self.timing.sync_period);
+        self.unread.not_before = Some(Instant::now() + pause);
+    }
+
+    async fn read_next(&mut self) {
+        if self.unread.rules && self.unread.looking.is_none() {
+            let Some(believed) = &self.believed else { return };
+            self.unread.rules = false;
+            self.unread.looking = Some((believed.rules(), self.dataplane.look_at_rules()));
+        }
+        if let Some(piece) = self.unread.pieces.pop_first() {
+            match self.dataplane.observe_piece(piece).await {
+                Ok(read) => self.piece_read(piece, read),
+                Err(error) => self.cannot_read(error),
             }
+        } else if !self.unread.audit.is_empty() {
+            self.audit_slice().await;
+        } else {
+            let keys = slice(&mut self.unread.drains);
+            self.count(keys).await;
+        }
+    }
+
+    /// Compares a piece, and notes what is not as believed.
+    fn piece_read(&mut self, piece: Piece, mut read: State) {
+        let Some(believed) = &mut self.believed else { return };
+        let mut other = Vec::new();
+        let mut known = State::default();
+        match piece {
+            Piece::VirtualServers => {
+                let found = std::mem::take(&mut read.virtual_servers);
+                differing(&believed.virtual_servers, &found, |key, known, found| {
+                    if known.map(|server| server.config) != found.map(|server| server.config) {
+                        other.push(*key);
+                    }
+                });
+                // A round that is not at its end goes on, or the end would never be reached.
+                if self.unread.audit.is_empty() {
+                    let known = |key: &VirtualServerKey| believed.virtual_servers.contains_key(key);
+                    self.unread.audit = found.into_keys().filter(known).collect();
+                }
+            }
+            Piece::Addresses => {
+                known.addresses = std::mem::take(&mut believed.addresses);
+                believed.addresses.clone_from(&read.addresses);
+            }
+            Piece::Sets => {
+                known.sets = std::mem::take(&mut believed.sets);
+                believed.sets.clone_from(&read.sets);
+            }
+        }
+        self.drifted(known.differences(&read));
+        self.unsure(other);
+        self.look_ended();
+    }
+
+    /// Compares the rules, unless they were changed while they were read.
+    pub(super) fn rules_read(&mut self, read: Result<State, OpError>) {
+        let Some((known, _)) = self.unread.looking.take() else { return };
+        match (read, &mut self.believed) {
+            (Ok(read), Some(believed)) => {
+                if believed.rules() == known {
+                    let State { firewall, leftovers, .. } = read.clone();
+                    (believed.firewall, believed.leftovers) = (firewall, leftovers);
+                    self.drifted(known.differences(&read));
+                }
+                self.look_ended();
+            }
+            (Err(error), _) => self.cannot_read(error),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Notes the end of an audit, but for the real servers.
+    fn look_ended(&mut self) {
+        let unread = &mut self.unread;
+        if unread.pieces.is_empty() && unread.looking.is_none() && !unread.rules && !unread.failed {
+            unread.ended = true;
+            self.status.observe_error = None;
+        }
+    }
+
+    /// Takes note that a step draws the balance of what was read so far.
+    pub(super) fn balance_drawn(&mut self) {
+        self.unread.ended = false;
+    }
+
+    /// Reads the next slice of real servers, and compares them.
+    async fn audit_slice(&mut self) {
+        let keys = slice(&mut self.unread.audit);
+        let read = match self.dataplane.real_servers(&keys).await {
+            Ok(read) => read,
+            Err(error) => return self.cannot_read(error),
         };
         let mut found: BTreeMap<VirtualServerKey, Vec<RealServer>> = BTreeMap::new();
         for (key, server, _) in read {
@@ -103,14 +224,16 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// Counts the connections of what has just begun to drain, and the next slice of what else has
-    /// to be counted.
-    pub(super) async fn count_slice(&mut self) {
-        let mut keys = self.drains.take_fresh();
+    /// Counts the connections of what has just begun to drain.
+    pub(super) async fn count_fresh(&mut self) {
+        let keys = self.drains.take_fresh();
         if !keys.is_empty() {
             self.due.drain_check.get_or_insert(Instant::now() + self.timing.drain_check);
+            self.count(keys).await;
         }
-        keys.extend(slice(&mut self.unread.drains));
+    }
+
+    async fn count(&mut self, keys: Vec<VirtualServerKey>) {
         if keys.is_empty() {
             return;
         }
@@ -167,15 +290,19 @@ impl<D: Dataplane> Reconciler<D> {
         servers
     }
 
-    pub(super) fn read_for(&mut self, began: Instant) {
+    pub(super) fn read_for(&mut self, took: Duration) {
         let measures = std::sync::Arc::make_mut(&mut self.status.measures);
-        measures.worked("observe", began.elapsed());
+        measures.worked("observe", took);
     }
 
     pub(super) fn cannot_read(&mut self, error: OpError) {
         warn!(error = error.text, "cannot read the kernel, keeping what is there");
         self.status.observe_error = Some(error.text);
         self.due.audit = Instant::now() + self.due.retry_delay;
+        self.unread.pieces.clear();
+        self.unread.audit.clear();
+        self.unread.rules = false;
+        (self.unread.failed, self.unread.ended) = (true, true);
     }
 }
 

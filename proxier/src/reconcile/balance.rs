@@ -19,6 +19,7 @@ const FEW: usize = 64;
 impl<D: Dataplane> Reconciler<D> {
     /// Draws the balance of a step.
     pub(super) fn end_step(&mut self, started: Instant) {
+        self.balance_drawn();
         self.status.synced = self.failed.is_empty()
             && self.unknown.is_empty()
             && self.status.observe_error.is_none();

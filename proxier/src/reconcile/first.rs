@@ -13,7 +13,7 @@ impl<D: Dataplane> Reconciler<D> {
         let began = Instant::now();
         self.due.audit = began + self.timing.sync_period;
         let observed = self.dataplane.observe().await;
-        self.read_for(began);
+        self.read_for(began.elapsed());
         match observed {
             Ok(observed) => {
                 self.status.observed(&observed);

@@ -103,6 +103,14 @@ fn reconciler(memory: Memory) -> (Reconciler<Memory>, watch::Receiver<Arc<Status
     Reconciler::new(memory, Resolver::new(settings), TIMING)
 }
 
+/// A step, and those that an audit takes.
+async fn step(reconciler: &mut Reconciler<Memory>) {
+    reconciler.step().await;
+    while reconciler.is_auditing() {
+        reconciler.step().await;
+    }
+}
+
 /// A loop that has read everything and programmed these services with two endpoints each.
 async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
     let (mut reconciler, status) = reconciler(Memory::new());
@@ -112,7 +120,7 @@ async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Statu
         reconciler.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
     take_lists(&mut reconciler);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(status.borrow().synced);
     (reconciler, status)
 }
@@ -131,17 +139,17 @@ async fn nothing_is_written_before_everything_was_read() {
     let (mut reconciler, status) = reconciler(Memory::new());
     reconciler.take(Event::Change(Change::Service(service(1))));
     for event in listed() {
-        reconciler.step().await;
+        step(&mut reconciler).await;
         assert!(reconciler.dataplane().done.is_empty());
         assert_eq!(reconciler.dataplane().observed, 0);
         reconciler.take(event);
     }
     // The addresses of the host are as necessary as the lists.
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().done.is_empty());
     assert!(!status.borrow().complete);
     reconciler.take(Event::HostAddresses(vec![]));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().state.virtual_servers.contains_key(&vip(1)));
     assert!(status.borrow().complete);
 }
@@ -154,7 +162,7 @@ async fn one_changed_endpoint_costs_the_same_among_any_number_of_services() {
         done(&mut reconciler);
         let before = status.borrow().counters.clone();
         reconciler.take(Event::Change(Change::Slice(slice(2, &[1, 2, 3]))));
-        reconciler.step().await;
+        step(&mut reconciler).await;
         let after = status.borrow().counters.clone();
         costs.push((
             done(&mut reconciler),
@@ -179,7 +187,7 @@ async fn a_restart_over_a_right_kernel_writes_nothing() {
         second.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
     }
     take_lists(&mut second);
-    second.step().await;
+    step(&mut second).await;
     assert_eq!(done(&mut second), [""; 0]);
     assert!(status.borrow().synced);
     assert_eq!(status.borrow().virtual_servers, 5);
@@ -197,7 +205,7 @@ async fn what_iptables_mode_left_does_the_work_until_everything_is_there() {
     reconciler.take(Event::Change(Change::Service(service(1))));
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
     take_lists(&mut reconciler);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let operations = done(&mut reconciler);
     assert_eq!(
         operations[operations.len() - 4..],
@@ -228,7 +236,7 @@ async fn the_api_server_and_the_dns_come_before_everything_else() {
     ] {
         reconciler.take(event);
     }
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let binds: Vec<String> =
         done(&mut reconciler).into_iter().filter(|op| op.starts_with("bind")).collect();
     assert_eq!(binds, ["bind 10.96.0.99", "bind 10.96.0.1"]);
@@ -241,7 +249,7 @@ async fn an_idle_real_server_goes_at_once_a_busy_one_when_its_connections_are_go
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     done(&mut reconciler);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[3]))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 2), 0), (pod(1, 3), 1)]);
     let ops = done(&mut reconciler);
     assert!(ops[0].starts_with("add real server 10.244.1.3:8080"), "make before break: {ops:?}");
@@ -249,11 +257,11 @@ async fn an_idle_real_server_goes_at_once_a_busy_one_when_its_connections_are_go
 
     // It keeps its connection while it is counted, and goes with the connection.
     tokio::time::advance(TIMING.drain_check).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(done(&mut reconciler), [""; 0]);
     reconciler.dataplane().connections.clear();
     tokio::time::advance(TIMING.drain_check).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(done(&mut reconciler), ["remove real server 10.244.1.2:8080 of 10.96.0.1:80/tcp"]);
     assert!(status.borrow().draining.is_empty());
 }
@@ -264,12 +272,12 @@ async fn a_drain_ends_at_its_limit() {
     let busy = Connections { active: 0, inactive: 3 };
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     tokio::time::advance(TIMING.drain_timeout.saturating_sub(Duration::from_secs(1))).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1), (pod(1, 2), 0)]);
     tokio::time::advance(TIMING.drain_check).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 1), 1)]);
     assert_eq!(status.borrow().counters.drains_cut, 1);
 }
@@ -280,10 +288,10 @@ async fn an_endpoint_that_returns_while_it_drains_gets_its_weight_back_in_place(
     let busy = Connections { active: 1, inactive: 0 };
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     done(&mut reconciler);
     reconciler.take(Event::Change(Change::Slice(slice(1, &[1, 2]))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let expected = "set real server 10.244.1.2:8080 of 10.96.0.1:80/tcp to weight 1";
     assert_eq!(done(&mut reconciler), [expected]);
 }
@@ -294,7 +302,7 @@ async fn a_drain_survives_a_restart() {
     let busy = Connections { active: 1, inactive: 0 };
     first.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     first.take(Event::Change(Change::Slice(slice(1, &[1]))));
-    first.step().await;
+    step(&mut first).await;
     let mut memory = Memory::new();
     memory.state = first.dataplane().state.clone();
     memory.connections.clone_from(&first.dataplane().connections);
@@ -304,12 +312,12 @@ async fn a_drain_survives_a_restart() {
     second.take(Event::Change(Change::Service(service(1))));
     second.take(Event::Change(Change::Slice(slice(1, &[1]))));
     take_lists(&mut second);
-    second.step().await;
+    step(&mut second).await;
     assert_eq!(done(&mut second), [""; 0]);
     assert_eq!(status.borrow().draining.len(), 1);
     second.dataplane().connections.clear();
     tokio::time::advance(TIMING.drain_check).await;
-    second.step().await;
+    step(&mut second).await;
     assert_eq!(weights(&mut second, 1), [(pod(1, 1), 1)]);
 }
 
@@ -321,10 +329,10 @@ async fn drift_is_repaired_at_the_next_audit_and_counted() {
     let server = state.virtual_servers.remove(&vip(2)).unwrap();
     state.virtual_servers.insert(foreign, server);
     state.addresses.remove(&IpAddr::from([10, 96, 0, 1]));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(status.borrow().counters.drift, 0, "between audits nothing is read");
     tokio::time::advance(TIMING.sync_period).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(status.borrow().counters.drift, 3);
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
@@ -335,11 +343,11 @@ async fn an_unbound_address_is_noticed_when_the_kernel_tells() {
     let (mut reconciler, _) = settled(1).await;
     let address = IpAddr::from([10, 96, 0, 1]);
     reconciler.take(Event::Bound(address, true));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(reconciler.dataplane().observed, 1, "as believed: nothing to look at");
     reconciler.dataplane().state.addresses.remove(&address);
     reconciler.take(Event::Bound(address, false));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().state.addresses.contains(&address));
 }
 
@@ -355,13 +363,13 @@ async fn one_failing_object_stops_no_other_and_is_retried() {
     for number in 2..=4 {
         reconciler.take(Event::Change(Change::Service(service(number))));
     }
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let servers = reconciler.dataplane().state.virtual_servers.len();
     assert_eq!(servers, 3, "all but the broken one");
     assert!(!status.borrow().synced);
     *broken.lock().unwrap() = false;
     tokio::time::advance(Duration::from_secs(1)).await;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(status.borrow().synced, "{:?}", status.borrow().errors);
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
@@ -375,11 +383,11 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     reconciler.take(Event::HostAddresses(vec![]));
     reconciler.take(Event::Change(Change::Service(service(1))));
     take_lists(&mut reconciler);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().done.is_empty());
     assert!(status.borrow().failing_since.is_some());
     reconciler.dataplane().blind = false;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
     assert!(status.borrow().failing_since.is_none());
@@ -396,7 +404,7 @@ async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
     for _ in 0..5 {
         reconciler.take(Event::Disturbed);
         advance(Duration::from_secs(30)).await;
-        reconciler.step().await;
+        step(&mut reconciler).await;
     }
     let seen = status.borrow().clone();
     assert!(!seen.synced && seen.failing_since.is_some());
@@ -406,7 +414,7 @@ async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
 
     reconciler.dataplane().blind = false;
     reconciler.take(Event::Disturbed);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let seen = status.borrow().clone();
     assert!(seen.synced);
     assert_eq!(seen.families[&Family::Ipv4].failing_since, None);
@@ -418,7 +426,7 @@ async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
     let (mut reconciler, status) = settled(1).await;
     reconciler.dataplane().fault = Some(Box::new(refuse));
     reconciler.take(Event::Change(Change::Service(service(2))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let seen = status.borrow().clone();
     assert!(!seen.synced && seen.failing_since.is_some());
     assert_eq!(seen.families[&Family::Ipv4].failing_since, None);
@@ -427,7 +435,7 @@ async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
     reconciler.dataplane().fault = Some(Box::new(refuse));
     reconciler.dataplane().state.firewall.clear();
     reconciler.take(Event::Disturbed);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(status.borrow().families[&Family::Ipv4].failing_since.is_some());
 }
 
@@ -449,7 +457,7 @@ async fn events_are_counted_and_what_triggered_them_is_measured_once() {
         reconciler.take(event);
     }
     assert_eq!(live.slice_changes_pending(), 3);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let programmed =
         || status.borrow().measures.programming.get(&Family::Ipv4).map(Histogram::count);
     assert_eq!(programmed(), Some(1));
@@ -458,7 +466,7 @@ async fn events_are_counted_and_what_triggered_them_is_measured_once() {
     // A slice that goes away takes with it what is not programmed yet.
     reconciler.take(changed(slice(5, Some(soon))));
     reconciler.take(Event::Change(Change::SliceGone(ObjectKey::new("ns", "web-1-1"))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert_eq!(programmed(), Some(1));
 }
 
@@ -503,7 +511,7 @@ async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
     let (mut reconciler, status) = reconciler(Memory::new());
     reconciler.take(Event::HostAddresses(vec![]));
     take_lists(&mut reconciler);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     let steps = status.borrow().counters.steps;
     let (sender, receiver) = mpsc::channel(1000);
     for round in 0..50 {
@@ -531,13 +539,13 @@ async fn other_work_does_not_put_a_retry_off() {
         (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
     }));
     reconciler.take(Event::Change(Change::Service(service(2))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(!status.borrow().synced);
     *broken.lock().unwrap() = false;
     for round in 0..20 {
         tokio::time::advance(Duration::from_millis(100)).await;
         reconciler.take(Event::Change(Change::Slice(slice(1, &[round % 3 + 1]))));
-        reconciler.step().await;
+        step(&mut reconciler).await;
     }
     assert!(status.borrow().synced, "{:?}", status.borrow().errors);
 }
@@ -552,12 +560,12 @@ async fn what_failed_is_tried_again_when_the_kernel_tells_of_a_change() {
         (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
     }));
     reconciler.take(Event::Change(Change::Service(service(2))));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     *broken.lock().unwrap() = false;
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(!status.borrow().synced, "not before its time");
     reconciler.take(Event::Disturbed);
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(status.borrow().synced, "{:?}", status.borrow().errors);
 }
 
@@ -584,9 +592,9 @@ async fn what_is_no_longer_excluded_is_removed() {
     };
     reconciler.take(excluding(&["10.96.0.0/24"]));
     reconciler.take(Event::Change(Change::ServiceGone(service(1).key)));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().state.virtual_servers.contains_key(&vip(1)));
     reconciler.take(excluding(&[]));
-    reconciler.step().await;
+    step(&mut reconciler).await;
     assert!(reconciler.dataplane().state.virtual_servers.is_empty());
 }
