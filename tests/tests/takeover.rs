@@ -1,8 +1,8 @@
 //! Taking over from kube-proxy and from an older run: what is there is adopted as it is, while
 //! connections run through it, and what kube-proxy would find afterwards is what it left.
 
-#[path = "takeover/iptables_mode.rs"]
-mod iptables_mode;
+#[path = "takeover/other_modes.rs"]
+mod other_modes;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The floor for exactly what the daemon programs: its desired state, encoded beforehand and sent
 //! by a loop that does nothing else.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -56,6 +56,35 @@ fn first_touch() -> f64 {
     took
 }
 
+/// Exchanges a real server of each virtual server for another and back, which is what a change of an
+/// endpoint asks of the kernel: milliseconds for each on the way back. By then as many were deleted, and
+/// the kernel looks through all of those for each that it adds.
+fn exchange(client: &Client, state: &State) -> Result<f64> {
+    let servers = state.virtual_servers.iter();
+    let servers = servers.filter_map(|(key, server)| Some((*key, *server.real_servers.first()?)));
+    let servers: Vec<_> = servers.filter(|(key, _)| key.family() == Family::Ipv4).collect();
+    let way = |back: bool| {
+        let commands = servers.iter().flat_map(move |(key, server)| {
+            let mut other = *server;
+            if let IpAddr::V4(address) = server.key.address {
+                other.key.address = Ipv4Addr::from_bits(address.to_bits() ^ (1 << 22)).into();
+            }
+            let (mut from, to) = if back { (other, *server) } else { (*server, other) };
+            from.config.weight = 0;
+            [
+                Command::SetRealServer(*key, from),
+                Command::AddRealServer(*key, to),
+                Command::DeleteRealServer(*key, from.key),
+            ]
+        });
+        Part::of_commands("changes", client, Limits::default(), commands).send()
+    };
+    way(false)?;
+    let seconds = way(true)?["seconds"].as_f64().context("seconds")?;
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    Ok(seconds * 1000.0 / servers.len() as f64)
+}
+
 /// Programs this network namespace, which must be new, and says how long each part took.
 pub fn program(state: &State) -> Result<Value> {
     let mut client = Client::open().context("IPVS")?;
@@ -102,5 +131,8 @@ pub fn program(state: &State) -> Result<Value> {
         let there = sets.members(set.name())?;
         ensure!(there == content.members, "{set} has {} members", there.len());
     }
-    Ok(json!({"parts": parts, "seconds": seconds, "page_microseconds": first_touch()}))
+    Ok(json!({
+        "parts": parts, "seconds": seconds, "page_microseconds": first_touch(),
+        "change_milliseconds": exchange(&client, state)?,
+    }))
 }

@@ -1,0 +1,196 @@
+//! From kube-proxy in iptables or nftables mode: its rules do the work until everything else is there.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+/// The rules of iptables mode for the service, as kube-proxy writes them, in one family: balanced over
+/// two endpoints, and a service without endpoints refused.
+fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
+    let colon = endpoints[0].contains(':');
+    let (length, unreachable) =
+        if colon { (128, "icmp6-port-unreachable") } else { (32, "icmp-port-unreachable") };
+    let mut nat = String::new();
+    for vip in vips {
+        let _ = writeln!(
+            nat,
+            "-A KUBE-SERVICES -d {vip}/{length} -p tcp -m comment --comment \"default/web cluster IP\" \
+             -m tcp --dport 80 -j KUBE-SVC-WEB"
+        );
+    }
+    for (name, endpoint) in ["KUBE-SEP-A", "KUBE-SEP-B"].into_iter().zip(endpoints) {
+        let half = "-m statistic --mode random --probability 0.5 ";
+        let half = if name.ends_with('A') { half } else { "" };
+        let to = if colon { format!("[{endpoint}]:8080") } else { format!("{endpoint}:8080") };
+        let _ = writeln!(
+            nat,
+            "-A KUBE-SVC-WEB {half}-j {name}
+             -A {name} -s {endpoint}/{length} -j KUBE-MARK-MASQ
+             -A {name} -p tcp -m tcp -j DNAT --to-destination {to}"
+        );
+    }
+    let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
+    format!(
+        "*filter
+         :KUBE-FORWARD - [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
+         -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
+         -A FORWARD -m conntrack --ctstate NEW {portals}
+         -A OUTPUT -m conntrack --ctstate NEW {portals}
+         -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+         -A KUBE-SERVICES -d {refused}/{length} -p tcp -m tcp --dport 80 -j REJECT --reject-with {unreachable}
+         COMMIT
+         *nat
+         :KUBE-SERVICES - [0:0]\n:KUBE-SVC-WEB - [0:0]\n:KUBE-SEP-A - [0:0]\n:KUBE-SEP-B - [0:0]
+         :KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
+         -A PREROUTING {portals}
+         -A OUTPUT {portals}
+         -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+         -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+         {nat}COMMIT\n"
+    )
+    .lines()
+    .map(|line| line.trim_start().to_owned() + "\n")
+    .collect()
+}
+
+/// The table of nftables mode for the service, as kube-proxy writes it, in one family: balanced over
+/// two endpoints, and a service without endpoints refused.
+fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
+    let (ip, unreachable) = if endpoints[0].contains(':') {
+        ("ip6", "icmpv6 type port-unreachable")
+    } else {
+        ("ip", "icmp type port-unreachable")
+    };
+    let mut chains = String::new();
+    for (name, endpoint) in ["endpoint-A", "endpoint-B"].into_iter().zip(endpoints) {
+        let to =
+            if ip == "ip6" { format!("[{endpoint}]:8080") } else { format!("{endpoint}:8080") };
+        let _ = write!(
+            chains,
+            "chain {name} {{
+                 {ip} saddr {endpoint} jump mark-for-masquerade
+                 meta l4proto tcp dnat to {to}
+             }}\n"
+        );
+    }
+    let services: Vec<String> =
+        vips.iter().map(|vip| format!("{vip} . tcp . 80 : goto service-WEB")).collect();
+    let services = services.join(", ");
+    format!(
+        "table {ip} kube-proxy {{
+             comment \"rules for kube-proxy\"
+             chain mark-for-masquerade {{ mark set mark or 0x4000; }}
+             chain reject-chain {{ reject with {unreachable}; }}
+             {chains}
+             chain service-WEB {{
+                 numgen random mod 2 vmap {{ 0 : goto endpoint-A, 1 : goto endpoint-B }}
+             }}
+             map service-ips {{
+                 type {ip}v_addr . inet_proto . inet_service : verdict
+                 elements = {{ {services} }}
+             }}
+             map no-endpoint-services {{
+                 type {ip}v_addr . inet_proto . inet_service : verdict
+                 elements = {{ {refused} . tcp . 80 : goto reject-chain }}
+             }}
+             chain services {{ {ip} daddr . meta l4proto . th dport vmap @service-ips; }}
+             chain service-endpoints-check {{
+                 {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services
+             }}
+             chain masquerading {{
+                 mark and 0x4000 == 0 return
+                 mark set mark xor 0x4000
+                 masquerade fully-random
+             }}
+             chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
+             chain nat-output {{ type nat hook output priority -100; jump services; }}
+             chain nat-postrouting {{ type nat hook postrouting priority srcnat; jump masquerading; }}
+             chain filter-forward {{
+                 type filter hook forward priority -110
+                 ct state new jump service-endpoints-check
+             }}
+         }}\n"
+    )
+    .replace("ip6v_addr", "ipv6_addr")
+    .replace("ipv_addr", "ipv4_addr")
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn no_connection_is_lost_on_the_way_from_iptables_mode() {
+    let put = |space: &Namespace, v4: [Vec<&str>; 2], v6: [Vec<&str>; 2]| {
+        let rules =
+            |[vips, pods]: [Vec<&str>; 2], refused| rules(&vips, [pods[0], pods[1]], refused);
+        let (v4, v6) = (rules(v4, "10.96.42.9"), rules(v6, "fd00:10:96::4209"));
+        space.sh(&format!(
+            "iptables-restore --noflush <<'END'\n{v4}END\nip6tables-restore --noflush <<'END'\n{v6}END"
+        ))
+    };
+    let order = |at: &dyn Fn(&str) -> Result<usize>, family: &str, bound: usize| {
+        let installed = at(&format!("install {family} firewall rules"))?;
+        let removed = at(&format!("remove {family} rules of kube-proxy's iptables mode"))?;
+        Ok(bound < installed && installed < removed)
+    };
+    from_other_mode("iptables", put, order).unwrap();
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn no_connection_is_lost_on_the_way_from_nftables_mode() {
+    let put = |space: &Namespace, v4: [Vec<&str>; 2], v6: [Vec<&str>; 2]| {
+        let table =
+            |[vips, pods]: [Vec<&str>; 2], refused| table(&vips, [pods[0], pods[1]], refused);
+        let (v4, v6) = (table(v4, "10.96.42.9"), table(v6, "fd00:10:96::4209"));
+        space.sh(&format!("nft -f - <<'END'\n{v4}{v6}END"))
+    };
+    let order = |at: &dyn Fn(&str) -> Result<usize>, family: &str, bound: usize| {
+        Ok(bound < at(&format!("remove {family} table of kube-proxy's nftables mode"))?)
+    };
+    from_other_mode("nftables", put, order).unwrap();
+}
+
+/// Takes over under load from another mode, whose rules `put` writes for the VIPs and the endpoints of
+/// each family. `in_order` says of a family whether what was done, each at its place, came in the order
+/// that no connection is lost by, the last address having been bound at the place given.
+fn from_other_mode(
+    name: &str,
+    put: impl Fn(&Namespace, [Vec<&str>; 2], [Vec<&str>; 2]) -> Result<String>,
+    in_order: impl Fn(&dyn Fn(&str) -> Result<usize>, &str, usize) -> Result<bool>,
+) -> Result<()> {
+    require_test_kernel()?;
+    let scenario = Scenario::load("dual-stack-service")?;
+    let [space, client, pod, other] = build(&scenario, PODS)?;
+    let _servers = serve([&pod, &other])?;
+    let of = |colon| VIPS.into_iter().filter(|vip| vip.contains(':') == colon).collect();
+    let v4 = PODS.map(|(_, v4, _)| v4).to_vec();
+    let v6 = PODS.map(|(.., v6)| v6).to_vec();
+    put(&space, [of(false), v4], [of(true), v6])?;
+    let mut node = Node::with(&space, &scenario.steps[0])?;
+    let begin = Instant::now();
+    let mut traffic = Traffic::start(&client, &VIPS, 100, 100)?;
+    traffic.goes_on("by the rules of the other mode")?;
+
+    let operations = node.start(&program("proxier")?)?;
+    let at = |text: &str| {
+        let found = operations.iter().position(|operation| operation.contains(text));
+        found.with_context(|| format!("no {text:?} in {operations:#?}"))
+    };
+    let bound = operations.iter().rposition(|operation| operation.starts_with("bind "));
+    let bound = bound.with_context(|| format!("nothing bound: {operations:#?}"))?;
+    for family in ["IPv4", "IPv6"] {
+        ensure!(in_order(&at, family, bound)?, "in another order: {operations:#?}");
+    }
+    node.is_as_left("taken over from another mode")?;
+    traffic.goes_on("taken over")?;
+    node.stop()?;
+    let operations = node.start(&program("proxier")?)?;
+    ensure!(operations.is_empty(), "restarted with {operations:#?}");
+    let took = begin.elapsed().as_secs_f64();
+    let (made, kept) = traffic.end()?;
+    figure(&format!(
+        "from {name} mode: {kept} connections kept, {made} new ones in {took:.1} s ({:.0} a second), \
+         0 failed; nothing of it is left",
+        f64::from(made) / took,
+    ));
+    Ok(())
+}
