@@ -430,13 +430,13 @@ pub struct ForgottenFlows {
     pub took: Duration,
 }
 
-/// What is read at once. Everything is these, the rules and the real servers.
+/// What is read at once, in this order. Everything is these, the rules and the real servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Piece {
+    /// Addresses on `kube-ipvs0`. First, because the kernel tells of their changes.
+    Addresses,
     /// Virtual servers, without their real servers.
     VirtualServers,
-    /// Addresses on `kube-ipvs0`.
-    Addresses,
     /// Sets with their members.
     Sets,
 }

@@ -1,6 +1,7 @@
 //! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use netlink_ipvs::{Family, Forwarding, RealServer, RealServerKey, VirtualServerKey};
 
@@ -23,6 +24,8 @@ pub struct Memory {
     pub connections: HashMap<(VirtualServerKey, RealServerKey), Connections>,
     /// Every operation that took place, in order.
     pub done: Vec<Op>,
+    /// How long it takes to read anything.
+    pub reading: Duration,
     /// How often everything was observed.
     pub observed: usize,
     /// Of how many virtual servers the real servers were read by themselves.
@@ -168,6 +171,13 @@ fn edit(
     Some(())
 }
 
+/// Where nothing takes time there need be no clock.
+async fn sleep(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
 fn blind() -> OpError {
     OpError { kind: OpErrorKind::Retry, text: "injected fault".to_owned() }
 }
@@ -182,23 +192,35 @@ impl Dataplane for Memory {
     }
 
     async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
-        if piece != Piece::VirtualServers {
-            self.observed -= 1;
+        sleep(self.reading).await;
+        if self.blind {
+            return Err(blind());
         }
-        let State { mut virtual_servers, addresses, sets, .. } = self.observe().await?;
-        for server in virtual_servers.values_mut() {
-            server.real_servers = [].into();
+        let State { addresses, sets, virtual_servers, .. } = &self.state;
+        let mut read = State::default();
+        match piece {
+            Piece::Addresses => read.addresses.clone_from(addresses),
+            Piece::VirtualServers => {
+                self.observed += 1;
+                let bare = |server: &VirtualServerState| VirtualServerState {
+                    config: server.config,
+                    real_servers: [].into(),
+                };
+                let bare = virtual_servers.iter().map(|(key, server)| (*key, bare(server)));
+                read.virtual_servers = bare.collect();
+            }
+            Piece::Sets => read.sets.clone_from(sets),
         }
-        Ok(match piece {
-            Piece::VirtualServers => State { virtual_servers, ..State::default() },
-            Piece::Addresses => State { addresses, ..State::default() },
-            Piece::Sets => State { sets, ..State::default() },
-        })
+        Ok(read)
     }
 
     fn look_at_rules(&mut self) -> Look {
         let read = if self.blind { Err(blind()) } else { Ok(self.state.rules()) };
-        Box::pin(std::future::ready(read))
+        let reading = self.reading;
+        Box::pin(async move {
+            sleep(reading).await;
+            read
+        })
     }
 
     async fn observe_virtual_servers(
@@ -214,6 +236,7 @@ impl Dataplane for Memory {
         &mut self,
         keys: &[VirtualServerKey],
     ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
+        sleep(self.reading).await;
         self.read += keys.len();
         let mut out = Vec::new();
         for key in keys {

@@ -85,7 +85,7 @@ impl<D: Dataplane> Reconciler<D> {
     /// From now on everything is read, piece by piece.
     pub(super) fn begin_audit(&mut self) {
         self.due.audit = Instant::now() + self.timing.sync_period;
-        self.unread.pieces = [Piece::VirtualServers, Piece::Addresses, Piece::Sets].into();
+        self.unread.pieces = [Piece::Addresses, Piece::VirtualServers, Piece::Sets].into();
         self.unread.rules = true;
         self.unread.failed = false;
     }
@@ -117,11 +117,11 @@ impl<D: Dataplane> Reconciler<D> {
                 Ok(read) => self.piece_read(piece, read),
                 Err(error) => self.cannot_read(error),
             }
-        } else if !self.unread.audit.is_empty() {
-            self.audit_slice().await;
         } else {
             let keys = slice(&mut self.unread.drains);
             self.count(keys).await;
+            let keys = slice(&mut self.unread.audit);
+            self.compare(keys).await;
         }
     }
 
@@ -189,9 +189,11 @@ impl<D: Dataplane> Reconciler<D> {
         self.unread.ended = false;
     }
 
-    /// Reads the next slice of real servers, and compares them.
-    async fn audit_slice(&mut self) {
-        let keys = slice(&mut self.unread.audit);
+    /// Reads real servers, and compares them.
+    async fn compare(&mut self, keys: Vec<VirtualServerKey>) {
+        if keys.is_empty() {
+            return;
+        }
         let read = match self.dataplane.real_servers(&keys).await {
             Ok(read) => read,
             Err(error) => return self.cannot_read(error),
@@ -218,7 +220,10 @@ impl<D: Dataplane> Reconciler<D> {
     pub(super) fn look_after_drains(&mut self) {
         let now = Instant::now();
         if self.due.drain_check.is_some_and(|at| at <= now) {
-            self.unread.drains = self.drains.virtual_servers();
+            // As with an audit: what is not at its end goes on.
+            if self.unread.drains.is_empty() {
+                self.unread.drains = self.drains.virtual_servers();
+            }
             let some = !self.unread.drains.is_empty();
             self.due.drain_check = some.then(|| now + self.timing.drain_check);
         }
