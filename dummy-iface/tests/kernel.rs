@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../tests/src/own_namespace.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod own_namespace;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
@@ -14,30 +18,13 @@ use dummy_iface::{
 use serde_json::Value;
 
 const NAME: &str = "kube-ipvs0";
-const INSIDE: &str = "DUMMY_IFACE_TEST_NAMESPACE";
-
 /// Runs `body` in a fresh network namespace with `lo` up.
 fn in_namespace(test: &str, body: impl AsyncFnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+    own_namespace::in_namespace(test, &[], || {
         ip("link set lo up");
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(body());
-        return;
-    }
-    let output = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare of util-linux");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
-    print!("{printed}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(body());
+    });
 }
 
 fn run(program: &str, arguments: &str) -> String {

@@ -4,8 +4,11 @@
 //! under `unshare --net`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../tests/src/own_namespace.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod own_namespace;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::net::Ipv4Addr;
 use std::process::Command as Process;
 
@@ -28,18 +31,11 @@ use samples::{every_real_server, every_virtual_server};
 
 /// Runs `body` in a new network namespace, with loopback up.
 fn in_namespace(test: &str, body: impl FnOnce()) {
-    const INSIDE: &str = "PROXIER_TEST_INSIDE";
-    if env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    let status = Process::new("unshare")
-        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
-        .arg(env::current_exe().unwrap())
-        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{test} failed in its namespace: {status}");
+    own_namespace::in_namespace(test, &[], || {
+        let up = Process::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success(), "{up}");
+        body();
+    });
 }
 
 fn ipvsadm(arguments: &str) -> String {

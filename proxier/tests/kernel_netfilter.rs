@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../tests/src/own_namespace.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod own_namespace;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -13,24 +17,9 @@ use proxier::kernel::conntrack::{Conntrack, Flow};
 use proxier::kernel::ipset::{Change, IpsetClient, SetSpec};
 use proxier::kernel::nfnetlink::ErrorKind;
 
-const INSIDE: &str = "PROXIER_NETFILTER_TEST_NAMESPACE";
-
 /// Runs `body` in a fresh network namespace.
 fn in_namespace(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    let output = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare of util-linux");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
-    print!("{printed}");
+    own_namespace::in_namespace(test, &[], body);
 }
 
 fn run(program: &str, arguments: &str) -> String {

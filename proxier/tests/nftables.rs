@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../tests/src/own_namespace.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod own_namespace;
+
 use std::process::Command;
 
 use netlink_ipvs::Family;
@@ -10,7 +14,6 @@ use proxier::kernel::nfnetlink::ErrorKind;
 use proxier::kernel::nftables::Nftables;
 
 const TEST: &str = "the_table_is_found_and_deleted_and_no_other";
-const INSIDE: &str = "PROXIER_NFTABLES_TEST_NAMESPACE";
 
 /// What kube-proxy has in its table, as far as it matters here: a base chain, a map, a set.
 const TABLE: &str = "{
@@ -29,19 +32,10 @@ fn nft(script: &str) -> String {
 #[test]
 #[ignore = "needs a kernel with nftables, nft, and permission to make a network namespace: .ci/run"]
 fn the_table_is_found_and_deleted_and_no_other() {
-    if std::env::var_os(INSIDE).is_none() {
-        let output = Command::new("unshare")
-            .args(["--map-root-user", "--net", "--"])
-            .arg(std::env::current_exe().unwrap())
-            .args([TEST, "--exact", "--ignored", "--nocapture"])
-            .env(INSIDE, "1")
-            .output()
-            .expect("unshare of util-linux");
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
-        return;
-    }
+    own_namespace::in_namespace(TEST, &["--map-root-user"], found_and_deleted);
+}
+
+fn found_and_deleted() {
     let mut nftables = Nftables::open().unwrap();
     for family in [Family::Ipv4, Family::Ipv6] {
         assert!(!nftables.has_table(family).unwrap());

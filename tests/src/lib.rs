@@ -13,6 +13,7 @@ pub mod live;
 pub mod load;
 pub mod manifest;
 pub mod netns;
+pub mod own_namespace;
 pub mod random;
 pub mod simulated;
 pub mod topology;

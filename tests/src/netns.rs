@@ -29,6 +29,11 @@ pub fn ip(commands: &str) -> Result<()> {
     feed(Command::new("ip").args(["-batch", "-"]), commands)
 }
 
+/// Makes the link of the node, with its address in most tests, in the caller's namespace.
+pub fn node_link() -> Result<()> {
+    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0")
+}
+
 // === impl Namespace ===
 
 impl Namespace {

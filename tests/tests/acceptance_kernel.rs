@@ -9,7 +9,7 @@ use proxier_tests::command::{output, program, run};
 use proxier_tests::daemon::{Daemon, Scratch};
 use proxier_tests::golden;
 use proxier_tests::manifest::Service;
-use proxier_tests::netns::{Namespace, ip, require_test_kernel};
+use proxier_tests::netns::{Namespace, ip, node_link, require_test_kernel};
 use proxier_tests::topology::Family::V4;
 use proxier_tests::topology::Topology;
 use proxier_tests::traffic::{Client, Load, Place, Protocol};
@@ -60,7 +60,7 @@ fn diff_and_migrate_name_a_real_server_that_no_service_asks_for() {
 
 fn name_a_foreign_real_server() -> Result<()> {
     require_test_kernel()?;
-    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0")?;
+    node_link()?;
     sh("ipvsadm -A -t 10.96.10.1:80 -s rr
         ipvsadm -a -t 10.96.10.1:80 -r 203.0.113.9:80 -m -w 1")?;
     let scenario = golden::root().join("clusterip-tcp");
@@ -88,8 +88,8 @@ fn a_clean_up_leaves_the_kernel_as_it_was() {
 
 fn clean_up() -> Result<()> {
     require_test_kernel()?;
-    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0\n\
-        addr add fd00:50::10/64 dev node0 nodad")?;
+    node_link()?;
+    ip("addr add fd00:50::10/64 dev node0 nodad")?;
     // The built-in chains are listed only once something has used their tables.
     sh(OTHERS)?;
     let before = everything()?;

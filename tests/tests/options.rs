@@ -9,7 +9,7 @@ use proxier_tests::command::{program, run};
 use proxier_tests::daemon::Scratch;
 use proxier_tests::golden;
 use proxier_tests::manifest::Service;
-use proxier_tests::netns::{ip, require_test_kernel};
+use proxier_tests::netns::{ip, node_link, require_test_kernel};
 use proxier_tests::topology::{Family, Host};
 use proxier_tests::traffic::{Client, Load, Place, Protocol};
 use proxier_tests::world::{SCTP, TCP, UDP, World};
@@ -207,7 +207,7 @@ fn said_at_the_start() -> Result<()> {
     use std::time::Duration;
 
     require_test_kernel()?;
-    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0")?;
+    node_link()?;
     let said = |scratch: &Scratch, flags: &[&str], last: &str| -> Result<String> {
         let log = scratch.path().join("log");
         let words: Vec<String> =
@@ -264,7 +264,7 @@ fn a_migration_check_tells_who_is_disturbed() {
 
 fn disturbed() -> Result<()> {
     require_test_kernel()?;
-    ip("link add node0 type dummy\nlink set node0 up\naddr add 192.168.50.10/24 dev node0")?;
+    node_link()?;
     let scratch = files("clusterCIDR: 10.244.0.0/16", &[])?;
     let objects = golden::root().join("loadbalancer-vip/objects.yaml");
     // It has the node as well.
