@@ -31,7 +31,7 @@ impl Lines {
     /// is not returned.
     pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
         loop {
-            let newline = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            let newline = memchr::memchr(b'\n', &self.buffer[self.searched..]);
             if let Some(at) = newline {
                 let (start, end) = (self.start, self.searched + at);
                 self.start = end + 1;
