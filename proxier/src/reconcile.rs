@@ -191,8 +191,12 @@ impl<D: Dataplane> Reconciler<D> {
                 read = self.unread.rules() => self.rules_read(read),
                 () = wait_until(wake) => {}
             }
-            if self.has_work() || self.due.next() <= Instant::now() {
-                let started = Instant::now();
+            let started = Instant::now();
+            if self.is_ready() && self.believed.is_some() && self.due.audit <= started {
+                self.begin_audit();
+            }
+            let due = self.has_work() || self.due.next() <= started;
+            if due && not_before <= started {
                 self.step().await;
                 self.stopwatch.queued(events.len(), started);
                 not_before = Instant::now() + self.timing.min_sync_period;
@@ -299,8 +303,8 @@ impl<D: Dataplane> Reconciler<D> {
             self.end_step(started);
             return;
         }
-        self.read_on().await;
         self.look_after_drains();
+        self.read_on().await;
         self.compute();
         if adopting {
             self.converge_in_parts().await;

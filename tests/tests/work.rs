@@ -99,10 +99,10 @@ async fn what_drains_is_not_counted_again_for_each_change() {
         let so_far = before.work(&mut world).virtual_servers_read;
         world.reconciler.step().await;
         let more = before.work(&mut world).virtual_servers_read - so_far;
-        assert!((1..=64).contains(&more), "{more} virtual servers in one slice");
+        assert!((1..=16).contains(&more), "{more} virtual servers in one slice");
         slices += 1;
     }
-    assert_eq!(slices, 4);
+    assert_eq!(slices, 13);
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,12 +118,9 @@ async fn an_audit_lets_changes_pass_and_still_sees_everything() {
     let before = Before::of(&mut world);
     world.change(500, &[1, 3]).await;
     let work = before.work(&mut world);
-    assert_eq!((work.frames_read, work.contributions), (1, 1));
-    assert!(
-        work.virtual_servers_read < 200,
-        "{} read before the change",
-        work.virtual_servers_read
-    );
+    assert_eq!(work.contributions, 1);
+    // One piece, and the change's own.
+    assert!(work.frames_read + work.virtual_servers_read <= 2, "read before the change: {work:?}");
     let servers = |world: &mut Settled, n| -> Vec<RealServer> {
         let state = &world.reconciler.dataplane().state;
         state.virtual_servers[&nth_virtual_server(n)].real_servers.to_vec()

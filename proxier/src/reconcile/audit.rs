@@ -96,7 +96,8 @@ impl<D: Dataplane> Reconciler<D> {
         if let Some(read) = self.unread.rules().now_or_never() {
             self.rules_read(read);
         }
-        if self.unread.next().is_none_or(|at| at > began) {
+        let too_early = self.unread.not_before.is_some_and(|at| at > began);
+        if too_early || !self.unread.has_next() {
             return;
         }
         self.read_next().await;
