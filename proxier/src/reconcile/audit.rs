@@ -38,6 +38,8 @@ pub(super) struct Unread {
     ended: bool,
     /// The next read, not before.
     not_before: Option<Instant>,
+    /// When all of it is to be read.
+    until: Option<Instant>,
 }
 
 impl Unread {
@@ -54,12 +56,15 @@ impl Unread {
         self.has_next().then(|| self.not_before.unwrap_or_else(Instant::now))
     }
 
-    /// How long to leave the processor to others after this: so long that reading is a small share,
-    /// and that all of it is read in time.
-    fn pause(&self, took: Duration, sync_period: Duration) -> Duration {
+    /// Leaves the processor to others after this read: so long that reading is a small share, and
+    /// that all of it is read in time.
+    fn pause(&mut self, took: Duration) {
+        let now = Instant::now();
         let left = self.pieces.len() + (self.audit.len() + self.drains.len()) / SLICE + 1;
         let left = u32::try_from(left).unwrap_or(u32::MAX);
-        (took * (SHARE - 1)).min(sync_period / 2 / left)
+        let rest = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let spare = (rest / left).saturating_sub(took);
+        self.not_before = Some(now + (took * (SHARE - 1)).min(spare));
     }
 
     /// Whether an audit has ended that no step has drawn the balance of.
@@ -84,7 +89,9 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// From now on everything is read, piece by piece.
     pub(super) fn begin_audit(&mut self) {
-        self.due.audit = Instant::now() + self.timing.sync_period;
+        let now = Instant::now();
+        self.due.audit = now + self.timing.sync_period;
+        self.unread.until = Some(now + self.timing.sync_period / 2);
         self.unread.pieces = [Piece::Addresses, Piece::VirtualServers, Piece::Sets].into();
         self.unread.rules = true;
         self.unread.failed = false;
@@ -103,8 +110,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.read_next().await;
         let took = began.elapsed();
         self.read_for(took);
-        let pause = self.unread.pause(took, self.timing.sync_period);
-        self.unread.not_before = Some(Instant::now() + pause);
+        self.unread.pause(took);
     }
 
     async fn read_next(&mut self) {
@@ -222,6 +228,9 @@ impl<D: Dataplane> Reconciler<D> {
         let now = Instant::now();
         if self.due.drain_check.is_some_and(|at| at <= now) {
             // As with an audit: what is not at its end goes on.
+            if !self.unread.has_next() {
+                self.unread.until = Some(now + self.timing.drain_check);
+            }
             if self.unread.drains.is_empty() {
                 self.unread.drains = self.drains.virtual_servers();
             }

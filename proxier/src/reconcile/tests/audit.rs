@@ -27,6 +27,28 @@ async fn a_change_waits_for_no_more_than_one_piece_of_an_audit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_audit_is_through_after_half_a_sync_period() {
+    const READING: Duration = Duration::from_secs(2);
+    let (mut reconciler, mut status) = settled(40).await;
+    reconciler.dataplane().reading = READING;
+    for server in reconciler.dataplane().state.virtual_servers.values_mut() {
+        server.real_servers = server.real_servers[..1].into();
+    }
+    let (sender, receiver) = mpsc::channel(100);
+    let events = async {
+        let began = Instant::now();
+        sender.send(Event::Disturbed).await.unwrap();
+        status.wait_for(|status| status.counters.drift == 40).await.unwrap();
+        let took = began.elapsed();
+        assert!(took <= TIMING.sync_period / 2 + READING, "{took:?}");
+        // Six reads alone do not take that long: it has not hurried either.
+        assert!(took > READING * 6, "{took:?}");
+        drop(sender);
+    };
+    tokio::join!(reconciler.run(receiver), events);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_real_server_is_compared_however_often_an_audit_begins_anew() {
     let (mut reconciler, status) = settled(40).await;
     reconciler.dataplane().reading = Duration::from_millis(10);
