@@ -18,6 +18,7 @@ use dummy_iface::{
 use serde_json::Value;
 
 const NAME: &str = "kube-ipvs0";
+
 /// Runs `body` in a fresh network namespace with `lo` up.
 fn in_namespace(test: &str, body: impl AsyncFnOnce()) {
     own_namespace::in_namespace(test, &[], || {

@@ -20,7 +20,7 @@ use crate::{
     encode,
 };
 
-/// Bytes that one receive takes: 33 real servers. The kernel makes each datagram of a dump as large as
+/// Bytes that one receive takes: some thirty real servers. The kernel makes each datagram of a dump as large as
 /// the largest receive so far, and the last one, which only says that it was the last, too: with 32 KiB
 /// it spends more on getting and clearing that memory (`init_on_alloc`) than on a virtual server's ten
 /// real servers. With `struct skb_shared_info` (320 bytes) this fills 8 KiB; no less, because a
@@ -126,7 +126,7 @@ impl Client {
     /// All virtual servers, in the kernel's order (that of its hash table).
     ///
     /// Entries that the model cannot say (a protocol other than TCP, UDP and SCTP) are left out.
-    /// The kernel dumps in pieces of some 80 entries and does not tell when another program
+    /// The kernel dumps in pieces, a datagram each, and does not tell when another program
     /// adds or deletes between two pieces: then an entry can be missing or come twice.
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, Error> {
         self.dump(

@@ -192,9 +192,7 @@ impl<D: Dataplane> Reconciler<D> {
                 () = wait_until(wake) => {}
             }
             let started = Instant::now();
-            if self.is_ready() && self.believed.is_some() && self.due.audit <= started {
-                self.begin_audit();
-            }
+            self.begin_due_audit(started);
             let due = self.has_work() || self.due.next() <= started;
             if due && not_before <= started {
                 self.step().await;
@@ -295,9 +293,8 @@ impl<D: Dataplane> Reconciler<D> {
         }
         if adopting {
             self.adopt().await;
-        } else if self.due.audit <= started {
-            self.begin_audit();
         }
+        self.begin_due_audit(started);
         if self.believed.is_none() {
             // A kernel that was never read is not written to.
             self.end_step(started);

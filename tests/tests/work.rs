@@ -119,6 +119,7 @@ async fn an_audit_lets_changes_pass_and_still_sees_everything() {
     world.change(500, &[1, 3]).await;
     let work = before.work(&mut world);
     assert_eq!(work.contributions, 1);
+    assert!(world.reconciler.is_auditing());
     // One piece, and the change's own.
     assert!(work.frames_read + work.virtual_servers_read <= 2, "read before the change: {work:?}");
     let servers = |world: &mut Settled, n| -> Vec<RealServer> {

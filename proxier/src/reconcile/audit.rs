@@ -87,9 +87,11 @@ impl<D: Dataplane> Reconciler<D> {
         self.unread.has_next() || self.unread.looking.is_some() || self.unread.ended
     }
 
-    /// From now on everything is read, piece by piece.
-    pub(super) fn begin_audit(&mut self) {
-        let now = Instant::now();
+    /// From now on everything is read, piece by piece, if it is time.
+    pub(super) fn begin_due_audit(&mut self, now: Instant) {
+        if self.believed.is_none() || now < self.due.audit {
+            return;
+        }
         self.due.audit = now + self.timing.sync_period;
         self.unread.until = Some(now + self.timing.sync_period / 2);
         self.unread.pieces = [Piece::Addresses, Piece::VirtualServers, Piece::Sets].into();
@@ -133,13 +135,13 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     /// Compares a piece, and notes what is not as believed.
-    fn piece_read(&mut self, piece: Piece, mut read: State) {
+    fn piece_read(&mut self, piece: Piece, read: State) {
         let Some(believed) = &mut self.believed else { return };
         let mut other = Vec::new();
         let mut known = State::default();
-        match piece {
+        let drift = match piece {
             Piece::VirtualServers => {
-                let found = std::mem::take(&mut read.virtual_servers);
+                let found = read.virtual_servers;
                 differing(&believed.virtual_servers, &found, |key, known, found| {
                     if known.map(|server| server.config) != found.map(|server| server.config) {
                         other.push(*key);
@@ -150,17 +152,22 @@ impl<D: Dataplane> Reconciler<D> {
                     let known = |key: &VirtualServerKey| believed.virtual_servers.contains_key(key);
                     self.unread.audit = found.into_keys().filter(known).collect();
                 }
+                BTreeSet::new()
             }
             Piece::Addresses => {
                 known.addresses = std::mem::take(&mut believed.addresses);
-                believed.addresses.clone_from(&read.addresses);
+                let drift = known.differences(&read);
+                believed.addresses = read.addresses;
+                drift
             }
             Piece::Sets => {
                 known.sets = std::mem::take(&mut believed.sets);
-                believed.sets.clone_from(&read.sets);
+                let drift = known.differences(&read);
+                believed.sets = read.sets;
+                drift
             }
-        }
-        self.drifted(known.differences(&read));
+        };
+        self.drifted(drift);
         self.unsure(other);
         self.look_ended();
     }

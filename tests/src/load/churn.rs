@@ -81,7 +81,7 @@ impl Probe {
 /// So many changes a second for some time, each of another service than the one before.
 pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result<Value> {
     let mut probe = Probe::open(world.size)?;
-    // Made beforehand: the daemon has half of this kernel's processors at most.
+    // Made beforehand: making a thousand a second takes a processor of its own.
     let both = |service| [2, 1].map(|round| world.size.changed_slice(service, 1, round).into());
     let slices: Vec<[Prepared; 2]> = probe.services.iter().copied().map(both).collect();
     let mut rounds = vec![0_u32; probe.services.len()];

@@ -118,67 +118,57 @@ fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn no_connection_is_lost_on_the_way_from_iptables_mode() {
-    let put = |space: &Namespace, v4: [Vec<&str>; 2], v6: [Vec<&str>; 2]| {
-        let rules =
-            |[vips, pods]: [Vec<&str>; 2], refused| rules(&vips, [pods[0], pods[1]], refused);
-        let (v4, v6) = (rules(v4, "10.96.42.9"), rules(v6, "fd00:10:96::4209"));
-        space.sh(&format!(
+    let put = |v4: String, v6: String| {
+        format!(
             "iptables-restore --noflush <<'END'\n{v4}END\nip6tables-restore --noflush <<'END'\n{v6}END"
-        ))
+        )
     };
-    let order = |at: &dyn Fn(&str) -> Result<usize>, family: &str, bound: usize| {
-        let installed = at(&format!("install {family} firewall rules"))?;
-        let removed = at(&format!("remove {family} rules of kube-proxy's iptables mode"))?;
-        Ok(bound < installed && installed < removed)
-    };
-    from_other_mode("iptables", put, order).unwrap();
+    let then =
+        ["install FAMILY firewall rules", "remove FAMILY rules of kube-proxy's iptables mode"];
+    from_other_mode("iptables", rules, put, &then).unwrap();
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn no_connection_is_lost_on_the_way_from_nftables_mode() {
-    let put = |space: &Namespace, v4: [Vec<&str>; 2], v6: [Vec<&str>; 2]| {
-        let table =
-            |[vips, pods]: [Vec<&str>; 2], refused| table(&vips, [pods[0], pods[1]], refused);
-        let (v4, v6) = (table(v4, "10.96.42.9"), table(v6, "fd00:10:96::4209"));
-        space.sh(&format!("nft -f - <<'END'\n{v4}{v6}END"))
-    };
-    let order = |at: &dyn Fn(&str) -> Result<usize>, family: &str, bound: usize| {
-        Ok(bound < at(&format!("remove {family} table of kube-proxy's nftables mode"))?)
-    };
-    from_other_mode("nftables", put, order).unwrap();
+    let put = |v4: String, v6: String| format!("nft -f - <<'END'\n{v4}{v6}END");
+    let then = ["remove FAMILY table of kube-proxy's nftables mode"];
+    from_other_mode("nftables", table, put, &then).unwrap();
 }
 
-/// Takes over under load from another mode, whose rules `put` writes for the VIPs and the endpoints of
-/// each family. `in_order` says of a family whether what was done, each at its place, came in the order
-/// that no connection is lost by, the last address having been bound at the place given.
+/// Takes over under load from another mode, which has for the VIPs and endpoints of each family what
+/// `text` says, put in place by the script that `put` makes of both. After the last address was bound
+/// comes what `then` says, for each family and in this order: no connection is lost by that.
 fn from_other_mode(
     name: &str,
-    put: impl Fn(&Namespace, [Vec<&str>; 2], [Vec<&str>; 2]) -> Result<String>,
-    in_order: impl Fn(&dyn Fn(&str) -> Result<usize>, &str, usize) -> Result<bool>,
+    text: fn(&[&str], [&str; 2], &str) -> String,
+    put: impl FnOnce(String, String) -> String,
+    then: &[&str],
 ) -> Result<()> {
     require_test_kernel()?;
     let scenario = Scenario::load("dual-stack-service")?;
     let [space, client, pod, other] = build(&scenario, PODS)?;
     let _servers = serve([&pod, &other])?;
-    let of = |colon| VIPS.into_iter().filter(|vip| vip.contains(':') == colon).collect();
-    let v4 = PODS.map(|(_, v4, _)| v4).to_vec();
-    let v6 = PODS.map(|(.., v6)| v6).to_vec();
-    put(&space, [of(false), v4], [of(true), v6])?;
+    let vips = |colon| VIPS.into_iter().filter(move |vip| vip.contains(':') == colon);
+    let v4 = text(&vips(false).collect::<Vec<_>>(), PODS.map(|(_, v4, _)| v4), "10.96.42.9");
+    let v6 = text(&vips(true).collect::<Vec<_>>(), PODS.map(|(.., v6)| v6), "fd00:10:96::4209");
+    space.sh(&put(v4, v6))?;
     let mut node = Node::with(&space, &scenario.steps[0])?;
     let begin = Instant::now();
     let mut traffic = Traffic::start(&client, &VIPS, 100, 100)?;
     traffic.goes_on("by the rules of the other mode")?;
 
     let operations = node.start(&program("proxier")?)?;
-    let at = |text: &str| {
-        let found = operations.iter().position(|operation| operation.contains(text));
-        found.with_context(|| format!("no {text:?} in {operations:#?}"))
-    };
     let bound = operations.iter().rposition(|operation| operation.starts_with("bind "));
-    let bound = bound.with_context(|| format!("nothing bound: {operations:#?}"))?;
+    ensure!(bound.is_some(), "nothing bound: {operations:#?}");
     for family in ["IPv4", "IPv6"] {
-        ensure!(in_order(&at, family, bound)?, "in another order: {operations:#?}");
+        let mut before = bound;
+        for text in then {
+            let text = text.replace("FAMILY", family);
+            let at = operations.iter().position(|operation| operation.contains(&text));
+            ensure!(before < at, "{text:?} is missing or too early: {operations:#?}");
+            before = at;
+        }
     }
     node.is_as_left("taken over from another mode")?;
     traffic.goes_on("taken over")?;

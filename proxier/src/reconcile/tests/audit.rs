@@ -41,7 +41,7 @@ async fn a_slow_audit_is_through_after_half_a_sync_period() {
         status.wait_for(|status| status.counters.drift == 40).await.unwrap();
         let took = began.elapsed();
         assert!(took <= TIMING.sync_period / 2 + READING, "{took:?}");
-        // Six reads alone do not take that long: it has not hurried either.
+        // Six reads with nothing between them take less: others had their time.
         assert!(took > READING * 6, "{took:?}");
         drop(sender);
     };
@@ -70,10 +70,11 @@ async fn every_real_server_is_compared_however_often_an_audit_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_that_were_changed_while_they_were_read_are_no_drift() {
-    let (mut reconciler, status) = settled(1).await;
+async fn rules_that_were_changed_while_they_were_read_are_believed() {
+    let (mut reconciler, _) = settled(1).await;
     reconciler.dataplane().reading = Duration::from_millis(10);
-    reconciler.begin_audit();
+    reconciler.take(Event::Disturbed);
+    reconciler.begin_due_audit(Instant::now());
     reconciler.read_on().await;
     let rules: Arc<str> = "newer than what is being read".into();
     let installed = Op::InstallFirewall(Family::Ipv4, Arc::clone(&rules));
@@ -82,7 +83,6 @@ async fn rules_that_were_changed_while_they_were_read_are_no_drift() {
     let read = reconciler.unread.rules().await;
     reconciler.rules_read(read);
     assert_eq!(reconciler.believed.as_ref().unwrap().firewall[&Family::Ipv4], rules);
-    assert_eq!(status.borrow().counters.drift, 0);
 }
 
 /// Quirk 33: nothing has to change for a failure to be seen.
