@@ -5,7 +5,7 @@ use std::path::Path;
 
 use k8s_openapi::ByteString;
 use proxier::source::kube::Connection;
-use proxier_tests::apiserver::object::service;
+use proxier_tests::apiserver::object::{node, service};
 use proxier_tests::apiserver::{ApiServer, Authority, Identity};
 use proxier_tests::daemon::Scratch;
 use serde_json::{Value, json};
@@ -41,10 +41,20 @@ async fn fails(client: &Client, words: &str) {
     assert!(reached.await.is_ok(), "no {words:?} in {status:?}");
 }
 
-/// Follows a change, as this client and as no other.
+/// Each watch follows a change, as this client and as no other.
 async fn works(client: &mut Client, server: &ApiServer, identity: &Identity, address: &str) {
     server.put(service("dev", "web", address));
     client.converge(server).await;
+    // The first may be seen by a list; then the watch is not open yet, and survives a disconnection.
+    for address in ["192.0.2.3", address] {
+        server.put(node("node-a", address));
+        client
+            .until("the node's address", |cluster| {
+                let known = cluster.node().and_then(|node| node.addresses.first());
+                known.is_some_and(|known| known.to_string() == address)
+            })
+            .await;
+    }
     let last = server.requests().pop().and_then(|request| request.certificate);
     assert!(last.as_ref() == Some(&identity.der), "another client certificate");
     assert_eq!(client.lost, [""; 0]);
