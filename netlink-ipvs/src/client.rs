@@ -128,12 +128,24 @@ impl Client {
     /// Entries that the model cannot say (a protocol other than TCP, UDP and SCTP) are left out.
     /// The kernel dumps in pieces, a datagram each, and does not tell when another program
     /// adds or deletes between two pieces: then an entry can be missing or come twice.
+    /// [`Client::into_virtual_servers`] gives the pieces.
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, Error> {
         self.dump(
             Operation::DumpVirtualServers,
             encode::dump_virtual_servers,
             decode::virtual_server,
         )
+    }
+
+    /// As [`Client::virtual_servers`], a piece of some twenty at a time, for a caller that has other
+    /// things to do between two of them. The kernel makes a piece when the one before it is taken.
+    ///
+    /// Takes the connection, because it can do nothing else until the last piece was read.
+    pub fn into_virtual_servers(mut self) -> Result<VirtualServers, Error> {
+        let sequence = self
+            .send_request(encode::dump_virtual_servers)
+            .map_err(|error| Error::new(Operation::DumpVirtualServers, system(&error)))?;
+        Ok(VirtualServers { client: self, dump: Some(Dump::new(sequence)) })
     }
 
     /// One virtual server; [`NotFound`](crate::ErrorKind::NotFound) if it is not there.
@@ -283,14 +295,8 @@ impl Client {
             let sequence = self.send_request(&request).map_err(|error| failed(system(&error)))?;
             let mut dump = Dump::new(sequence);
             let end = loop {
-                match receive(&self.socket, &mut self.datagram, RecvFlags::empty()) {
-                    Ok(()) => {
-                        if let Some(end) = dump.absorb(&self.datagram, &decode) {
-                            break end;
-                        }
-                    }
-                    Err(error) if errno(&error) == Errno::NOBUFS => dump.lost(),
-                    Err(error) => return Err(failed(system(&error))),
+                if let Some(end) = self.receive_piece(&mut dump, &decode) {
+                    break end;
                 }
             };
             match end {
@@ -302,6 +308,22 @@ impl Client {
         Err(failed(Cause::Interrupted(DUMP_ATTEMPTS)))
     }
 
+    /// Receives the next datagram of a dump; `Some` at its end.
+    fn receive_piece<T>(
+        &mut self,
+        dump: &mut Dump<T>,
+        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Option<End<T>> {
+        match receive(&self.socket, &mut self.datagram, RecvFlags::empty()) {
+            Ok(()) => dump.absorb(&self.datagram, decode),
+            Err(error) if errno(&error) == Errno::NOBUFS => {
+                dump.lost();
+                None
+            }
+            Err(error) => Some(End::Failed(system(&error))),
+        }
+    }
+
     fn send_request(&mut self, request: impl Fn(&mut Vec<u8>, u16, u32)) -> io::Result<u32> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
@@ -309,6 +331,34 @@ impl Client {
         request(&mut self.request, self.family_id, sequence);
         send(&self.socket, &self.request)?;
         Ok(sequence)
+    }
+}
+
+/// Pieces of the kernel's list of virtual servers, in its order: see
+/// [`Client::into_virtual_servers`]. An error is the last item.
+#[derive(Debug)]
+pub struct VirtualServers {
+    client: Client,
+    /// None after the end.
+    dump: Option<Dump<VirtualServerEntry>>,
+}
+
+impl Iterator for VirtualServers {
+    type Item = Result<Vec<VirtualServerEntry>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut dump = self.dump.take()?;
+        let failed = |cause| Some(Err(Error::new(Operation::DumpVirtualServers, cause)));
+        match self.client.receive_piece(&mut dump, decode::virtual_server) {
+            None => {
+                let piece = dump.take();
+                self.dump = Some(dump);
+                Some(Ok(piece))
+            }
+            Some(End::Complete(rest)) => (!rest.is_empty()).then_some(Ok(rest)),
+            Some(End::Interrupted) => failed(Cause::Interrupted(1)),
+            Some(End::Failed(cause)) => failed(cause),
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl<T> Dump<T> {
         self.interrupted = true;
     }
 
+    /// The entries that came since the last time.
+    pub(crate) fn take(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.entries)
+    }
+
     /// Takes a received datagram; `Some` at the end of the dump. `decode` gives `None` for an
     /// entry that is to be left out.
     ///
@@ -83,7 +88,7 @@ impl<T> Dump<T> {
         } else if self.interrupted {
             End::Interrupted
         } else {
-            End::Complete(std::mem::take(&mut self.entries))
+            End::Complete(self.take())
         }
     }
 }

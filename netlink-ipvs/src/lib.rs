@@ -77,7 +77,7 @@ mod model;
 mod wire;
 
 pub use batch::{Batch, Limits, Report};
-pub use client::{Client, Options};
+pub use client::{Client, Options, VirtualServers};
 pub use command::{Command, Info, Timeouts};
 pub use entry::{Connections, RealServerEntry, Stats, VirtualServerEntry};
 pub use error::{Error, ErrorKind};

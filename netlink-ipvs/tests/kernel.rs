@@ -441,6 +441,41 @@ fn lost_replies_are_uncertain_and_not_successes() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn virtual_servers_come_in_pieces_that_others_can_write_between() {
+    in_namespace("virtual_servers_come_in_pieces_that_others_can_write_between", || {
+        const COUNT: usize = 500;
+        let mut writer = Client::open().unwrap();
+        let add = |index: usize| Command::AddVirtualServer(numbered_virtual(index as u32));
+        assert!(writer.execute((0..COUNT).map(add)).failed.is_empty());
+        let whole = writer.virtual_servers().unwrap();
+
+        let pieces = Client::open().unwrap().into_virtual_servers().unwrap();
+        let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect();
+        assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() < 100));
+        assert_eq!(pieces.concat(), whole);
+
+        // Nothing that another one does ends the list, and what stays is in it but for a few that
+        // lie where the kernel goes on after what was deleted.
+        let pieces = Client::open().unwrap().into_virtual_servers().unwrap();
+        let mut seen = BTreeSet::new();
+        let mut gone = 0;
+        for piece in pieces {
+            seen.extend(piece.unwrap().into_iter().map(|entry| entry.server.key));
+            if gone < 10 {
+                writer.run(Command::DeleteVirtualServer(whole[gone].server.key)).unwrap();
+                gone += 1;
+                writer.run(add(COUNT + gone)).unwrap();
+            }
+        }
+        assert_eq!(gone, 10);
+        let stayed = whole[gone..].iter().filter(|entry| seen.contains(&entry.server.key));
+        assert!(stayed.count() >= COUNT - 2 * gone);
+        writer.run(Command::Flush).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn typed_messages_work_over_a_transport_of_ones_own() {
     in_namespace("typed_messages_work_over_a_transport_of_ones_own", || {
         let mut client = Client::open().unwrap();

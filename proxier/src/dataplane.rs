@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use ipnet::IpNet;
 use netlink_ipvs::{
     Family, RealServer, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
@@ -430,27 +431,28 @@ pub struct ForgottenFlows {
     pub took: Duration,
 }
 
-/// What is read at once, in this order. Everything is these, the rules and the real servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Piece {
-    /// Addresses on `kube-ipvs0`. First, because the kernel tells of their changes.
-    Addresses,
-    /// Virtual servers, without their real servers.
-    VirtualServers,
-    /// Sets with their members.
-    Sets,
-}
-
 /// A look that goes on beside everything else, until somebody waits for it.
 pub type Look = Pin<Box<dyn Future<Output = Result<State, OpError>> + Send>>;
+
+/// The virtual servers that are there, without their real servers, some at a time. What changes
+/// meanwhile may be missing, be as it was, or come twice; the last item is the end or an error.
+pub type Listing = Pin<
+    Box<dyn Stream<Item = Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError>> + Send>,
+>;
 
 /// The kernel, as the reconciler sees it.
 pub trait Dataplane {
     /// Reads everything, or fails; never a part.
     fn observe(&mut self) -> impl Future<Output = Result<State, OpError>>;
 
-    /// Reads one piece: nothing else is in the result.
-    fn observe_piece(&mut self, piece: Piece) -> impl Future<Output = Result<State, OpError>>;
+    /// Reads the host addresses on `kube-ipvs0`.
+    fn addresses(&mut self) -> impl Future<Output = Result<BTreeSet<IpAddr>, OpError>>;
+
+    /// Reads our sets with their members.
+    fn sets(&mut self) -> impl Future<Output = Result<BTreeMap<SetId, SetState>, OpError>>;
+
+    /// Begins to list the virtual servers.
+    fn list_virtual_servers(&mut self) -> Listing;
 
     /// Begins to read the firewall rules and what other modes have left, which takes a process for
     /// each family: some milliseconds, or many where others have many rules.

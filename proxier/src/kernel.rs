@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use dummy_iface::{AddressChange, DummyInterface, Ensured};
+use futures_util::stream;
 use netlink_ipvs::{Family, Protocol, RealServer, VirtualServerKey};
 
 use self::conntrack::Conntrack;
@@ -29,8 +30,8 @@ use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::leftovers::{Leftover, Scope};
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
-    Connections, Dataplane, ForgottenFlows, INTERFACE, Look, Op, OpError, OpErrorKind, Outcome,
-    Piece, Plan, RealServers, SetState, State, VirtualServerState,
+    Connections, Dataplane, ForgottenFlows, INTERFACE, Listing, Look, Op, OpError, OpErrorKind,
+    Outcome, Plan, RealServers, SetState, State, VirtualServerState,
 };
 
 /// The kernel of this network namespace.
@@ -237,31 +238,6 @@ impl Kernel {
         failed
     }
 
-    /// The addresses on `kube-ipvs0`.
-    async fn bound(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
-        self.interface = find_interface().await.map_err(|error| retry(&error))?;
-        let Some(interface) = &self.interface else { return Ok(BTreeSet::new()) };
-        let mut addresses = interface.addresses().map_err(|error| retry(&error))?;
-        addresses.retain(|address| self.families.contains(&Family::of(*address)));
-        Ok(addresses)
-    }
-
-    /// Our sets with their members.
-    fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
-        let mut out = BTreeMap::new();
-        for header in self.sets.list().map_err(|error| retry(&error))? {
-            let Some(set) = SetId::by_name(&header.name) else { continue };
-            // One of another kind is as good as none; creating ours deals with it.
-            if !self.families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
-                continue;
-            }
-            let members = self.sets.members(set.name()).map_err(|error| retry(&error))?;
-            let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
-            out.insert(set, SetState { capacity, members });
-        }
-        Ok(out)
-    }
-
     /// Creates `kube-ipvs0` if it is not there.
     async fn ensure_interface(&mut self) -> Result<(), OpError> {
         if self.interface.is_none() {
@@ -275,7 +251,7 @@ impl Kernel {
         Ok(())
     }
 
-    async fn addresses(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
+    async fn change_addresses(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
         if let Err(error) = self.ensure_interface().await {
             return (0..ops.len()).map(|at| (at, error.clone())).collect();
         }
@@ -347,18 +323,36 @@ impl Dataplane for Kernel {
         let mut state = self.look_at_rules().await?;
         state.virtual_servers = self.ipvs.observe()?;
         self.ipvs.fill(&mut state.virtual_servers)?;
-        state.addresses = self.bound().await?;
-        state.sets = self.sets()?;
+        state.addresses = self.addresses().await?;
+        state.sets = Dataplane::sets(self).await?;
         Ok(state)
     }
 
-    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
-        let nothing = State::default();
-        Ok(match piece {
-            Piece::VirtualServers => State { virtual_servers: self.ipvs.observe()?, ..nothing },
-            Piece::Addresses => State { addresses: self.bound().await?, ..nothing },
-            Piece::Sets => State { sets: self.sets()?, ..nothing },
-        })
+    async fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
+        self.interface = find_interface().await.map_err(|error| retry(&error))?;
+        let Some(interface) = &self.interface else { return Ok(BTreeSet::new()) };
+        let mut addresses = interface.addresses().map_err(|error| retry(&error))?;
+        addresses.retain(|address| self.families.contains(&Family::of(*address)));
+        Ok(addresses)
+    }
+
+    async fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
+        let mut out = BTreeMap::new();
+        for header in self.sets.list().map_err(|error| retry(&error))? {
+            let Some(set) = SetId::by_name(&header.name) else { continue };
+            // One of another kind is as good as none; creating ours deals with it.
+            if !self.families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
+                continue;
+            }
+            let members = self.sets.members(set.name()).map_err(|error| retry(&error))?;
+            let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
+            out.insert(set, SetState { capacity, members });
+        }
+        Ok(out)
+    }
+
+    fn list_virtual_servers(&mut self) -> Listing {
+        Box::pin(stream::iter(ipvs::list()))
     }
 
     fn look_at_rules(&mut self) -> Look {
@@ -414,7 +408,7 @@ impl Dataplane for Kernel {
                 Part::Firewall => one_by_one(&mut |op| self.firewall_op(op)),
                 Part::Members => self.members(ops),
                 Part::Ipvs => self.ipvs.execute(ops),
-                Part::Addresses => self.addresses(ops).await,
+                Part::Addresses => self.change_addresses(ops).await,
                 Part::Flows => self.flows(ops, &mut outcome.flows),
                 Part::Leftovers => one_by_one(&mut |op| self.leftover_op(op)),
             };

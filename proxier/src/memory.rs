@@ -1,13 +1,15 @@
 //! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use netlink_ipvs::{Family, Forwarding, RealServer, RealServerKey, VirtualServerKey};
 
 use crate::dataplane::sets::{Member, SetId};
 use crate::dataplane::{
-    Connections, Dataplane, Look, Op, OpError, OpErrorKind, Outcome, Piece, Plan, RealServers,
+    Connections, Dataplane, Listing, Look, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
     SetState, State, VirtualServerState,
 };
 
@@ -191,27 +193,29 @@ impl Dataplane for Memory {
         Ok(self.state.clone())
     }
 
-    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
+    async fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
         sleep(self.reading).await;
-        if self.blind {
-            return Err(blind());
-        }
-        let State { addresses, sets, virtual_servers, .. } = &self.state;
-        let mut read = State::default();
-        match piece {
-            Piece::Addresses => read.addresses.clone_from(addresses),
-            Piece::VirtualServers => {
-                self.observed += 1;
-                let bare = |server: &VirtualServerState| VirtualServerState {
-                    config: server.config,
-                    real_servers: [].into(),
-                };
-                let bare = virtual_servers.iter().map(|(key, server)| (*key, bare(server)));
-                read.virtual_servers = bare.collect();
-            }
-            Piece::Sets => read.sets.clone_from(sets),
-        }
-        Ok(read)
+        if self.blind { Err(blind()) } else { Ok(self.state.addresses.clone()) }
+    }
+
+    async fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
+        sleep(self.reading).await;
+        if self.blind { Err(blind()) } else { Ok(self.state.sets.clone()) }
+    }
+
+    /// As they are now: what changes until a piece is taken is not in it.
+    fn list_virtual_servers(&mut self) -> Listing {
+        const PIECE: usize = 16;
+        self.observed += 1;
+        let servers = self.state.virtual_servers.iter();
+        let servers: Vec<_> = servers.map(|(key, server)| (*key, server.config)).collect();
+        let pieces = servers.chunks(PIECE).map(|piece| Ok(piece.to_vec()));
+        let pieces: Vec<_> = if self.blind { vec![Err(blind())] } else { pieces.collect() };
+        let reading = self.reading;
+        Box::pin(stream::iter(pieces).then(move |piece| async move {
+            sleep(reading).await;
+            piece
+        }))
     }
 
     fn look_at_rules(&mut self) -> Look {
@@ -227,6 +231,7 @@ impl Dataplane for Memory {
         &mut self,
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
+        sleep(self.reading).await;
         let known =
             |key: &VirtualServerKey| Some((*key, self.state.virtual_servers.get(key)?.clone()));
         Ok(keys.iter().filter_map(known).collect())

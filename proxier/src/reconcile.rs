@@ -162,14 +162,11 @@ impl<D: Dataplane> Reconciler<D> {
         let mut batch = Vec::new();
         let mut not_before = Instant::now();
         loop {
-            let wake = match (self.is_ready(), self.has_work()) {
-                (false, _) => None,
-                (true, true) => Some(not_before),
-                (true, false) => {
-                    let due = self.due.next().max(not_before);
-                    Some(self.unread.next().map_or(due, |next| next.min(due)))
-                }
-            };
+            let wake = self.is_ready().then(|| {
+                let work = if self.has_work() { Instant::now() } else { self.due.next() };
+                let step = work.max(not_before);
+                self.unread.next().map_or(step, |read| read.min(step))
+            });
             tokio::select! {
                 biased;
                 received = events.recv_many(&mut batch, MOST_AT_ONCE) => {

@@ -1,14 +1,17 @@
 //! The loop over a kernel in memory that can be watched, broken and killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream;
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+use proxier::dataplane::sets::SetId;
 use proxier::dataplane::{
-    Connections, Dataplane, Look, Op, OpError, OpErrorKind, Outcome, Piece, Plan, State, Target,
-    VirtualServerState,
+    Connections, Dataplane, Listing, Look, Op, OpError, OpErrorKind, Outcome, Plan, SetState,
+    State, Target, VirtualServerState,
 };
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
@@ -118,9 +121,21 @@ impl Dataplane for Kernel {
         self.memory.observe_virtual_servers(keys).await
     }
 
-    async fn observe_piece(&mut self, piece: Piece) -> Result<State, OpError> {
+    async fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
         self.look(Call::Observe)?;
-        self.memory.observe_piece(piece).await
+        self.memory.addresses().await
+    }
+
+    async fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
+        self.look(Call::Observe)?;
+        self.memory.sets().await
+    }
+
+    fn list_virtual_servers(&mut self) -> Listing {
+        match self.look(Call::Observe) {
+            Ok(()) => self.memory.list_virtual_servers(),
+            Err(error) => Box::pin(stream::iter([Err(error)])),
+        }
     }
 
     fn look_at_rules(&mut self) -> Look {

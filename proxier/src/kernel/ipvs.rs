@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netlink_ipvs::{Client, Command, ErrorKind, RealServer, VirtualServer, VirtualServerKey};
+use netlink_ipvs::{
+    Client, Command, ErrorKind, RealServer, VirtualServer, VirtualServerConfig, VirtualServerEntry,
+    VirtualServerKey,
+};
 
 use super::op_error;
 use crate::dataplane::{Connections, Op, OpError, OpErrorKind, RealServers, VirtualServerState};
@@ -100,6 +103,18 @@ impl Ipvs {
         }));
         out
     }
+}
+
+/// The virtual servers of this network namespace, in pieces, over a connection of its own.
+pub(super) fn list()
+-> impl Iterator<Item = Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError>> {
+    let entry = |entry: VirtualServerEntry| (entry.server.key, entry.server.config);
+    let (pieces, error) = match Client::open().and_then(Client::into_virtual_servers) {
+        Ok(pieces) => (Some(pieces), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let pieces = pieces.into_iter().flatten().chain(error);
+    pieces.map(move |piece| Ok(piece.map_err(failed)?.into_iter().map(entry).collect()))
 }
 
 /// The command of an operation; none for those that other parts of the kernel carry out.

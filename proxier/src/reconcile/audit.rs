@@ -1,29 +1,51 @@
 //! Looking at what was not just written: everything once in a while, and what drains.
 //!
 //! So that no change waits for all of it, it is read in pieces, between which the loop looks for
-//! events: the kernel gives real servers one virtual server at a time, and the rules take processes,
-//! for which nobody waits.
+//! events: the kernel lists virtual servers a datagram at a time and gives real servers one virtual
+//! server at a time, and the rules take processes, for which nobody waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use netlink_ipvs::{RealServer, VirtualServerKey};
+use futures_util::{FutureExt as _, StreamExt as _};
+use netlink_ipvs::{RealServer, VirtualServerConfig, VirtualServerKey};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Notice, Reconciler};
-use crate::dataplane::{Dataplane, Look, OpError, Piece, State, Target, differing};
+use crate::dataplane::{Dataplane, Listing, Look, OpError, State, Target};
 
-/// Virtual servers whose real servers are read at once: a millisecond.
+/// Virtual servers whose real servers are read at once: a millisecond. About as many are listed at
+/// once.
 const SLICE: usize = 16;
 /// Of the time until everything was read, one part in so many goes into reading.
 const SHARE: u32 = 10;
 
+/// What an audit reads, in this order. The rules are looked at beside it, and the real servers come
+/// after the virtual servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// First, because the kernel tells of their changes.
+    Addresses,
+    Sets,
+    VirtualServers,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Addresses, Self::Sets, Self::VirtualServers];
+}
+
 /// What is still to be read.
 #[derive(Default)]
 pub(super) struct Unread {
-    pieces: BTreeSet<Piece>,
+    /// What has not begun.
+    parts: BTreeSet<Part>,
+    /// The list of virtual servers that goes on.
+    list: Option<List>,
+    /// Virtual servers that are not as believed, or were not when they were listed.
+    suspects: BTreeSet<VirtualServerKey>,
+    /// What was found to be not as believed among them.
+    drift: BTreeSet<Target>,
     /// The rules, from the next look on.
     rules: bool,
     /// The look at the rules that goes on, and what was believed of them when it began.
@@ -42,13 +64,31 @@ pub(super) struct Unread {
     until: Option<Instant>,
 }
 
+/// A list of virtual servers that is being read.
+struct List {
+    listing: Listing,
+    seen: HashSet<VirtualServerKey>,
+    /// How many there should be.
+    expected: usize,
+}
+
 impl Unread {
     /// Whether there is something to begin with.
     fn has_next(&self) -> bool {
-        !self.pieces.is_empty()
+        self.next_part().is_some()
             || (self.rules && self.looking.is_none())
+            || self.list.is_some()
+            || !self.suspects.is_empty()
             || !self.audit.is_empty()
             || !self.drains.is_empty()
+    }
+
+    /// What can begin. A round through the virtual servers ends before the next one, or its end
+    /// would never be reached.
+    fn next_part(&self) -> Option<Part> {
+        let part = *self.parts.first()?;
+        let busy = self.list.is_some() || !self.audit.is_empty();
+        (part != Part::VirtualServers || !busy).then_some(part)
     }
 
     /// When the next piece is to be read, if there is one.
@@ -57,11 +97,17 @@ impl Unread {
     }
 
     /// Leaves the processor to others after this read: so long that reading is a small share, and
-    /// that all of it is read in time.
+    /// that all of it is read in time. What may have to be repaired does not wait.
     fn pause(&mut self, took: Duration) {
+        if !self.suspects.is_empty() {
+            self.not_before = None;
+            return;
+        }
         let now = Instant::now();
-        let left = self.pieces.len() + (self.audit.len() + self.drains.len()) / SLICE + 1;
-        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        // After a list of virtual servers come their real servers.
+        let listed = |list: &List| 2 * list.expected - list.expected.min(list.seen.len());
+        let servers = self.audit.len() + self.drains.len() + self.list.as_ref().map_or(0, listed);
+        let left = u32::try_from(self.parts.len() + servers / SLICE + 1).unwrap_or(u32::MAX);
         let rest = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let spare = (rest / left).saturating_sub(took);
         self.not_before = Some(now + (took * (SHARE - 1)).min(spare));
@@ -94,7 +140,7 @@ impl<D: Dataplane> Reconciler<D> {
         }
         self.due.audit = now + self.timing.sync_period;
         self.unread.until = Some(now + self.timing.sync_period / 2);
-        self.unread.pieces = [Piece::Addresses, Piece::VirtualServers, Piece::Sets].into();
+        self.unread.parts = Part::ALL.into();
         self.unread.rules = true;
         self.unread.failed = false;
     }
@@ -121,55 +167,99 @@ impl<D: Dataplane> Reconciler<D> {
             self.unread.rules = false;
             self.unread.looking = Some((believed.rules(), self.dataplane.look_at_rules()));
         }
-        if let Some(piece) = self.unread.pieces.pop_first() {
-            match self.dataplane.observe_piece(piece).await {
-                Ok(read) => self.piece_read(piece, read),
-                Err(error) => self.cannot_read(error),
+        let keys = slice(&mut self.unread.drains);
+        self.count(keys).await;
+        if !self.unread.suspects.is_empty() {
+            self.verify().await;
+        } else if let Some(part) = self.unread.next_part() {
+            self.unread.parts.remove(&part);
+            if let Err(error) = self.read_part(part).await {
+                self.cannot_read(error);
             }
+        } else if self.unread.list.is_some() {
+            self.list_on().await;
         } else {
-            let keys = slice(&mut self.unread.drains);
-            self.count(keys).await;
             let keys = slice(&mut self.unread.audit);
             self.compare(keys).await;
         }
     }
 
-    /// Compares a piece, and notes what is not as believed.
-    fn piece_read(&mut self, piece: Piece, read: State) {
-        let Some(believed) = &mut self.believed else { return };
-        let mut other = Vec::new();
-        let mut known = State::default();
-        let drift = match piece {
-            Piece::VirtualServers => {
-                let found = read.virtual_servers;
-                differing(&believed.virtual_servers, &found, |key, known, found| {
-                    if known.map(|server| server.config) != found.map(|server| server.config) {
-                        other.push(*key);
-                    }
-                });
-                // A round that is not at its end goes on, or the end would never be reached.
-                if self.unread.audit.is_empty() {
-                    let known = |key: &VirtualServerKey| believed.virtual_servers.contains_key(key);
-                    self.unread.audit = found.into_keys().filter(known).collect();
-                }
-                BTreeSet::new()
-            }
-            Piece::Addresses => {
-                known.addresses = std::mem::take(&mut believed.addresses);
-                let drift = known.differences(&read);
-                believed.addresses = read.addresses;
+    /// Reads a part and compares it, or begins to.
+    async fn read_part(&mut self, part: Part) -> Result<(), OpError> {
+        let Some(believed) = &mut self.believed else { return Ok(()) };
+        let drift = match part {
+            Part::Addresses => {
+                let found = self.dataplane.addresses().await?;
+                let drift = believed.addresses.symmetric_difference(&found);
+                let drift = drift.copied().map(Target::Address).collect();
+                believed.addresses = found;
                 drift
             }
-            Piece::Sets => {
-                known.sets = std::mem::take(&mut believed.sets);
-                let drift = known.differences(&read);
+            Part::Sets => {
+                let read = State { sets: self.dataplane.sets().await?, ..State::default() };
+                let sets = std::mem::take(&mut believed.sets);
+                let drift = State { sets, ..State::default() }.differences(&read);
                 believed.sets = read.sets;
                 drift
             }
+            Part::VirtualServers => {
+                let listing = self.dataplane.list_virtual_servers();
+                let expected = believed.virtual_servers.len();
+                self.unread.list = Some(List { listing, seen: HashSet::new(), expected });
+                return Ok(());
+            }
         };
         self.drifted(drift);
-        self.unsure(other);
         self.look_ended();
+        Ok(())
+    }
+
+    /// Reads the next of a list of virtual servers.
+    async fn list_on(&mut self) {
+        let (Some(list), Some(believed)) = (&mut self.unread.list, &self.believed) else { return };
+        match list.listing.next().await {
+            Some(Ok(servers)) => {
+                let other = |(key, config): &(VirtualServerKey, VirtualServerConfig)| {
+                    let known = believed.virtual_servers.get(key);
+                    known.is_none_or(|known| known.config != *config)
+                };
+                list.seen.extend(servers.iter().map(|(key, _)| *key));
+                let other = servers.into_iter().filter(other).map(|(key, _)| key);
+                self.unread.suspects.extend(other);
+            }
+            Some(Err(error)) => self.cannot_read(error),
+            None => {
+                let known = believed.virtual_servers.keys().copied();
+                let missing = known.clone().filter(|key| !list.seen.contains(key));
+                self.unread.suspects.extend(missing);
+                self.unread.audit = known.collect();
+                self.unread.list = None;
+                self.look_ended();
+            }
+        }
+    }
+
+    /// Reads by themselves some of those that were not as believed, for a list may be of before the last change.
+    async fn verify(&mut self) {
+        let suspects = std::iter::from_fn(|| self.unread.suspects.pop_first());
+        let keys: Vec<VirtualServerKey> = suspects.take(SLICE).collect();
+        let mut found = match self.dataplane.observe_virtual_servers(&keys).await {
+            Ok(found) => found,
+            Err(error) => return self.cannot_read(error),
+        };
+        for key in keys {
+            let found = found.remove(&key);
+            let believed = self.believed.as_ref();
+            if believed.and_then(|state| state.virtual_servers.get(&key)) != found.as_ref() {
+                self.status.replace(self.believed.as_mut(), key, found);
+                self.unread.drift.insert(Target::VirtualServer(key));
+            }
+        }
+        if self.unread.suspects.is_empty() {
+            let drift = std::mem::take(&mut self.unread.drift);
+            self.drifted(drift);
+            self.look_ended();
+        }
     }
 
     /// Compares the rules, unless they were changed while they were read.
@@ -192,7 +282,9 @@ impl<D: Dataplane> Reconciler<D> {
     /// Notes the end of an audit, but for the real servers.
     fn look_ended(&mut self) {
         let unread = &mut self.unread;
-        if unread.pieces.is_empty() && unread.looking.is_none() && !unread.rules && !unread.failed {
+        let servers = unread.list.is_none() && unread.suspects.is_empty();
+        let rules = !unread.rules && unread.looking.is_none();
+        if unread.parts.is_empty() && servers && rules && !unread.failed {
             unread.ended = true;
             self.status.observe_error = None;
         }
@@ -217,17 +309,15 @@ impl<D: Dataplane> Reconciler<D> {
             found.entry(key).or_default().push(server);
         }
         let Some(believed) = &self.believed else { return };
-        let mut other = Vec::new();
         for key in keys {
             let mut found = found.remove(&key).unwrap_or_default();
             found.sort_unstable_by_key(|server| server.key);
             // One that was removed meanwhile is right to have none.
             let known = believed.virtual_servers.get(&key);
             if known.is_some_and(|known| *known.real_servers != *found) {
-                other.push(key);
+                self.unread.suspects.insert(key);
             }
         }
-        self.unsure(other);
     }
 
     /// Notes which connections are to be counted, if it is time.
@@ -287,29 +377,11 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// These virtual servers are not as believed, and will be read again by themselves.
-    fn unsure(&mut self, keys: Vec<VirtualServerKey>) {
-        let keys = keys.into_iter().map(Target::VirtualServer);
-        let known = self.drifted(keys);
-        self.unknown.extend(known);
-    }
-
-    /// Counts and repairs what is not as believed; returns the virtual servers among it, be they
-    /// ours or not.
-    fn drifted(&mut self, targets: impl IntoIterator<Item = Target>) -> Vec<VirtualServerKey> {
-        let mut servers = Vec::new();
-        let mut drift = BTreeSet::new();
-        for target in targets {
-            if let Target::VirtualServer(key) = target {
-                servers.push(key);
-            }
-            if self.is_ours(&target) {
-                drift.insert(target);
-            }
-            self.touched.insert(target);
-        }
-        self.note_drift(&drift);
-        servers
+    /// Counts and repairs what is not as believed.
+    fn drifted(&mut self, mut targets: BTreeSet<Target>) {
+        self.touched.extend(&targets);
+        targets.retain(|target| self.is_ours(target));
+        self.note_drift(&targets);
     }
 
     pub(super) fn read_for(&mut self, took: Duration) {
@@ -321,9 +393,13 @@ impl<D: Dataplane> Reconciler<D> {
         warn!(error = error.text, "cannot read the kernel, keeping what is there");
         self.status.observe_error = Some(error.text);
         self.due.audit = Instant::now() + self.due.retry_delay;
-        self.unread.pieces.clear();
+        self.unread.parts.clear();
         self.unread.audit.clear();
+        self.unread.suspects.clear();
+        self.unread.list = None;
         self.unread.rules = false;
+        let drift = std::mem::take(&mut self.unread.drift);
+        self.drifted(drift);
         (self.unread.failed, self.unread.ended) = (true, true);
     }
 }
