@@ -30,7 +30,7 @@ const SINGLE: u32 = 100;
 const TRACED: u32 = 20;
 
 /// What is measured at a size besides programming it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The cluster.
     pub size: Size,
@@ -38,10 +38,10 @@ pub struct Plan {
     pub changes: bool,
     /// How long nothing happens, to see what that costs.
     pub idle: Duration,
-    /// Seconds of many changes.
+    /// Seconds of many changes at each rate.
     pub churn: u32,
     /// How many a second.
-    pub rate: u32,
+    pub rates: Vec<u32>,
     /// Rolling update, loss of nodes, services that come and go, everything listed anew.
     pub profiles: bool,
 }
@@ -69,7 +69,7 @@ pub fn write_manifest(size: Size, path: &Path) -> Result<()> {
 }
 
 /// Measures the daemon in this network namespace, which must be new.
-pub fn measure(plan: Plan, say: &dyn Fn(&str)) -> Result<Value> {
+pub fn measure(plan: &Plan, say: &dyn Fn(&str)) -> Result<Value> {
     let size = plan.size;
     let mut report = json!({"services": size.services, "endpoints": size.endpoints});
     say("objects");
@@ -91,8 +91,11 @@ pub fn measure(plan: Plan, say: &dyn Fn(&str)) -> Result<Value> {
         world.watched.until_synced(size.services)?;
     }
     if plan.churn > 0 {
-        say("churn");
-        report["churn"] = churn::steady(&mut world, plan.rate, plan.churn)?;
+        let churn = plan.rates.iter().map(|rate| {
+            say(&format!("{rate} changes a second"));
+            churn::steady(&mut world, *rate, plan.churn)
+        });
+        report["churn"] = churn.collect::<Result<_>>()?;
     }
     if plan.profiles {
         report["profiles"] = churn::profiles(&mut world, say)?;

@@ -169,17 +169,12 @@ impl Store {
         self.objects(resource).into_iter().filter(|object| selector.matches(object)).collect()
     }
 
-    /// Lines of a watch with this selector for what came after a version, with their versions.
-    pub(super) fn events(
-        &self,
-        resource: &str,
-        selector: &Selector,
-        after: u64,
-    ) -> Vec<(u64, String)> {
+    /// Lines of a watch with this selector for what came after a version.
+    pub(super) fn events(&self, resource: &str, selector: &Selector, after: u64) -> Vec<String> {
         // In the order of their versions: a long history must not cost each event a look at all of it.
         let new = self.history.partition_point(|entry| entry.version <= after);
         let changes = self.history[new..].iter().filter(|entry| entry.resource == resource);
-        changes.filter_map(|entry| Some((entry.version, selector.event(entry)?))).collect()
+        changes.filter_map(|entry| selector.event(entry)).collect()
     }
 }
 
@@ -266,7 +261,7 @@ mod tests {
         let selector = Selector { labels: "!hidden".into(), fields: String::new() };
         let events = store.events("services", &selector, 0);
         let kind = |line: &str| serde_json::from_str::<Value>(line).unwrap()["type"].clone();
-        let kinds: Vec<_> = events.iter().map(|(_, line)| kind(line)).collect();
+        let kinds: Vec<_> = events.iter().map(|line| kind(line)).collect();
         assert_eq!(kinds, ["ADDED", "DELETED", "ADDED", "DELETED"]);
     }
 }

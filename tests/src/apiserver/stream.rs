@@ -89,8 +89,9 @@ impl Watch {
                 }
                 let events =
                     state.store.events(&self.query.resource, &self.query.selector, self.after);
-                for (version, line) in events {
-                    self.after = version;
+                // What is of other kinds need not be looked through again.
+                self.after = self.after.max(state.store.version());
+                for line in events {
                     if self.reverse {
                         self.lines.push_front(line);
                     } else {

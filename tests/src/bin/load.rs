@@ -1,7 +1,7 @@
 //! The load test; `tests/load/run` builds and starts it in the test kernel.
 //!
 //! ```text
-//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--rate CHANGES] [--idle SECONDS] [--json FILE]
+//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--rates 100,1000] [--idle SECONDS] [--json FILE]
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
 //! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
@@ -27,7 +27,8 @@ const INSIDE: &str = "PROXIER_LOAD_INSIDE";
 struct Options {
     steps: Vec<Size>,
     churn: u32,
-    rate: u32,
+    /// Changes a second, each of them for `churn` seconds.
+    rates: Vec<u32>,
     idle: u64,
     json: Option<PathBuf>,
     write: Option<PathBuf>,
@@ -100,12 +101,12 @@ fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
     } else {
         let large = services >= 10_000;
         measure(
-            Plan {
+            &Plan {
                 size,
                 changes: services <= 10_000,
                 idle: Duration::from_secs(if services >= 1000 { options.idle } else { 0 }),
                 churn: if services == 10_000 { options.churn } else { 0 },
-                rate: options.rate,
+                rates: options.rates.clone(),
                 profiles: large && services == 10_000,
             },
             &say,
@@ -119,11 +120,12 @@ fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
 fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
     let program = std::env::current_exe()?;
     let script = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && exec \"$0\" \"$@\"";
+    let rates: Vec<String> = options.rates.iter().map(ToString::to_string).collect();
     let output = Command::new("unshare")
         .args(["--net", "sh", "-c", script])
         .arg(program)
         .args(["--steps", &format!("{}x{}", size.services, size.endpoints)])
-        .args(["--churn", &options.churn.to_string(), "--rate", &options.rate.to_string()])
+        .args(["--churn", &options.churn.to_string(), "--rates", &rates.join(",")])
         .args(["--idle", &options.idle.to_string()])
         .env(INSIDE, part)
         .stderr(Stdio::inherit())
@@ -160,7 +162,8 @@ fn wait_for_clean_up() -> Result<()> {
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
         let (steps, json, write) = (Vec::new(), None, None);
-        let mut options = Self { steps, churn: 60, rate: 1000, idle: 60, json, write };
+        let mut options =
+            Self { steps, churn: 60, rates: vec![100, 300, 1000], idle: 60, json, write };
         let mut steps = "100x5,1000x5,5000x10,10000x10";
         for pair in words.chunks(2) {
             let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
@@ -168,7 +171,10 @@ impl Options {
             match option.as_str() {
                 "--steps" => steps = value,
                 "--churn" => options.churn = number()?,
-                "--rate" => options.rate = number()?,
+                "--rates" => {
+                    let rates = value.split(',').map(str::parse).collect::<Result<_, _>>();
+                    options.rates = rates.with_context(|| format!("{option} {value}"))?;
+                }
                 "--idle" => options.idle = u64::from(number()?),
                 "--json" => options.json = Some(value.into()),
                 "--write" => options.write = Some(value.into()),

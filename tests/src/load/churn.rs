@@ -1,5 +1,6 @@
 //! Changes of endpoints, and when the kernel has them.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,10 +18,12 @@ use crate::live::Live;
 
 /// How long a change may take before it counts as lost.
 const LOST: Duration = Duration::from_mins(1);
-/// Between two looks into the kernel.
+/// Between two looks into the kernel, and two looks at the clock.
 const BETWEEN: Duration = Duration::from_micros(300);
-/// Of so many changes one is followed into the kernel.
-const SAMPLED: u32 = 25;
+/// Between two looks into the kernel where others work meanwhile: by so much a latency can be too long.
+const SELDOM: Duration = Duration::from_millis(2);
+/// So many changes a second are followed into the kernel.
+const FOLLOWED: u32 = 40;
 
 /// Makes changes and looks for them in the kernel.
 pub(super) struct Probe {
@@ -85,15 +88,18 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
     let both = |service| [2, 1].map(|round| world.size.changed_slice(service, 1, round).into());
     let slices: Vec<[Prepared; 2]> = probe.services.iter().copied().map(both).collect();
     let mut rounds = vec![0_u32; probe.services.len()];
-    let mut waiting: Vec<Waiting> = Vec::new();
+    let mut waiting = VecDeque::new();
     let mut latencies = Vec::new();
     let (before, cpu) = (Metrics::read()?, world.watched.cpu()?);
     let (start, total) = (Instant::now(), per_second * seconds);
-    let (mut late, mut overtaken) = (Duration::ZERO, 0);
+    let (mut late, mut overtaken, mut looked) = (Duration::ZERO, 0, start);
     for number in 0..total {
         let due = Duration::from_secs(1) * number / per_second;
         while start.elapsed() < due {
-            look(&mut probe, &mut waiting, &mut latencies)?;
+            if looked.elapsed() >= SELDOM {
+                look(&mut probe, &mut waiting, &mut latencies)?;
+                looked = Instant::now();
+            }
             // The pace itself: nothing is waited for.
             sleep(BETWEEN);
         }
@@ -103,13 +109,14 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         rounds[index] += 1;
         let slice = slices[index][rounds[index] as usize % 2].clone();
         // What was not seen before the next change of the same service never will be.
-        if let Some(at) = waiting.iter().position(|waiting| waiting.service == service) {
-            latencies.push(waiting.swap_remove(at).since.elapsed());
+        let same = waiting.iter().position(|waiting: &Waiting| waiting.service == service);
+        if let Some(overtaken_one) = same.and_then(|at| waiting.remove(at)) {
+            latencies.push(overtaken_one.since.elapsed());
             overtaken += 1;
         }
-        if number % SAMPLED == 0 {
+        if number % (per_second / FOLLOWED).max(1) == 0 {
             let wanted = probe.size.flips(service, 0)[rounds[index] as usize % 2];
-            waiting.push(Waiting { since: Instant::now(), service, wanted });
+            waiting.push_back(Waiting { since: Instant::now(), service, wanted });
         }
         world.live.server.put(slice);
         if number % 10_000 == 0 {
@@ -122,7 +129,7 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         Ok(waiting.is_empty().then_some(()))
     };
     let daemon = &mut world.watched.daemon;
-    daemon.wait_asking_every(BETWEEN, 2 * LOST, rest, || "changes were lost".to_owned())?;
+    daemon.wait_asking_every(SELDOM, 2 * LOST, rest, || "changes were lost".to_owned())?;
     let end = Instant::now() + LOST;
     let mut lost = probe.lost(&rounds)?;
     while !lost.is_empty() && Instant::now() < end {
@@ -140,27 +147,22 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
     }))
 }
 
-/// Takes out what the kernel has by now.
+/// Takes out what the kernel has by now, up to the first that it has not: looking takes the lock that
+/// the daemon's changes need.
 fn look(
     probe: &mut Probe,
-    waiting: &mut Vec<Waiting>,
+    waiting: &mut VecDeque<Waiting>,
     latencies: &mut Vec<Duration>,
 ) -> Result<()> {
-    let mut at = 0;
-    while let Some(Waiting { since, service, wanted }) = waiting.get(at) {
+    while let Some(Waiting { since, service, wanted }) = waiting.front() {
         if since.elapsed() > LOST {
             bail!("service {service} did not get {wanted} within {LOST:?}");
         }
-        if probe.has(*service, *wanted, None)? {
-            latencies.push(since.elapsed());
-            waiting.swap_remove(at);
-        } else {
-            at += 1;
-        }
-        // The daemon comes first on the one processor.
-        if at >= 4 {
+        if !probe.has(*service, *wanted, None)? {
             break;
         }
+        latencies.push(since.elapsed());
+        waiting.pop_front();
     }
     Ok(())
 }

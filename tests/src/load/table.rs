@@ -7,7 +7,7 @@ use serde_json::Value;
 /// One line of the table: what it says of the report of a size.
 type Line = (&'static str, fn(&Value) -> Option<String>);
 
-const LINES: [Line; 25] = [
+const LINES: [Line; 20] = [
     ("messages to an empty kernel", |r| number(&r["programming"]["writes"], 0)),
     ("floor: those messages, s", |r| number(&r["floor"]["seconds"], 3)),
     ("a page touched for the first time, us", |r| {
@@ -29,18 +29,6 @@ const LINES: [Line; 25] = [
     ("  in the kernel alone, after as many, ms", |r| {
         number(&r["floor"]["runs"][1]["change_milliseconds"], 3)
     }),
-    ("many changes: a second, asked for / made", |r| {
-        let (changes, seconds) = (&r["churn"]["changes"], &r["churn"]["seconds"]);
-        let made = changes.as_f64()? / seconds.as_f64()?;
-        Some(format!("{} / {made:.0}", r["churn"]["asked_for_a_second"]))
-    }),
-    ("  lost", |r| number(&r["churn"]["lost"], 0)),
-    ("  event to kernel p50 / p99, ms", |r| latency(&r["churn"]["latency"])),
-    ("  CPU, cores", |r| {
-        let (cpu, seconds) = (&r["churn"]["cpu_seconds"], &r["churn"]["seconds"]);
-        Some(format!("{:.2}", cpu.as_f64()? / seconds.as_f64()?))
-    }),
-    ("  resident memory then, MiB", |r| mebibytes(&r["churn"]["resident_kib"])),
     ("idle CPU, ms a second", |r| {
         let (cpu, seconds) = (&r["idle"]["cpu_seconds"], &r["idle"]["seconds"]);
         Some(format!("{:.1}", cpu.as_f64()? * 1000.0 / seconds.as_f64()?))
@@ -49,7 +37,8 @@ const LINES: [Line; 25] = [
     ("  first step, s", |r| number(&r["restart"]["step_seconds"], 2)),
 ];
 
-/// The reports of all sizes side by side, in Markdown, and the larger events below.
+/// The reports of all sizes side by side, in Markdown, and below it many changes and the larger
+/// events.
 pub fn table(reports: &[Value]) -> String {
     let mut out = String::from("| services x endpoints |");
     for report in reports {
@@ -66,6 +55,7 @@ pub fn table(reports: &[Value]) -> String {
         let _ = writeln!(out, "| {name} |{}", cells.concat());
     }
     for report in reports {
+        out.push_str(&churn(report).unwrap_or_default());
         let Some(profiles) = report["profiles"].as_object() else { continue };
         let _ = write!(
             out,
@@ -87,6 +77,29 @@ pub fn table(reports: &[Value]) -> String {
         }
     }
     out
+}
+
+/// Many changes: a line for each rate.
+fn churn(report: &Value) -> Option<String> {
+    let mut out = format!(
+        "\n| {} x {}, changes a second | made | lost | event to kernel p50, ms | p99, ms | CPU, cores | resident memory, MiB |\n| --: | --: | --: | --: | --: | --: | --: |\n",
+        report["services"], report["endpoints"]
+    );
+    for run in report["churn"].as_array()? {
+        let seconds = run["seconds"].as_f64()?;
+        let _ = writeln!(
+            out,
+            "| {} | {:.0} | {} | {} | {} | {:.2} | {} |",
+            run["asked_for_a_second"],
+            run["changes"].as_f64()? / seconds,
+            run["lost"],
+            number(&run["latency"]["p50_milliseconds"], 1)?,
+            number(&run["latency"]["p99_milliseconds"], 1)?,
+            run["cpu_seconds"].as_f64()? / seconds,
+            mebibytes(&run["resident_kib"])?,
+        );
+    }
+    Some(out)
 }
 
 fn number(value: &Value, digits: usize) -> Option<String> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
-use crate::source::objects::{Lenient, Shape, raw};
+use crate::source::objects::{Lenient, Shape, quote, raw};
 
 /// One line of a watch.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ fn tolerant<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
 }
 
 fn excerpt(text: &[u8]) -> String {
-    crate::source::objects::quote(&String::from_utf8_lossy(&text[..text.len().min(200)]))
+    quote(&String::from_utf8_lossy(&text[..text.len().min(200)])).to_string()
 }
 
 macro_rules! shapes {

@@ -198,11 +198,9 @@ impl<'de, T: Shape> Visitor<'de> for AnyValue<T> {
 }
 
 /// Text from an object as it may stand in a log line: quoted, escaped, cut.
-pub(crate) fn quote(text: &str) -> String {
-    if text.chars().count() <= QUOTED {
-        format!("{text:?}")
-    } else {
-        let cut: String = text.chars().take(QUOTED).collect();
-        format!("{cut:?}...")
-    }
+pub(crate) fn quote(text: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| match text.char_indices().nth(QUOTED) {
+        None => write!(f, "{text:?}"),
+        Some((end, _)) => write!(f, "{:?}...", &text[..end]),
+    })
 }
