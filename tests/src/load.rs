@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) size: Size,
     pub(crate) live: Live,
     pub(crate) watched: Watched,
+    /// How often an endpoint of each plain service was exchanged.
+    pub(crate) rounds: Vec<u32>,
     scratch: Scratch,
 }
 
@@ -140,7 +142,7 @@ impl World {
         live.server.compact();
         let scratch = Scratch::create()?;
         let daemon = Self::daemon(&live, &scratch, SYNC_PERIOD)?;
-        Ok(Self { size, live, watched: Watched { daemon }, scratch })
+        Ok(Self { size, live, watched: Watched { daemon }, rounds: Vec::new(), scratch })
     }
 
     fn daemon(live: &Live, scratch: &Scratch, sync_period: &str) -> Result<Daemon> {

@@ -239,7 +239,8 @@ impl<D: Dataplane> Reconciler<D> {
         }
     }
 
-    /// Reads by themselves some of those that were not as believed, for a list may be of before the last change.
+    /// Reads by themselves some of those that were not as believed: a list may be of before the last
+    /// change.
     async fn verify(&mut self) {
         let suspects = std::iter::from_fn(|| self.unread.suspects.pop_first());
         let keys: Vec<VirtualServerKey> = suspects.take(SLICE).collect();

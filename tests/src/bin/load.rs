@@ -163,7 +163,7 @@ impl Options {
     fn parse(words: &[String]) -> Result<Self> {
         let (steps, json, write) = (Vec::new(), None, None);
         let mut options =
-            Self { steps, churn: 60, rates: vec![100, 300, 1000], idle: 60, json, write };
+            Self { steps, churn: 60, rates: vec![100, 300, 500, 1000], idle: 60, json, write };
         let mut steps = "100x5,1000x5,5000x10,10000x10";
         for pair in words.chunks(2) {
             let [option, value] = pair else { bail!("{} needs a value", pair[0]) };

@@ -87,7 +87,9 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
     // Made beforehand: making a thousand a second takes a processor of its own.
     let both = |service| [2, 1].map(|round| world.size.changed_slice(service, 1, round).into());
     let slices: Vec<[Prepared; 2]> = probe.services.iter().copied().map(both).collect();
-    let mut rounds = vec![0_u32; probe.services.len()];
+    // A service that an earlier run has left with another endpoint goes on from there.
+    let mut rounds = std::mem::take(&mut world.rounds);
+    rounds.resize(probe.services.len(), 0);
     let mut waiting = VecDeque::new();
     let mut latencies = Vec::new();
     let (before, cpu) = (Metrics::read()?, world.watched.cpu()?);
@@ -136,6 +138,7 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         lost = probe.lost(&rounds)?;
     }
     let (after, used) = (Metrics::read()?, world.watched.cpu()? - cpu);
+    world.rounds = rounds;
     let steps = "proxier_steps_total";
     Ok(json!({
         "changes": total, "asked_for_a_second": per_second, "seconds": took.as_secs_f64(), "lost": lost.len(),
