@@ -324,7 +324,7 @@ impl Dataplane for Kernel {
         state.virtual_servers = self.ipvs.observe()?;
         self.ipvs.fill(&mut state.virtual_servers)?;
         state.addresses = self.addresses().await?;
-        state.sets = Dataplane::sets(self).await?;
+        state.sets = self.sets().await?;
         Ok(state)
     }
 
