@@ -452,7 +452,7 @@ pub trait Dataplane {
     fn sets(&mut self) -> impl Future<Output = Result<BTreeMap<SetId, SetState>, OpError>>;
 
     /// Begins to list the virtual servers.
-    fn list_virtual_servers(&mut self) -> Listing;
+    fn list_virtual_servers(&mut self) -> Result<Listing, OpError>;
 
     /// Begins to read the firewall rules and what other modes have left, which takes a process for
     /// each family: some milliseconds, or many where others have many rules.

@@ -351,8 +351,8 @@ impl Dataplane for Kernel {
         Ok(out)
     }
 
-    fn list_virtual_servers(&mut self) -> Listing {
-        Box::pin(stream::iter(ipvs::list()))
+    fn list_virtual_servers(&mut self) -> Result<Listing, OpError> {
+        Ok(Box::pin(stream::iter(ipvs::list()?)))
     }
 
     fn look_at_rules(&mut self) -> Look {

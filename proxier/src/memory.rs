@@ -204,18 +204,20 @@ impl Dataplane for Memory {
     }
 
     /// As they are now: what changes until a piece is taken is not in it.
-    fn list_virtual_servers(&mut self) -> Listing {
+    fn list_virtual_servers(&mut self) -> Result<Listing, OpError> {
         const PIECE: usize = 16;
+        if self.blind {
+            return Err(blind());
+        }
         self.observed += 1;
         let servers = self.state.virtual_servers.iter();
         let servers: Vec<_> = servers.map(|(key, server)| (*key, server.config)).collect();
-        let pieces = servers.chunks(PIECE).map(|piece| Ok(piece.to_vec()));
-        let pieces: Vec<_> = if self.blind { vec![Err(blind())] } else { pieces.collect() };
+        let pieces: Vec<_> = servers.chunks(PIECE).map(|piece| Ok(piece.to_vec())).collect();
         let reading = self.reading;
-        Box::pin(stream::iter(pieces).then(move |piece| async move {
+        Ok(Box::pin(stream::iter(pieces).then(move |piece| async move {
             sleep(reading).await;
             piece
-        }))
+        })))
     }
 
     fn look_at_rules(&mut self) -> Look {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream;
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use proxier::dataplane::sets::SetId;
@@ -131,11 +130,9 @@ impl Dataplane for Kernel {
         self.memory.sets().await
     }
 
-    fn list_virtual_servers(&mut self) -> Listing {
-        match self.look(Call::Observe) {
-            Ok(()) => self.memory.list_virtual_servers(),
-            Err(error) => Box::pin(stream::iter([Err(error)])),
-        }
+    fn list_virtual_servers(&mut self) -> Result<Listing, OpError> {
+        self.look(Call::Observe)?;
+        self.memory.list_virtual_servers()
     }
 
     fn look_at_rules(&mut self) -> Look {

@@ -106,15 +106,13 @@ impl Ipvs {
 }
 
 /// The virtual servers of this network namespace, in pieces, over a connection of its own.
-pub(super) fn list()
--> impl Iterator<Item = Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError>> {
+pub(super) fn list() -> Result<
+    impl Iterator<Item = Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError>>,
+    OpError,
+> {
     let entry = |entry: VirtualServerEntry| (entry.server.key, entry.server.config);
-    let (pieces, error) = match Client::open().and_then(Client::into_virtual_servers) {
-        Ok(pieces) => (Some(pieces), None),
-        Err(error) => (None, Some(Err(error))),
-    };
-    let pieces = pieces.into_iter().flatten().chain(error);
-    pieces.map(move |piece| Ok(piece.map_err(failed)?.into_iter().map(entry).collect()))
+    let pieces = Client::open().and_then(Client::into_virtual_servers).map_err(failed)?;
+    Ok(pieces.map(move |piece| Ok(piece.map_err(failed)?.into_iter().map(entry).collect())))
 }
 
 /// The command of an operation; none for those that other parts of the kernel carry out.

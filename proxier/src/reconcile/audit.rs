@@ -203,7 +203,7 @@ impl<D: Dataplane> Reconciler<D> {
                 drift
             }
             Part::VirtualServers => {
-                let listing = self.dataplane.list_virtual_servers();
+                let listing = self.dataplane.list_virtual_servers()?;
                 let expected = believed.virtual_servers.len();
                 self.unread.list = Some(List { listing, seen: HashSet::new(), expected });
                 return Ok(());

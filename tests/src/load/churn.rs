@@ -20,7 +20,8 @@ use crate::live::Live;
 const LOST: Duration = Duration::from_mins(1);
 /// Between two looks into the kernel, and two looks at the clock.
 const BETWEEN: Duration = Duration::from_micros(300);
-/// Between two looks into the kernel where others work meanwhile: by so much a latency can be too long.
+/// Between two looks into the kernel where others work meanwhile: by so much, and by what an older change
+/// still takes, a latency can be too long.
 const SELDOM: Duration = Duration::from_millis(2);
 /// So many changes a second are followed into the kernel.
 const FOLLOWED: u32 = 40;
