@@ -90,7 +90,7 @@ fn program(changes: Vec<Change>) {
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(vec![[192, 0, 2, 1].into()]));
     for change in changes {
-        reconciler.take(Event::Change(change));
+        reconciler.take(Event::from(change));
     }
     // Memory never waits.
     reconciler.step().now_or_never().expect("a step over memory");

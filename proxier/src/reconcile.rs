@@ -50,8 +50,8 @@ pub use status::{Counters, Draining, FamilyStatus, NoLocal, Status};
 /// What the loop reacts to.
 #[derive(Debug)]
 pub enum Event {
-    /// The cluster has changed.
-    Change(Change),
+    /// The cluster has changed. What is in one event becomes visible together: no step sees a part.
+    Changes(Vec<Change>),
     /// The addresses of the node's other interfaces are now these.
     HostAddresses(Vec<IpAddr>),
     /// The kernel says that an address is now on `kube-ipvs0`, or no longer.
@@ -64,7 +64,13 @@ pub enum Event {
 
 impl From<Change> for Event {
     fn from(change: Change) -> Self {
-        Self::Change(change)
+        Self::Changes(vec![change])
+    }
+}
+
+impl From<Vec<Change>> for Event {
+    fn from(changes: Vec<Change>) -> Self {
+        Self::Changes(changes)
     }
 }
 
@@ -226,9 +232,11 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn take(&mut self, event: Event) {
         self.status.live.count(&event);
         match event {
-            Event::Change(change) => {
-                self.note_trigger(&change);
-                self.cluster.apply(change, &mut self.dirty);
+            Event::Changes(changes) => {
+                for change in changes {
+                    self.note_trigger(&change);
+                    self.cluster.apply(change, &mut self.dirty);
+                }
                 // What the health server says of the node must not wait for a step.
                 if self.status.node(self.cluster.node()) {
                     self.publish.send_replace(Arc::new(self.status.clone()));

@@ -98,7 +98,7 @@ fn program(what: &str, objects: Vec<Value>) -> Outcome {
         let resolver = proxier::reconcile::Resolver::new(|_, _| settings());
         let mut simulation = Simulation::with(Kernel::new(State::default()), resolver);
         for change in loaded.changes {
-            simulation.reconciler.take(Event::Change(change));
+            simulation.reconciler.take(Event::from(change));
         }
         let host = NODE_ADDRESSES.map(ip).to_vec();
         simulation.reconciler.take(Event::HostAddresses(host));

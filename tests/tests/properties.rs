@@ -46,9 +46,9 @@ proptest! {
             facts.retain(|change| !matches!(change, Change::ServicesListed(_) | Change::SlicesListed(_)));
             facts.iter().map(|change| format!("{change:?}")).collect()
         };
-        let said = world.events().into_iter().filter_map(|event| match event {
-            Event::Change(change) => Some(change),
-            _ => None,
+        let said = world.events().into_iter().flat_map(|event| match event {
+            Event::Changes(changes) => changes,
+            _ => Vec::new(),
         });
         prop_assert_eq!(facts(loaded.changes), facts(said.collect()));
     }
@@ -105,13 +105,14 @@ proptest! {
                     break;
                 }
                 let event = events.remove(at.index(events.len()));
-                let needed = matches!(
-                    event,
-                    Event::HostAddresses(_)
-                        | Event::Change(
-                            Change::ServicesListed(_) | Change::SlicesListed(_) | Change::NodeListed
-                        )
-                );
+                let needed = match &event {
+                    Event::HostAddresses(_) => true,
+                    Event::Changes(changes) => changes.iter().any(|change| matches!(
+                        change,
+                        Change::ServicesListed(_) | Change::SlicesListed(_) | Change::NodeListed
+                    )),
+                    _ => false,
+                };
                 missing -= i32::from(needed);
                 simulation.reconciler.take(event);
                 if step {

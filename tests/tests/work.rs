@@ -157,7 +157,7 @@ async fn of_a_burst_of_100_000_events_the_last_state_is_programmed() {
     for event in 0..EVENTS {
         let last = if event + SERVICES >= EVENTS { 7 } else { event / SERVICES % 5 };
         let slice = slices[(event % SERVICES) as usize][last as usize].clone();
-        sender.send(Event::Change(Change::Slice(slice))).await.unwrap();
+        sender.send(Event::from(Change::Slice(slice))).await.unwrap();
     }
     drop(sender);
     let memory: Memory = run.await.unwrap();
@@ -178,13 +178,13 @@ async fn a_service_that_comes_or_goes_computes_itself_alone() {
     for services in [20, 2000] {
         let mut world = Settled::with(services).await;
         let before = Before::of(&mut world);
-        world.reconciler.take(Event::Change(Change::Service(nth_service(services))));
+        world.reconciler.take(Event::from(Change::Service(nth_service(services))));
         world.reconciler.step().await;
         let work = before.work(&mut world);
         // Its virtual server, its address, and a member of two sets.
         assert_eq!((work.contributions, work.operations.len()), (1, 4), "{:?}", work.operations);
         let before = Before::of(&mut world);
-        world.reconciler.take(Event::Change(Change::ServiceGone(nth_service(services).key)));
+        world.reconciler.take(Event::from(Change::ServiceGone(nth_service(services).key)));
         world.reconciler.step().await;
         let work = before.work(&mut world);
         assert_eq!((work.contributions, work.operations.len()), (1, 4), "{:?}", work.operations);

@@ -90,7 +90,7 @@ impl Source {
             }
             Self::Manifests(manifests, loaded) => {
                 for change in loaded.changes {
-                    if events.send(Event::Change(change)).await.is_err() {
+                    if events.send(Event::from(change)).await.is_err() {
                         return Ok(());
                     }
                 }

@@ -220,19 +220,21 @@ impl Live {
 
     pub(super) fn count(&self, event: &Event) {
         self.queued.store(millis(SystemTime::now()).cast_unsigned(), Relaxed);
-        let Event::Change(change) = event else { return };
-        let events = match change {
-            Change::Service(_) | Change::ServiceIgnored(..) | Change::ServiceGone(_) => {
-                &self.services
-            }
-            Change::Slice(_) | Change::SliceGone(_) => &self.slices,
-            Change::Node(_)
-            | Change::NodeListed
-            | Change::ServicesListed(_)
-            | Change::SlicesListed(_) => return,
-        };
-        events.total.fetch_add(1, Relaxed);
-        events.pending.fetch_add(1, Relaxed);
+        let Event::Changes(changes) = event else { return };
+        for change in changes {
+            let events = match change {
+                Change::Service(_) | Change::ServiceIgnored(..) | Change::ServiceGone(_) => {
+                    &self.services
+                }
+                Change::Slice(_) | Change::SliceGone(_) => &self.slices,
+                Change::Node(_)
+                | Change::NodeListed
+                | Change::ServicesListed(_)
+                | Change::SlicesListed(_) => continue,
+            };
+            events.total.fetch_add(1, Relaxed);
+            events.pending.fetch_add(1, Relaxed);
+        }
     }
 
     fn taken_in(&self) {

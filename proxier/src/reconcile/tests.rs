@@ -89,9 +89,9 @@ fn listed() -> [Event; 3] {
         (1..=40).map(|n| ObjectKey::new("ns", format!("web-{n}{suffix}"))).collect()
     };
     [
-        Event::Change(Change::ServicesListed(keys(""))),
-        Event::Change(Change::SlicesListed(keys("-1"))),
-        Event::Change(Change::NodeListed),
+        Event::from(Change::ServicesListed(keys(""))),
+        Event::from(Change::SlicesListed(keys("-1"))),
+        Event::from(Change::NodeListed),
     ]
 }
 
@@ -118,8 +118,8 @@ async fn settled(services: u8) -> (Reconciler<Memory>, watch::Receiver<Arc<Statu
     let (mut reconciler, status) = reconciler(Memory::new());
     reconciler.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
     for number in 1..=services {
-        reconciler.take(Event::Change(Change::Service(service(number))));
-        reconciler.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
+        reconciler.take(Event::from(Change::Service(service(number))));
+        reconciler.take(Event::from(Change::Slice(slice(number, &[1, 2]))));
     }
     take_lists(&mut reconciler);
     step(&mut reconciler).await;
@@ -139,7 +139,7 @@ fn weights(reconciler: &mut Reconciler<Memory>, number: u8) -> Vec<(RealServerKe
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_before_everything_was_read() {
     let (mut reconciler, status) = reconciler(Memory::new());
-    reconciler.take(Event::Change(Change::Service(service(1))));
+    reconciler.take(Event::from(Change::Service(service(1))));
     for event in listed() {
         step(&mut reconciler).await;
         assert!(reconciler.dataplane().done.is_empty());
@@ -163,7 +163,7 @@ async fn one_changed_endpoint_costs_the_same_among_any_number_of_services() {
         let (mut reconciler, status) = settled(services).await;
         done(&mut reconciler);
         let before = status.borrow().counters.clone();
-        reconciler.take(Event::Change(Change::Slice(slice(2, &[1, 2, 3]))));
+        reconciler.take(Event::from(Change::Slice(slice(2, &[1, 2, 3]))));
         step(&mut reconciler).await;
         let after = status.borrow().counters.clone();
         costs.push((
@@ -185,8 +185,8 @@ async fn a_restart_over_a_right_kernel_writes_nothing() {
     let (mut second, status) = reconciler(memory);
     second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
     for number in 1..=5 {
-        second.take(Event::Change(Change::Service(service(number))));
-        second.take(Event::Change(Change::Slice(slice(number, &[1, 2]))));
+        second.take(Event::from(Change::Service(service(number))));
+        second.take(Event::from(Change::Slice(slice(number, &[1, 2]))));
     }
     take_lists(&mut second);
     step(&mut second).await;
@@ -204,8 +204,8 @@ async fn what_iptables_mode_left_does_the_work_until_everything_is_there() {
     memory.state.leftovers.insert(Leftover::Nftables(Family::Ipv4));
     let (mut reconciler, status) = reconciler(memory);
     reconciler.take(Event::HostAddresses(vec![]));
-    reconciler.take(Event::Change(Change::Service(service(1))));
-    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    reconciler.take(Event::from(Change::Service(service(1))));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
     take_lists(&mut reconciler);
     step(&mut reconciler).await;
     let operations = done(&mut reconciler);
@@ -229,12 +229,12 @@ async fn the_api_server_and_the_dns_come_before_everything_else() {
     let mut api = service(99);
     api.key = ObjectKey::new("default", "kubernetes");
     for service in [service(1), api.clone()] {
-        reconciler.take(Event::Change(Change::Service(service)));
+        reconciler.take(Event::from(Change::Service(service)));
     }
     for event in [
-        Event::Change(Change::ServicesListed(vec![api.key, service(1).key])),
-        Event::Change(Change::SlicesListed(vec![])),
-        Event::Change(Change::NodeListed),
+        Event::from(Change::ServicesListed(vec![api.key, service(1).key])),
+        Event::from(Change::SlicesListed(vec![])),
+        Event::from(Change::NodeListed),
     ] {
         reconciler.take(event);
     }
@@ -250,7 +250,7 @@ async fn an_idle_real_server_goes_at_once_a_busy_one_when_its_connections_are_go
     let busy = Connections { active: 1, inactive: 0 };
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
     done(&mut reconciler);
-    reconciler.take(Event::Change(Change::Slice(slice(1, &[3]))));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[3]))));
     step(&mut reconciler).await;
     assert_eq!(weights(&mut reconciler, 1), [(pod(1, 2), 0), (pod(1, 3), 1)]);
     let ops = done(&mut reconciler);
@@ -273,7 +273,7 @@ async fn a_drain_ends_at_its_limit() {
     let (mut reconciler, status) = settled(1).await;
     let busy = Connections { active: 0, inactive: 3 };
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
-    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
     step(&mut reconciler).await;
     tokio::time::advance(TIMING.drain_timeout.saturating_sub(Duration::from_secs(1))).await;
     step(&mut reconciler).await;
@@ -289,10 +289,10 @@ async fn an_endpoint_that_returns_while_it_drains_gets_its_weight_back_in_place(
     let (mut reconciler, _) = settled(1).await;
     let busy = Connections { active: 1, inactive: 0 };
     reconciler.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
-    reconciler.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
     step(&mut reconciler).await;
     done(&mut reconciler);
-    reconciler.take(Event::Change(Change::Slice(slice(1, &[1, 2]))));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[1, 2]))));
     step(&mut reconciler).await;
     let expected = "set real server 10.244.1.2:8080 of 10.96.0.1:80/tcp to weight 1";
     assert_eq!(done(&mut reconciler), [expected]);
@@ -303,7 +303,7 @@ async fn a_drain_survives_a_restart() {
     let (mut first, _) = settled(1).await;
     let busy = Connections { active: 1, inactive: 0 };
     first.dataplane().connections.insert((vip(1), pod(1, 2)), busy);
-    first.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    first.take(Event::from(Change::Slice(slice(1, &[1]))));
     step(&mut first).await;
     let mut memory = Memory::new();
     memory.state = first.dataplane().state.clone();
@@ -311,8 +311,8 @@ async fn a_drain_survives_a_restart() {
 
     let (mut second, status) = reconciler(memory);
     second.take(Event::HostAddresses(vec![IpAddr::from([192, 168, 0, 1])]));
-    second.take(Event::Change(Change::Service(service(1))));
-    second.take(Event::Change(Change::Slice(slice(1, &[1]))));
+    second.take(Event::from(Change::Service(service(1))));
+    second.take(Event::from(Change::Slice(slice(1, &[1]))));
     take_lists(&mut second);
     step(&mut second).await;
     assert_eq!(done(&mut second), [""; 0]);
@@ -363,7 +363,7 @@ async fn one_failing_object_stops_no_other_and_is_retried() {
         (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
     }));
     for number in 2..=4 {
-        reconciler.take(Event::Change(Change::Service(service(number))));
+        reconciler.take(Event::from(Change::Service(service(number))));
     }
     step(&mut reconciler).await;
     let servers = reconciler.dataplane().state.virtual_servers.len();
@@ -383,7 +383,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     memory.blind = true;
     let (mut reconciler, status) = reconciler(memory);
     reconciler.take(Event::HostAddresses(vec![]));
-    reconciler.take(Event::Change(Change::Service(service(1))));
+    reconciler.take(Event::from(Change::Service(service(1))));
     take_lists(&mut reconciler);
     step(&mut reconciler).await;
     assert!(reconciler.dataplane().done.is_empty());
@@ -400,7 +400,7 @@ async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
     let refuse = |op: &Op| matches!(op, Op::AddVirtualServer(..)).then_some(OpErrorKind::Refused);
     let (mut reconciler, status) = settled(1).await;
     reconciler.dataplane().fault = Some(Box::new(refuse));
-    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.take(Event::from(Change::Service(service(2))));
     step(&mut reconciler).await;
     let seen = status.borrow().clone();
     assert!(!seen.synced && seen.failing_since.is_some());
@@ -424,7 +424,7 @@ async fn events_are_counted_and_what_triggered_them_is_measured_once() {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let soon = i64::try_from(now).unwrap() + 60_000;
     let slice = |last, triggered| EndpointSlice { triggered, ..slice(1, &[1, 2, last]) };
-    let changed = |slice| Event::Change(Change::Slice(slice));
+    let changed = |slice| Event::from(Change::Slice(slice));
     // From before the start of the process: says nothing. Read again: was measured before.
     for event in
         [changed(slice(3, Some(1))), changed(slice(4, Some(soon))), changed(slice(4, Some(soon)))]
@@ -440,7 +440,7 @@ async fn events_are_counted_and_what_triggered_them_is_measured_once() {
 
     // A slice that goes away takes with it what is not programmed yet.
     reconciler.take(changed(slice(5, Some(soon))));
-    reconciler.take(Event::Change(Change::SliceGone(ObjectKey::new("ns", "web-1-1"))));
+    reconciler.take(Event::from(Change::SliceGone(ObjectKey::new("ns", "web-1-1"))));
     step(&mut reconciler).await;
     assert_eq!(programmed(), Some(1));
 }
@@ -452,17 +452,17 @@ async fn the_latency_of_events_is_measured_but_not_that_of_the_first_lists() {
     let (sender, receiver) = mpsc::channel(100);
     let events = async {
         sender.send(Event::HostAddresses(vec![])).await.unwrap();
-        sender.send(Event::Change(Change::Service(service(1)))).await.unwrap();
+        sender.send(Event::from(Change::Service(service(1)))).await.unwrap();
         for event in listed() {
             sender.send(event).await.unwrap();
         }
         status.clone().wait_for(|status| status.synced).await.unwrap();
         assert_eq!(latencies(), 0);
-        sender.send(Event::Change(Change::Service(service(2)))).await.unwrap();
+        sender.send(Event::from(Change::Service(service(2)))).await.unwrap();
         status.clone().wait_for(|status| status.services == 2).await.unwrap();
         assert_eq!(latencies(), 1);
         // Changes nothing.
-        sender.send(Event::Change(Change::Service(service(2)))).await.unwrap();
+        sender.send(Event::from(Change::Service(service(2)))).await.unwrap();
         drop(sender);
     };
     tokio::join!(reconciler.run(receiver), events);
@@ -475,7 +475,7 @@ async fn what_is_said_of_the_node_waits_for_nothing() {
     assert_eq!(status.borrow().node_eligible, None);
     for eligible in [true, false, true] {
         let node = Node { name: "node-1".into(), eligible, ..Node::default() };
-        reconciler.take(Event::Change(Change::Node(node)));
+        reconciler.take(Event::from(Change::Node(node)));
         assert_eq!(status.borrow().node_eligible, Some(eligible));
     }
     assert_eq!(status.borrow().last_step, None);
@@ -492,8 +492,8 @@ async fn the_loop_takes_a_burst_as_one_step_and_ends_with_its_senders() {
     for round in 0..50 {
         for number in 1..=10 {
             let change = Change::Slice(slice(number, &[round % 7 + 1]));
-            sender.send(Event::Change(change)).await.unwrap();
-            sender.send(Event::Change(Change::Service(service(number)))).await.unwrap();
+            sender.send(Event::from(change)).await.unwrap();
+            sender.send(Event::from(Change::Service(service(number)))).await.unwrap();
         }
     }
     drop(sender);
@@ -513,13 +513,13 @@ async fn other_work_does_not_put_a_retry_off() {
         let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
         (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
     }));
-    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.take(Event::from(Change::Service(service(2))));
     step(&mut reconciler).await;
     assert!(!status.borrow().synced);
     *broken.lock().unwrap() = false;
     for round in 0..20 {
         tokio::time::advance(Duration::from_millis(100)).await;
-        reconciler.take(Event::Change(Change::Slice(slice(1, &[round % 3 + 1]))));
+        reconciler.take(Event::from(Change::Slice(slice(1, &[round % 3 + 1]))));
         step(&mut reconciler).await;
     }
     assert!(status.borrow().synced, "{:?}", status.borrow().errors);
@@ -534,7 +534,7 @@ async fn what_failed_is_tried_again_when_the_kernel_tells_of_a_change() {
         let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
         (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
     }));
-    reconciler.take(Event::Change(Change::Service(service(2))));
+    reconciler.take(Event::from(Change::Service(service(2))));
     step(&mut reconciler).await;
     *broken.lock().unwrap() = false;
     step(&mut reconciler).await;
@@ -566,7 +566,7 @@ async fn what_is_no_longer_excluded_is_removed() {
         Event::Configured(Resolver::new(resolve), TIMING)
     };
     reconciler.take(excluding(&["10.96.0.0/24"]));
-    reconciler.take(Event::Change(Change::ServiceGone(service(1).key)));
+    reconciler.take(Event::from(Change::ServiceGone(service(1).key)));
     step(&mut reconciler).await;
     assert!(reconciler.dataplane().state.virtual_servers.contains_key(&vip(1)));
     reconciler.take(excluding(&[]));

@@ -91,7 +91,7 @@ async fn hold(manifest: &str) -> Result<()> {
     reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
     let loaded = proxier::source::files::load(&[PathBuf::from(manifest)], "node-a")?;
     for change in loaded.changes {
-        reconciler.take(Event::Change(change));
+        reconciler.take(Event::from(change));
     }
     reconciler.step().await;
     // The copy of the dataplane in memory is the kernel's in a real one.

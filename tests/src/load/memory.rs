@@ -66,8 +66,8 @@ impl Settled {
         let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, TIMING);
         reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
         for n in 0..services {
-            reconciler.take(Event::Change(Change::Service(nth_service(n))));
-            reconciler.take(Event::Change(Change::Slice(nth_slice(n, &[1, 2]))));
+            reconciler.take(Event::from(Change::Service(nth_service(n))));
+            reconciler.take(Event::from(Change::Slice(nth_slice(n, &[1, 2]))));
         }
         let keys = |suffix: &str| -> Vec<ObjectKey> {
             (0..services).map(|n| key(&format!("{}{suffix}", name(n)))).collect()
@@ -78,7 +78,7 @@ impl Settled {
             Change::NodeListed,
         ];
         for change in listed {
-            reconciler.take(Event::Change(change));
+            reconciler.take(Event::from(change));
         }
         reconciler.step().await;
         reconciler.dataplane().done.clear();
@@ -87,7 +87,7 @@ impl Settled {
 
     /// One endpoint of a service changes, and that is programmed.
     pub async fn change(&mut self, n: u32, last: &[u8]) {
-        self.reconciler.take(Event::Change(Change::Slice(nth_slice(n, last))));
+        self.reconciler.take(Event::from(Change::Slice(nth_slice(n, last))));
         self.reconciler.step().await;
     }
 }

@@ -14,7 +14,7 @@ async fn a_change_waits_for_no_more_than_one_piece_of_an_audit() {
             // Somewhere in it.
             tokio::time::sleep(READING * u32::from(last) * 7 / 3).await;
             let before = status.borrow().counters.writes();
-            let change = Event::Change(Change::Slice(slice(2, &[1, last])));
+            let change = Event::from(Change::Slice(slice(2, &[1, last])));
             sender.send(change).await.unwrap();
             let sent = Instant::now();
             status.wait_for(|status| status.counters.writes() > before).await.unwrap();
@@ -98,10 +98,10 @@ async fn what_changes_while_virtual_servers_are_listed_is_no_drift() {
         reconciler.read_on().await;
     }
     // One goes, one comes, and one gets another timeout.
-    reconciler.take(Event::Change(Change::ServiceGone(ObjectKey::new("ns", "web-40"))));
-    reconciler.take(Event::Change(Change::Service(service(41))));
+    reconciler.take(Event::from(Change::ServiceGone(ObjectKey::new("ns", "web-40"))));
+    reconciler.take(Event::from(Change::Service(service(41))));
     let affinity = Some(60);
-    reconciler.take(Event::Change(Change::Service(Service { affinity, ..service(39) })));
+    reconciler.take(Event::from(Change::Service(Service { affinity, ..service(39) })));
     step(&mut reconciler).await;
     let servers = &reconciler.dataplane().state.virtual_servers;
     assert!(!servers.contains_key(&vip(40)) && servers.contains_key(&vip(41)));
@@ -163,7 +163,7 @@ async fn an_audit_goes_on_between_steps_that_are_far_apart() {
         sender.send(Event::Disturbed).await.unwrap();
         let began = Instant::now();
         for last in (3..200).cycle() {
-            sender.send(Event::Change(Change::Slice(slice(2, &[1, last])))).await.unwrap();
+            sender.send(Event::from(Change::Slice(slice(2, &[1, last])))).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
             if status.borrow_and_update().counters.drift >= 39 {
                 break;
