@@ -344,7 +344,7 @@ impl Dataplane for Kernel {
             if !self.families.contains(&set.family) || !SetSpec::of(set, 0).matches(&header) {
                 continue;
             }
-            let members = self.sets.members(set.name()).map_err(|error| retry(&error))?;
+            let members = self.sets.members(set.name()).map_err(|error| retry(&error))?.members;
             let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
             out.insert(set, SetState { capacity, members });
         }

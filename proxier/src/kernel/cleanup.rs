@@ -75,8 +75,8 @@ impl Known {
         }
         if let Some(sets) = sets {
             for set in SetId::all() {
-                let members = sets.members(set.name()).unwrap_or_default();
-                known.members.extend(members.into_iter().map(|member| (set, member)));
+                let content = sets.members(set.name()).unwrap_or_default();
+                known.members.extend(content.members.into_iter().map(|member| (set, member)));
             }
         }
         known

@@ -7,17 +7,18 @@ mod codec;
 mod refusal;
 mod types;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use netlink_ipvs::Family;
 
 use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket, malformed};
-use crate::dataplane::sets::{Member, SetType};
+use crate::dataplane::sets::SetType;
+pub use codec::ForeignElement;
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::fuzz;
-use codec::{Command, Encoder};
+use codec::{Command, Element, Encoder};
 use refusal::{About, failed, refused};
-pub use types::{Change, Report, SetHeader, SetSpec};
+pub use types::{Change, Report, SetContent, SetHeader, SetSpec};
 
 /// The newest protocol version (`IPSET_PROTOCOL`) and the oldest that has all that is used here.
 const PROTOCOL: u8 = 7;
@@ -99,37 +100,34 @@ impl IpsetClient {
         Ok(headers)
     }
 
-    /// The members of a set.
+    /// What a set holds, its type known here or not.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such set; [`ErrorKind::Io`] if it is of another
-    /// type than this program uses or has a member that this program would never add.
-    pub fn members(&mut self, name: &str) -> Result<BTreeSet<Member>, Error> {
+    /// [`ErrorKind::NotFound`] if there is no such set. Any failure to read the whole list is an
+    /// error, never a shorter list.
+    pub fn members(&mut self, name: &str) -> Result<SetContent, Error> {
         let operation = || format!("list the members of set {name}");
         check_name(name)?;
         self.messages.clear();
         self.encoder.list(&mut self.messages, name);
-        let mut members = BTreeSet::new();
-        let mut set_type = None;
+        let mut content = SetContent::default();
+        let mut header = None;
         let item = |body: &[u8]| {
-            if let Some(header) = codec::decode_header(body)? {
-                let unknown = || {
-                    let text = format!("the set is a {}, which is not used here", header.type_name);
-                    malformed(&text)
+            header = codec::decode_header(body)?.or(header.take());
+            let Some(header) = &header else {
+                return Err(malformed("members before their set's type"));
+            };
+            codec::decode_elements(body, header.set_type, |element| {
+                match element {
+                    Element::Member(member) => content.members.insert(member),
+                    Element::Foreign(element) => content.foreign.insert(element),
                 };
-                set_type = Some(header.set_type.ok_or_else(unknown)?);
-            }
-            match set_type {
-                Some(set_type) => codec::decode_members(body, set_type, |member| {
-                    members.insert(member);
-                }),
-                None => Err(malformed("members before their set's type")),
-            }
+            })
         };
         self.socket
             .dump(&mut self.messages, item)
             .map_err(|failure| failed(operation(), failure, About::Set))?;
-        Ok(members)
+        Ok(content)
     }
 
     /// Makes an empty set.
@@ -158,11 +156,7 @@ impl IpsetClient {
             self.messages.clear();
             while !self.messages.is_full() {
                 let Some(change) = changes.next() else { break };
-                let (command, name, member) = match &change {
-                    Change::Add(name, member) => (Command::Add, name, member),
-                    Change::Remove(name, member) => (Command::Delete, name, member),
-                };
-                self.encoder.member(&mut self.messages, command, name, member);
+                self.encoder.change(&mut self.messages, &change);
                 batch.push(change);
             }
             self.send(&batch, &mut report);
@@ -203,13 +197,14 @@ impl IpsetClient {
         self.one(Command::Flush, name, format!("empty set {name}"))
     }
 
-    /// Makes the set of this name anew as `set` says, with the members it has, and without a
-    /// moment in which rules see it lack one: a second set is filled and swapped in.
+    /// Makes the set of this name anew as `set` says, with the members it has but no foreign
+    /// elements, and without a moment in which rules see it lack one: a second set is filled and
+    /// swapped in.
     ///
     /// # Errors
     /// The first step that failed; the set itself is then as before.
     pub fn remake(&mut self, set: &SetSpec<'_>) -> Result<(), Error> {
-        let members = self.members(set.name)?;
+        let members = self.members(set.name)?.members;
         // Left over if this program was killed in here.
         self.destroy_if_there(SPARE)?;
         self.create(&set.named(SPARE))?;

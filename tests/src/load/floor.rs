@@ -128,7 +128,7 @@ pub fn program(state: &State) -> Result<Value> {
     let bound = interface.addresses()?;
     ensure!(bound == state.addresses, "{} addresses are there", bound.len());
     for (set, content) in &state.sets {
-        let there = sets.members(set.name())?;
+        let there = sets.members(set.name())?.members;
         ensure!(there == content.members, "{set} has {} members", there.len());
     }
     Ok(json!({

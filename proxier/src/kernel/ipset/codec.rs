@@ -1,8 +1,9 @@
-//! ipset's messages (`linux/netfilter/ipset/ip_set.h`): requests, headers of sets, members.
+//! ipset's messages (`linux/netfilter/ipset/ip_set.h`): requests, headers of sets, elements.
 //!
 //! The bytes are those of `ipset` itself; see the captures beside the tests.
 
 mod decode;
+mod element;
 mod encode;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -10,7 +11,9 @@ pub(crate) mod fuzz;
 use netlink_ipvs::Family;
 
 use crate::dataplane::sets::SetType;
-pub(super) use decode::{decode_header, decode_members, decode_versions};
+pub(super) use decode::{decode_elements, decode_header, decode_versions};
+pub(super) use element::Element;
+pub use element::ForeignElement;
 pub(super) use encode::Encoder;
 
 /// Commands, `enum ipset_cmd`.
@@ -43,7 +46,7 @@ mod attr {
     pub(super) const LOWEST: u16 = 10;
 }
 
-/// Attributes inside `IPSET_ATTR_DATA`, of sets and of members.
+/// Attributes inside `IPSET_ATTR_DATA`, of sets and of elements.
 mod data {
     pub(super) const IP: u16 = 1;
     pub(super) const CIDR: u16 = 3;
@@ -54,13 +57,15 @@ mod data {
     pub(super) const CADT_FLAGS: u16 = 8;
     pub(super) const LINENO: u16 = 9;
     // Of sets.
+    pub(super) const INITVAL: u16 = 17;
     pub(super) const HASHSIZE: u16 = 18;
     pub(super) const MAXELEM: u16 = 19;
-    pub(super) const NETMASK: u16 = 20;
+    pub(super) const BUCKETSIZE: u16 = 21;
+    pub(super) const RESIZE: u16 = 22;
     pub(super) const ELEMENTS: u16 = 24;
     pub(super) const REFERENCES: u16 = 25;
     pub(super) const MEMSIZE: u16 = 26;
-    // Of members.
+    // Of elements.
     pub(super) const IP2: u16 = 20;
     pub(super) const CIDR2: u16 = 21;
     pub(super) const BYTES: u16 = 24;

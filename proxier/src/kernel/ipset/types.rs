@@ -1,9 +1,11 @@
 //! What the client takes and gives.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use netlink_ipvs::Family;
 
+use super::codec::ForeignElement;
 use super::refusal::About;
 use crate::dataplane::sets::{Member, SetId, SetType};
 use crate::kernel::nfnetlink::Error;
@@ -46,18 +48,29 @@ pub struct SetHeader {
     pub members: Option<u32>,
     /// Bytes of kernel memory.
     pub memory: u32,
-    /// It was made with options that this program never gives: timeout, netmask, counters,
-    /// comments.
+    /// It was made with options that this program never gives, such as a timeout, a netmask,
+    /// counters or comments, or does not know.
     pub has_options: bool,
 }
 
-/// One change of the members of a set.
+/// What a set holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SetContent {
+    /// Members that this program could have added.
+    pub members: BTreeSet<Member>,
+    /// Everything else.
+    pub foreign: BTreeSet<ForeignElement>,
+}
+
+/// One change of the elements of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'a> {
     /// Add to the set of this name.
     Add(&'a str, Member),
     /// Remove from the set of this name.
     Remove(&'a str, Member),
+    /// Remove an element that was listed as foreign from the set of this name.
+    RemoveForeign(&'a str, &'a ForeignElement),
 }
 
 /// What became of a sequence of changes.
@@ -111,6 +124,7 @@ impl fmt::Display for Change<'_> {
         match self {
             Self::Add(set, member) => write!(f, "add {member} to set {set}"),
             Self::Remove(set, member) => write!(f, "remove {member} from set {set}"),
+            Self::RemoveForeign(set, element) => write!(f, "remove {element} from set {set}"),
         }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Attribute<'a> {
     /// Its number, without the flags for nesting and byte order.
     pub(crate) kind: u16,
     pub(crate) value: &'a [u8],
+    /// Header and value as they came.
+    pub(crate) whole: &'a [u8],
 }
 
 /// One message within a datagram.
@@ -102,6 +104,11 @@ impl Messages {
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend(value);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// Appends whole attributes, padding included.
+    pub(crate) fn attributes(&mut self, attributes: &[u8]) {
+        self.bytes.extend(attributes);
     }
 
     /// Appends a NUL-terminated text.
@@ -198,9 +205,10 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<At
         }
         let attribute = bytes.split_first_chunk::<4>().and_then(|(&[l0, l1, k0, k1], _)| {
             let length = usize::from(u16::from_ne_bytes([l0, l1]));
-            let value = bytes.get(4..length)?;
+            let whole = bytes.get(..length)?;
+            let value = whole.get(4..)?;
             bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some(Attribute { kind: u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value })
+            Some(Attribute { kind: u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value, whole })
         });
         if attribute.is_none() {
             bytes = &[];

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::{Command, attr, data, family_number};
 use crate::dataplane::sets::{Member, SetType};
-use crate::kernel::ipset::SetSpec;
+use crate::kernel::ipset::{Change, SetSpec};
 use crate::kernel::nfnetlink::{Header, Messages};
 
 /// `NFNL_SUBSYS_IPSET`
@@ -112,18 +112,19 @@ impl Encoder {
         self.push(messages, Command::List, 0, |m| m.text(attr::SETNAME, name));
     }
 
-    /// `Add` or `Delete` of one member. `NLM_F_EXCL` makes what is there already an error.
-    pub(in crate::kernel::ipset) fn member(
-        self,
-        messages: &mut Messages,
-        command: Command,
-        name: &str,
-        member: &Member,
-    ) {
+    /// One change of the elements. `NLM_F_EXCL` makes what is so already an error.
+    pub(in crate::kernel::ipset) fn change(self, messages: &mut Messages, change: &Change<'_>) {
+        let (command, name) = match change {
+            Change::Add(name, _) => (Command::Add, name),
+            Change::Remove(name, _) | Change::RemoveForeign(name, _) => (Command::Delete, name),
+        };
         self.push(messages, command, NLM_F_EXCL, |m| {
             m.text(attr::SETNAME, name);
             m.nested(attr::DATA, |m| {
-                encode_member(m, member);
+                match change {
+                    Change::Add(_, member) | Change::Remove(_, member) => encode_member(m, member),
+                    Change::RemoveForeign(_, element) => m.attributes(element.attributes()),
+                }
                 be32(m, data::LINENO, 0);
             });
         });

@@ -1,8 +1,8 @@
 //! Reads any bytes as what ipset answers.
 
 use super::encode::encode_member;
-use super::{Command, attr, decode_header, decode_members, decode_versions};
-use crate::dataplane::sets::{Member, SetId, SetType};
+use super::{Command, Element, attr, decode_elements, decode_header, decode_versions};
+use crate::dataplane::sets::{SetId, SetType};
 use crate::kernel::ipset::SetSpec;
 use crate::kernel::nfnetlink::{Header, Messages, frames};
 
@@ -32,23 +32,33 @@ fn answer(body: &[u8]) {
         SetType::HashIpPortNet,
         SetType::BitmapPort,
     ] {
-        let mut members = Vec::new();
-        let _ = decode_members(body, set_type, |member| members.push(member));
-        for member in members {
-            assert_eq!(written_and_read(&member, set_type), [member]);
+        let mut elements = Vec::new();
+        let _ = decode_elements(body, Some(set_type), |element| elements.push(element));
+        for element in elements {
+            assert_eq!(written_and_read(&element, set_type), [element]);
         }
     }
 }
 
-/// A member that was understood is the same after it was written.
-fn written_and_read(member: &Member, set_type: SetType) -> Vec<Member> {
+/// An element is the same after it was written.
+fn written_and_read(element: &Element, set_type: SetType) -> Vec<Element> {
+    let _ = match element {
+        Element::Foreign(foreign) => foreign.to_string(),
+        Element::Member(member) => member.to_string(),
+    };
     let mut messages = Messages::default();
     messages.push(Header { subsystem: 6, command: 7, flags: 0, family: 2 }, |m| {
-        m.nested(attr::ADT, |m| m.nested(attr::DATA, |m| encode_member(m, member)));
+        m.nested(attr::ADT, |m| {
+            m.nested(attr::DATA, |m| match element {
+                Element::Member(member) => encode_member(m, member),
+                Element::Foreign(foreign) => m.attributes(foreign.attributes()),
+            });
+        });
     });
     let mut found = Vec::new();
     for frame in frames(messages.bytes()) {
-        let _ = decode_members(frame.body().unwrap_or_default(), set_type, |m| found.push(m));
+        let body = frame.body().unwrap_or_default();
+        let _ = decode_elements(body, Some(set_type), |element| found.push(element));
     }
     found
 }

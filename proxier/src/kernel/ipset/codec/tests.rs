@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::sets::Member;
-use crate::kernel::ipset::{SetHeader, SetSpec};
+use crate::kernel::ipset::{Change, SetHeader, SetSpec};
 use crate::kernel::nfnetlink::Messages;
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -131,13 +131,13 @@ fn adds_and_removes_as_ipset_does() {
         let (_, rest) = command.split_once(' ').unwrap();
         let (name, text) = rest.split_once(' ').unwrap();
         assert_eq!(member.to_string(), text);
-        let ours = encoded(|m| ENCODER.member(m, Command::Add, name, &member));
+        let ours = encoded(|m| ENCODER.change(m, &Change::Add(name, member)));
         assert_eq!(ours, request(&format!("ipset {command}")), "{command}");
     }
     let gone = Member::IpPortIp(ip("10.0.0.9"), Protocol::Tcp, 80, ip("10.0.0.2"));
-    let ours = encoded(|m| ENCODER.member(m, Command::Delete, "I1", &gone));
+    let ours = encoded(|m| ENCODER.change(m, &Change::Remove("I1", gone)));
     assert_eq!(ours, request("ipset del I1 10.0.0.9,tcp:80,10.0.0.2"));
-    let ours = encoded(|m| ENCODER.member(m, Command::Delete, "B1", &Member::Port(30081)));
+    let ours = encoded(|m| ENCODER.change(m, &Change::Remove("B1", Member::Port(30081))));
     assert_eq!(ours, request("ipset del B1 30081"));
 }
 
@@ -170,9 +170,10 @@ fn listed(name: &str) -> (SetHeader, BTreeSet<Member>) {
     for message in captured(&format!("ipset list {name}"), '<') {
         let body = &message[HEADERS..];
         header = decode_header(body).unwrap().or(header);
-        let set_type = header.as_ref().and_then(|header| header.set_type).unwrap();
-        decode_members(body, set_type, |member| {
-            members.insert(member);
+        let set_type = header.as_ref().and_then(|header| header.set_type);
+        decode_elements(body, set_type, |element| match element {
+            Element::Member(member) => drop(members.insert(member)),
+            Element::Foreign(element) => panic!("{element} is foreign"),
         })
         .unwrap();
     }
@@ -240,43 +241,72 @@ fn revisions_are_the_newest_that_both_know() {
     assert_eq!(revision(SetType::HashIp, (7, 99)), None);
 }
 
-/// The data of a member in a list, so that decoding sees what encoding wrote.
-fn as_listed(member: &Member) -> Vec<u8> {
+/// A list of one element with these attributes.
+fn list_of(write: impl FnOnce(&mut Messages)) -> Vec<u8> {
     let message = encoded(|m| {
         m.push(
             crate::kernel::nfnetlink::Header { subsystem: 6, command: 7, flags: 0, family: 2 },
-            |m| m.nested(attr::ADT, |m| m.nested(attr::DATA, |m| encode::encode_member(m, member))),
+            |m| m.nested(attr::ADT, |m| m.nested(attr::DATA, write)),
         );
     });
     message[HEADERS..].to_vec()
 }
 
-fn decoded(body: &[u8], set_type: SetType) -> std::io::Result<Vec<Member>> {
-    let mut members = Vec::new();
-    decode_members(body, set_type, |member| members.push(member)).map(|()| members)
+/// A member in a list, so that decoding sees what encoding wrote.
+fn as_listed(member: &Member) -> Vec<u8> {
+    list_of(|m| encode::encode_member(m, member))
+}
+
+fn decoded(body: &[u8], set_type: SetType) -> std::io::Result<Vec<Element>> {
+    let mut elements = Vec::new();
+    decode_elements(body, Some(set_type), |element| elements.push(element)).map(|()| elements)
+}
+
+/// The one element of a list, which is foreign.
+fn foreign(body: &[u8], set_type: SetType) -> ForeignElement {
+    match decoded(body, set_type).unwrap().pop() {
+        Some(Element::Foreign(element)) => element,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
-fn members_of_another_shape_are_errors() {
-    let strange = |write: fn(&mut Messages)| {
-        let message = encoded(|m| {
-            m.push(
-                crate::kernel::nfnetlink::Header { subsystem: 6, command: 7, flags: 0, family: 2 },
-                |m| m.nested(attr::ADT, |m| m.nested(attr::DATA, write)),
-            );
-        });
-        decoded(&message[HEADERS..], SetType::HashIp).unwrap_err()
+fn elements_of_another_shape_are_foreign() {
+    let one = |m: &mut Messages| {
+        m.nested(data::IP, |m| m.attribute(data::IPV4, &[10, 0, 0, 1]));
     };
-    // nomatch, an unknown attribute, a network, nothing at all
-    let error = strange(|m| m.attribute(data::CADT_FLAGS, &4_u32.to_be_bytes()));
-    assert!(error.to_string().contains("flags"), "{error}");
-    let error = strange(|m| m.attribute(17, b"ether"));
-    assert!(error.to_string().contains("17"), "{error}");
-    strange(|m| {
+    let endpoint = |m: &mut Messages, protocol: u8, port: u16| {
+        one(m);
+        m.attribute(data::PORT, &port.to_be_bytes());
+        m.attribute(data::PROTO, &[protocol]);
+    };
+    let text = |set_type, write: &dyn Fn(&mut Messages)| {
+        foreign(&list_of(|m| write(m)), set_type).to_string()
+    };
+    let nomatch = |m: &mut Messages| {
+        endpoint(m, 6, 80);
+        m.nested(data::IP2, |m| m.attribute(data::IPV4, &[10, 0, 0, 0]));
+        m.attribute(data::CIDR2, &[8]);
+        m.attribute(data::CADT_FLAGS, &4_u32.to_be_bytes());
+    };
+    assert_eq!(text(SetType::HashIpPort, &|m| endpoint(m, 1, 0x0800)), "10.0.0.1,icmp:8/0");
+    assert_eq!(text(SetType::HashIpPort, &|m| endpoint(m, 58, 0x8001)), "10.0.0.1,icmpv6:128/1");
+    assert_eq!(text(SetType::HashIpPort, &|m| endpoint(m, 47, 0)), "10.0.0.1,47:0");
+    assert_eq!(text(SetType::HashIpPortNet, &nomatch), "10.0.0.1,tcp:80,10.0.0.0/8 nomatch");
+    let net = |m: &mut Messages| {
         m.nested(data::IP, |m| m.attribute(data::IPV4, &[10, 0, 0, 0]));
         m.attribute(data::CIDR, &[8]);
-    });
-    strange(|_| ());
+    };
+    assert_eq!(text(SetType::HashIp, &net), "10.0.0.0/8");
+    let unknown = |m: &mut Messages| {
+        one(m);
+        m.attribute(99, b"?");
+    };
+    assert_eq!(text(SetType::HashIp, &unknown), "10.0.0.1 with unknown attribute 99");
+    assert_eq!(
+        text(SetType::HashIp, &|m| m.attribute(data::IP, &[])),
+        "an element that cannot be read"
+    );
     for (_, set_type, member) in members() {
         for other in
             [SetType::HashIp, SetType::HashIpPort, SetType::HashIpPortIp, SetType::BitmapPort]
@@ -285,10 +315,60 @@ fn members_of_another_shape_are_errors() {
             let alike = matches!(member, Member::IpPortNet(.., net) if net.prefix_len() == 32)
                 && other == SetType::HashIpPortIp;
             if other != set_type && !alike {
-                assert!(decoded(&as_listed(&member), other).is_err(), "{member} in {other:?}");
+                let element = foreign(&as_listed(&member), other);
+                assert_eq!(element.to_string(), member.to_string(), "in {other:?}");
             }
         }
     }
+}
+
+#[test]
+fn a_foreign_element_is_what_identifies_it_and_is_removed_as_it_was_listed() {
+    let listed = |packets: u64| {
+        foreign(
+            &list_of(|m| {
+                m.nested(data::IP, |m| m.attribute(data::IPV4, &[10, 0, 0, 1]));
+                m.attribute(99, b"odd");
+                m.attribute(data::BYTES, &packets.to_be_bytes());
+                m.attribute(data::TIMEOUT, &60_u32.to_be_bytes());
+            }),
+            SetType::HashIp,
+        )
+    };
+    // Counters and the time that is left change.
+    assert_eq!(listed(1), listed(2));
+    let element = listed(1);
+    let request = encoded(|m| ENCODER.change(m, &Change::RemoveForeign("H1", &element)));
+    let expected = encoded(|m| {
+        ENCODER.change(m, &Change::Remove("H1", Member::Ip(ip("10.0.0.1"))));
+    });
+    let attributes = element.attributes();
+    assert!(request.windows(attributes.len()).any(|part| part == attributes));
+    // The same but for the attribute of eight bytes.
+    assert_eq!(request.len(), expected.len() + 8);
+}
+
+#[test]
+fn a_parameter_that_is_not_known_makes_it_another_set() {
+    let header = |kind: u16| {
+        let message = encoded(|m| {
+            m.push(
+                crate::kernel::nfnetlink::Header { subsystem: 6, command: 7, flags: 0, family: 2 },
+                |m| {
+                    m.text(attr::SETNAME, "H1");
+                    m.text(attr::TYPENAME, "hash:ip");
+                    m.attribute(attr::FAMILY, &[2]);
+                    m.nested(attr::DATA, |m| m.attribute(kind, &[0, 0, 0, 9]));
+                },
+            );
+        });
+        decode_header(&message[HEADERS..]).unwrap().unwrap()
+    };
+    let wanted = set("H1", SetType::HashIp, Family::Ipv4);
+    assert!(wanted.matches(&header(data::MAXELEM)));
+    assert!(!wanted.matches(&header(data::TIMEOUT)));
+    assert!(!wanted.matches(&header(12)), "IPSET_ATTR_BITMASK");
+    assert!(!wanted.matches(&header(99)));
 }
 
 fn any_address() -> impl Strategy<Value = std::net::IpAddr> {
@@ -315,7 +395,10 @@ fn any_member() -> impl Strategy<Value = (SetType, Member)> {
 proptest! {
     #[test]
     fn members_come_back_as_they_were((set_type, member) in any_member()) {
-        prop_assert_eq!(decoded(&as_listed(&member), set_type).unwrap(), [member]);
+        prop_assert_eq!(
+            decoded(&as_listed(&member), set_type).unwrap(),
+            [Element::Member(member)]
+        );
     }
 
     #[test]
