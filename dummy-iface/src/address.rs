@@ -3,14 +3,25 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::own;
 use crate::socket::{BATCH, RouteSocket};
+
+/// An address as it is on an interface, with everything that identifies it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssignedAddress {
+    /// The address itself.
+    pub address: IpAddr,
+    /// Length of its prefix in bits.
+    pub prefix_len: u8,
+    /// The other end of a point-to-point link (`ip address add ADDRESS peer PEER`).
+    pub peer: Option<IpAddr>,
+}
 
 /// One change of the addresses of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +34,8 @@ pub enum AddressChange {
     Add(IpAddr),
     /// Remove the host address (prefix length 32 or 128).
     Remove(IpAddr),
-    /// Remove the address with exactly this prefix length. Host bits count:
-    /// `10.0.0.1/24` is the address 10.0.0.1.
-    RemoveNet(IpNet),
+    /// Remove exactly this address, as [`observe`](crate::DummyInterface::observe) lists it.
+    RemoveAssigned(AssignedAddress),
 }
 
 /// What became of a sequence of changes.
@@ -43,52 +53,80 @@ pub struct Report {
     pub uncertain: bool,
 }
 
-impl fmt::Display for AddressChange {
+/// Prefix length of an address alone.
+const fn host_prefix_len(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+impl AssignedAddress {
+    /// The address, if it is a host address: prefix length 32 or 128, no peer.
+    pub fn as_host(&self) -> Option<IpAddr> {
+        let host = self.prefix_len == host_prefix_len(self.address) && self.peer.is_none();
+        host.then_some(self.address)
+    }
+}
+
+/// As host address.
+impl From<IpAddr> for AssignedAddress {
+    fn from(address: IpAddr) -> Self {
+        Self { address, prefix_len: host_prefix_len(address), peer: None }
+    }
+}
+
+/// As `ip address` prints it.
+impl fmt::Display for AssignedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Add(address) => write!(f, "add address {}", IpNet::from(*address)),
-            Self::Remove(address) => write!(f, "remove address {}", IpNet::from(*address)),
-            Self::RemoveNet(net) => write!(f, "remove address {net}"),
+        let Self { address, prefix_len, peer } = self;
+        match peer {
+            Some(peer) => write!(f, "{address} peer {peer}/{prefix_len}"),
+            None => write!(f, "{address}/{prefix_len}"),
         }
     }
 }
 
+impl fmt::Display for AddressChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.adds() { "add" } else { "remove" };
+        write!(f, "{what} address {}", self.assigned())
+    }
+}
+
 impl AddressChange {
-    fn request(self, interface: u32) -> (RouteNetlinkMessage, u16) {
+    /// Whether the address is there afterwards.
+    pub(crate) fn adds(self) -> bool {
+        matches!(self, Self::Add(_))
+    }
+
+    pub(crate) fn assigned(self) -> AssignedAddress {
         match self {
-            Self::Add(address) => (
-                RouteNetlinkMessage::NewAddress(message(interface, address.into())),
-                NLM_F_CREATE | NLM_F_EXCL,
-            ),
-            Self::Remove(address) => {
-                (RouteNetlinkMessage::DelAddress(message(interface, address.into())), 0)
-            }
-            Self::RemoveNet(net) => (RouteNetlinkMessage::DelAddress(message(interface, net)), 0),
+            Self::Add(address) | Self::Remove(address) => address.into(),
+            Self::RemoveAssigned(assigned) => assigned,
+        }
+    }
+
+    fn request(self, interface: u32) -> (RouteNetlinkMessage, u16) {
+        let message = message(interface, self.assigned());
+        if self.adds() {
+            (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        } else {
+            (RouteNetlinkMessage::DelAddress(message), 0)
         }
     }
 
     /// Whether the kernel refuses it only because nothing has to be done.
     fn is_done_already(self, errno: Errno) -> bool {
-        match self {
-            Self::Add(_) => errno == Errno::EXIST,
-            Self::Remove(_) | Self::RemoveNet(_) => errno == Errno::ADDRNOTAVAIL,
-        }
+        errno == if self.adds() { Errno::EXIST } else { Errno::ADDRNOTAVAIL }
     }
 }
 
-fn message(interface: u32, net: IpNet) -> AddressMessage {
+fn message(interface: u32, assigned: AssignedAddress) -> AddressMessage {
+    let AssignedAddress { address, prefix_len, peer } = assigned;
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let mut message = AddressMessage::default();
-    message.header = AddressHeader {
-        family: match net {
-            IpNet::V4(_) => AddressFamily::Inet,
-            IpNet::V6(_) => AddressFamily::Inet6,
-        },
-        prefix_len: net.prefix_len(),
-        index: interface,
-        ..AddressHeader::default()
-    };
+    message.header =
+        AddressHeader { family, prefix_len, index: interface, ..AddressHeader::default() };
     message.attributes =
-        vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+        vec![AddressAttribute::Local(address), AddressAttribute::Address(peer.unwrap_or(address))];
     message
 }
 
@@ -120,6 +158,7 @@ impl Report {
     ) {
         let start = self.sent;
         self.sent += batch.len();
+        own::asked(index, batch);
         let outcome = match socket.transact(batch.iter().map(|change| change.request(index))) {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -141,6 +180,7 @@ impl Report {
         self.uncertain |= outcome.uncertain;
         for (position, refusal) in outcome.refused {
             let change = batch[position];
+            own::refused(index, change);
             if change.is_done_already(refusal.errno) {
                 self.unchanged += 1;
             } else {
@@ -161,8 +201,13 @@ mod tests {
         let v6: IpAddr = "fd00::1".parse().unwrap();
         assert_eq!(AddressChange::Add(v4).to_string(), "add address 10.96.0.1/32");
         assert_eq!(AddressChange::Remove(v6).to_string(), "remove address fd00::1/128");
-        let net = AddressChange::RemoveNet("10.0.0.1/24".parse().unwrap());
-        assert_eq!(net.to_string(), "remove address 10.0.0.1/24");
+        let mut assigned = AssignedAddress { prefix_len: 24, ..v4.into() };
+        assert_eq!(assigned.as_host(), None);
+        let change = AddressChange::RemoveAssigned(assigned);
+        assert_eq!(change.to_string(), "remove address 10.96.0.1/24");
+        assigned = AssignedAddress { peer: Some(v4), ..v4.into() };
+        assert_eq!(assigned.as_host(), None);
+        assert_eq!(assigned.to_string(), "10.96.0.1 peer 10.96.0.1/32");
     }
 
     /// `ip address add 10.96.0.1/32 dev <index 5>` without its broadcast, and the IPv6 form, as

@@ -12,6 +12,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 use rustix::net::netdevice;
 
+use crate::address::AssignedAddress;
 use crate::error::Error;
 use crate::socket::{Frame, RouteSocket};
 
@@ -38,7 +39,7 @@ pub fn host_addresses() -> Result<Vec<InterfaceAddress>, Error> {
     let fail = |error| Error::io(operation, error);
     let mut names = BTreeMap::new();
     let mut addresses = Vec::new();
-    for entry in list(0).map_err(fail)? {
+    for entry in list(0).map_err(fail)?.into_iter().filter(Entry::is_reachable) {
         let name = match names.entry(entry.interface) {
             MapEntry::Occupied(known) => known.into_mut(),
             MapEntry::Vacant(new) => new.insert(name_of(entry.interface).map_err(fail)?),
@@ -56,40 +57,41 @@ pub fn host_addresses() -> Result<Vec<InterfaceAddress>, Error> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) interface: u32,
-    pub(crate) address: IpAddr,
-    pub(crate) prefix_len: u8,
+    pub(crate) assigned: AssignedAddress,
 }
 
 impl Entry {
-    pub(crate) fn named(self, name: &str) -> InterfaceAddress {
+    fn named(self, name: &str) -> InterfaceAddress {
         InterfaceAddress {
             interface: self.interface,
             name: name.to_owned(),
-            address: self.address,
-            prefix_len: self.prefix_len,
+            address: self.assigned.address,
+            prefix_len: self.assigned.prefix_len,
         }
     }
 
-    /// The address of a message, if it is one that others can reach.
+    /// The address of a message.
     pub(crate) fn of(message: &AddressMessage) -> Option<Self> {
-        let mut address = None;
+        let (mut local, mut other) = (None, None);
         for attribute in &message.attributes {
             match attribute {
-                // On a point-to-point link this is ours and IFA_ADDRESS the peer's.
-                AddressAttribute::Local(local) => {
-                    address = Some(*local);
-                    break;
-                }
-                AddressAttribute::Address(other) => address = Some(*other),
+                AddressAttribute::Local(address) => local = Some(*address),
+                AddressAttribute::Address(address) => other = Some(*address),
                 _ => {}
             }
         }
-        let address = address.filter(|address| is_reachable(*address))?;
-        Some(Self {
-            interface: message.header.index,
-            address,
+        let assigned = AssignedAddress {
+            address: local.or(other)?,
             prefix_len: message.header.prefix_len,
-        })
+            // On a point-to-point link IFA_LOCAL is ours and IFA_ADDRESS the peer's.
+            peer: local.and(other).filter(|peer| Some(*peer) != local),
+        };
+        Some(Self { interface: message.header.index, assigned })
+    }
+
+    /// Whether others can reach it.
+    pub(crate) fn is_reachable(&self) -> bool {
+        is_reachable(self.assigned.address)
     }
 }
 
@@ -101,7 +103,7 @@ fn is_reachable(address: IpAddr) -> bool {
     }
 }
 
-/// The reachable addresses of one interface, or of all if `interface` is 0.
+/// The addresses of one interface, or of all if `interface` is 0.
 pub(crate) fn list(interface: u32) -> io::Result<Vec<Entry>> {
     // A dump that failed half-way would keep its socket busy, so each list has its own.
     let mut socket = RouteSocket::open()?;
@@ -149,10 +151,10 @@ fn name_of(index: u32) -> io::Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn address(attributes: Vec<AddressAttribute>) -> Option<IpAddr> {
+    fn assigned(attributes: Vec<AddressAttribute>) -> Option<(IpAddr, Option<IpAddr>)> {
         let mut message = AddressMessage::default();
         message.attributes = attributes;
-        Entry::of(&message).map(|entry| entry.address)
+        Entry::of(&message).map(|entry| (entry.assigned.address, entry.assigned.peer))
     }
 
     // A13, A14, A16, A17 of the acceptance list.
@@ -171,10 +173,12 @@ mod tests {
         let local: IpAddr = "10.0.0.1".parse().unwrap();
         let peer: IpAddr = "10.0.0.2".parse().unwrap();
         let (a, b) = (AddressAttribute::Address(peer), AddressAttribute::Local(local));
-        assert_eq!(address(vec![a.clone(), b.clone()]), Some(local));
-        assert_eq!(address(vec![b, a]), Some(local));
+        assert_eq!(assigned(vec![a.clone(), b.clone()]), Some((local, Some(peer))));
+        assert_eq!(assigned(vec![b.clone(), a]), Some((local, Some(peer))));
+        let own = AddressAttribute::Address(local);
+        assert_eq!(assigned(vec![own, b]), Some((local, None)));
         let v6: IpAddr = "fd00::1".parse().unwrap();
-        assert_eq!(address(vec![AddressAttribute::Address(v6)]), Some(v6));
-        assert_eq!(address(vec![]), None);
+        assert_eq!(assigned(vec![AddressAttribute::Address(v6)]), Some((v6, None)));
+        assert_eq!(assigned(vec![]), None);
     }
 }

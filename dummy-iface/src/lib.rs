@@ -39,10 +39,11 @@ mod error;
 mod host;
 mod link;
 mod monitor;
+mod own;
 mod socket;
 
-pub use address::{AddressChange, Report};
+pub use address::{AddressChange, AssignedAddress, Report};
 pub use error::{Error, ErrorKind};
 pub use host::{InterfaceAddress, host_addresses};
-pub use link::{DummyInterface, Ensured};
+pub use link::{DummyInterface, Ensured, Observation};
 pub use monitor::{Event, Monitor};

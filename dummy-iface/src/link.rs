@@ -4,19 +4,22 @@
 //! limit: its requests can wait for ever when an answer is lost.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkDummy};
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::address::{self, AddressChange, Report};
+use crate::address::{self, AddressChange, AssignedAddress, Report};
 use crate::error::{Error, ErrorKind};
-use crate::host::{self, InterfaceAddress};
-use crate::socket::RouteSocket;
+use crate::host::{self, Entry};
+use crate::socket::{Frame, RouteSocket};
 
 /// Time for one request about a link.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +32,16 @@ pub struct DummyInterface {
     name: String,
     index: u32,
     socket: Mutex<RouteSocket>,
+}
+
+/// What is on an interface at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observation {
+    /// Every address, but for the IPv6 link-local one that the kernel gives an interface that is
+    /// up.
+    pub addresses: BTreeSet<AssignedAddress>,
+    /// Whether it is administratively up (`IFF_UP`).
+    pub up: bool,
 }
 
 /// How [`DummyInterface::ensure`] got its interface.
@@ -119,22 +132,41 @@ impl DummyInterface {
     /// # Errors
     /// Any failure to read the whole list is an error, never a shorter list.
     pub fn addresses(&self) -> Result<BTreeSet<IpAddr>, Error> {
-        let entries = self.entries()?;
-        let is_host = |entry: &host::Entry| {
-            entry.prefix_len == if entry.address.is_ipv4() { 32 } else { 128 }
-        };
-        Ok(entries.into_iter().filter(is_host).map(|entry| entry.address).collect())
+        let reachable = self.entries()?.into_iter().filter(Entry::is_reachable);
+        Ok(reachable.filter_map(|entry| entry.assigned.as_host()).collect())
     }
 
-    /// All addresses on it with their prefix lengths, without loopback and IPv6 link-local ones.
+    /// Everything that is on it.
     ///
     /// # Errors
-    /// As [`addresses`](Self::addresses).
-    pub fn interface_addresses(&self) -> Result<Vec<InterfaceAddress>, Error> {
-        let mut addresses: Vec<_> =
-            self.entries()?.into_iter().map(|entry| entry.named(&self.name)).collect();
-        addresses.sort();
-        Ok(addresses)
+    /// [`ErrorKind::NotFound`] if the interface is gone. Any failure to read the whole list is an
+    /// error, never a shorter list.
+    pub fn observe(&self) -> Result<Observation, Error> {
+        let up = self.is_up()?;
+        let assigned = self.entries()?.into_iter().map(|entry| entry.assigned);
+        let addresses = assigned.filter(|assigned| !(up && is_kernels_own(assigned))).collect();
+        Ok(Observation { addresses, up })
+    }
+
+    /// Sets it down; that it is down already is success.
+    ///
+    /// The kernel removes the IPv6 addresses of an interface that goes down, unless
+    /// `net.ipv6.conf.NAME.keep_addr_on_down` is set: observe again, and add them again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the interface is gone, [`ErrorKind::NoPermission`].
+    pub fn set_down(&self) -> Result<(), Error> {
+        let operation = || format!("set interface {} down", self.name);
+        let mut message = self.message();
+        message.header.change_mask = LinkFlags::Up;
+        let request = [(RouteNetlinkMessage::SetLink(message), 0)];
+        let outcome = self.socket().transact(request.into_iter());
+        let outcome = outcome.map_err(|error| Error::io(operation(), error))?;
+        match outcome.refused.into_iter().next() {
+            Some((_, refusal)) => Err(Error::refused(operation(), refusal)),
+            None if outcome.uncertain => Err(Error::new(ErrorKind::Timeout, operation())),
+            None => Ok(()),
+        }
     }
 
     /// Applies `changes` in their order, in batches of up to 512 in one system call.
@@ -142,8 +174,7 @@ impl DummyInterface {
     /// A change that fails does not stop the ones after it. Adding what is there and removing
     /// what is not count as success.
     pub fn apply<I: IntoIterator<Item = AddressChange>>(&self, changes: I) -> Report {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        address::apply(&mut socket, (self.index, &self.name), changes)
+        address::apply(&mut self.socket(), (self.index, &self.name), changes)
     }
 
     /// Removes the interface with all its addresses; that it is gone already is success.
@@ -160,7 +191,25 @@ impl DummyInterface {
         }
     }
 
-    fn entries(&self) -> Result<Vec<host::Entry>, Error> {
+    fn is_up(&self) -> Result<bool, Error> {
+        let request = RouteNetlinkMessage::GetLink(self.message());
+        self.socket()
+            .ask(request, says_up)
+            .map_err(|error| Error::io(format!("read the state of interface {}", self.name), error))
+    }
+
+    /// A message about it that says nothing more.
+    fn message(&self) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index;
+        message
+    }
+
+    fn socket(&self) -> MutexGuard<'_, RouteSocket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, Error> {
         host::list(self.index)
             .map_err(|error| Error::io(format!("list the addresses of {}", self.name), error))
     }
@@ -188,6 +237,24 @@ async fn request<T>(
             format!("{operation}: no answer within {} s", PATIENCE.as_secs()),
         )),
     }
+}
+
+/// Whether a link's message says that it is up.
+fn says_up(frame: &Frame<'_>) -> io::Result<bool> {
+    let message = NetlinkMessage::deserialize(frame.whole).map_err(io::Error::other)?;
+    match message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+            Ok(link.header.flags.contains(LinkFlags::Up))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that is no link")),
+    }
+}
+
+/// Whether the kernel has put an address on an interface that is up by itself: IPv6 link-local. It
+/// goes when the interface goes down.
+fn is_kernels_own(assigned: &AssignedAddress) -> bool {
+    matches!(assigned.address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+        && assigned.prefix_len == 64
 }
 
 fn kind_of(message: &LinkMessage) -> Option<&InfoKind> {

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
@@ -13,6 +15,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::error::Error;
 use crate::host::Entry;
+use crate::own::Asked;
 use crate::socket::{Frame, PORTS, PORTS_MASK, frames};
 
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
@@ -22,9 +25,9 @@ const DATAGRAM: usize = 1 << 16;
 
 /// Reports what others change on the interfaces of this network namespace.
 ///
-/// IPv4 addresses that this process adds or removes with [`DummyInterface`](crate::DummyInterface)
-/// are not reported: the kernel leaves them out, so that ten thousand of them neither cost a system
-/// call each nor drown those of others. Of IPv6 addresses the kernel does not say who changed them.
+/// Addresses that this process adds or removes with [`DummyInterface`](crate::DummyInterface) are
+/// not reported. Of IPv4 ones the kernel does not even tell the monitor, so that ten thousand of
+/// them neither cost a system call each nor drown those of others.
 ///
 /// Everything after [`open`](Self::open) is reported, so open first and list then. The socket has
 /// the system's default buffer: a burst of some hundred changes ends in one [`Event::Overrun`],
@@ -33,6 +36,7 @@ pub struct Monitor {
     socket: TokioSocket,
     received: Vec<u8>,
     pending: VecDeque<Event>,
+    asked: Arc<Asked>,
 }
 
 /// One change.
@@ -69,8 +73,10 @@ impl Monitor {
     /// # Errors
     /// If the socket cannot be made.
     pub fn open() -> Result<Self, Error> {
+        let asked = Asked::from_now_on();
         let socket = follow().map_err(|error| Error::io("follow changes of interfaces", error))?;
-        Ok(Self { socket, received: Vec::with_capacity(DATAGRAM), pending: VecDeque::new() })
+        let received = Vec::with_capacity(DATAGRAM);
+        Ok(Self { socket, received, pending: VecDeque::new(), asked })
     }
 
     /// Waits for the next change. Cancelling loses nothing.
@@ -84,11 +90,15 @@ impl Monitor {
             }
             self.received.clear();
             match self.socket.recv(&mut self.received).await {
-                Ok(()) => self.pending.extend(frames(&self.received).filter_map(|f| event(&f))),
+                Ok(()) => {
+                    let events = frames(&self.received).filter_map(|frame| event(&frame));
+                    self.pending.extend(events.filter(|event| is_news(event, &self.asked)));
+                }
                 Err(error) if lost_messages(&error) => {
                     // What is queued is older than the list that follows, and would undo in the
                     // caller's mind what the lost messages said. A new socket has none of it.
                     self.socket = follow().map_err(unreadable)?;
+                    self.asked.lost();
                     return Ok(Event::Overrun);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -133,8 +143,8 @@ fn unreadable(error: io::Error) -> Error {
 fn event(frame: &Frame<'_>) -> Option<Event> {
     match NetlinkMessage::deserialize(frame.whole).map(|message| message.payload) {
         Ok(NetlinkPayload::InnerMessage(message)) => match message {
-            RouteNetlinkMessage::NewAddress(message) => Entry::of(&message).map(added),
-            RouteNetlinkMessage::DelAddress(message) => Entry::of(&message).map(removed),
+            RouteNetlinkMessage::NewAddress(message) => address(&message, true),
+            RouteNetlinkMessage::DelAddress(message) => address(&message, false),
             RouteNetlinkMessage::NewLink(message) => Some(link(&message, false)),
             RouteNetlinkMessage::DelLink(message) => Some(link(&message, true)),
             _ => None,
@@ -145,12 +155,22 @@ fn event(frame: &Frame<'_>) -> Option<Event> {
     }
 }
 
-fn added(Entry { interface, address, .. }: Entry) -> Event {
-    Event::Address { interface, address, added: true }
+/// Whether others have done it.
+fn is_news(event: &Event, asked: &Asked) -> bool {
+    match *event {
+        Event::Address { interface, address, added } => !asked.expects(interface, address, added),
+        Event::Link { index, deleted: true, .. } => {
+            asked.gone(index);
+            true
+        }
+        Event::Link { .. } | Event::Overrun => true,
+    }
 }
 
-fn removed(Entry { interface, address, .. }: Entry) -> Event {
-    Event::Address { interface, address, added: false }
+fn address(message: &AddressMessage, added: bool) -> Option<Event> {
+    let entry = Entry::of(message).filter(Entry::is_reachable)?;
+    let Entry { interface, assigned } = entry;
+    Some(Event::Address { interface, address: assigned.address, added })
 }
 
 fn link(message: &LinkMessage, deleted: bool) -> Event {

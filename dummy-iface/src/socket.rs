@@ -219,6 +219,29 @@ impl RouteSocket {
         }
     }
 
+    /// The one message that answers `request`, through `decode`.
+    pub(crate) fn ask<T>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        decode: impl Fn(&Frame<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        push(&mut bytes, request, 0, self.sequence);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            self.receive(RecvFlags::empty())?;
+            let answer = frames(&self.received).find(|frame| frame.sequence == self.sequence);
+            match answer {
+                None => {}
+                Some(frame) if frame.kind == NLMSG_ERROR => {
+                    return Err(Refusal::new(frame.code()).errno.into());
+                }
+                Some(frame) => return decode(&frame),
+            }
+        }
+    }
+
     /// Sends up to [`BATCH`] requests at once and collects what the kernel refused.
     ///
     /// Only the last request asks for an acknowledgement: refusals are reported without one, and

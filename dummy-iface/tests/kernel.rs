@@ -156,25 +156,62 @@ fn addresses_look_as_kube_proxy_leaves_them() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn an_address_with_another_prefix_is_seen_and_removed() {
-    in_namespace("an_address_with_another_prefix_is_seen_and_removed", async || {
+fn everything_on_the_interface_is_observed_and_removed() {
+    in_namespace("everything_on_the_interface_is_observed_and_removed", async || {
         let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
-        ip(&format!("addr add 10.1.2.3/24 dev {NAME}"));
-        ip(&format!("addr add fd00::5/64 dev {NAME}"));
-        assert!(interface.addresses().unwrap().is_empty());
-        let all = interface.interface_addresses().unwrap();
-        let seen: Vec<_> = all.iter().map(|a| (a.address, a.prefix_len)).collect();
-        assert_eq!(seen, [(address("10.1.2.3"), 24), (address("fd00::5"), 64)]);
-        assert!(all.iter().all(|a| a.name == NAME && a.interface == interface.index()));
-        // The host form is another address.
-        let report = interface.apply([AddressChange::Remove(address("10.1.2.3"))]);
-        assert_eq!((report.unchanged, report.failed.len()), (1, 0));
-        let report = interface.apply([
-            AddressChange::RemoveNet("10.1.2.3/24".parse().unwrap()),
-            AddressChange::RemoveNet("fd00::5/64".parse().unwrap()),
-        ]);
+        let vip = address("10.96.0.1");
+        assert!(interface.apply([AddressChange::Add(vip)]).failed.is_empty());
+        let foreign = [
+            "10.96.1.1/16",
+            "10.96.0.1/24",
+            "10.9.0.1 peer 10.9.0.2/32",
+            "127.0.0.5/8",
+            "169.254.7.7/16",
+            "fd00::5/64",
+            "fd00::6 peer fd00::7/128",
+            "fe80::1/128",
+        ];
+        for text in foreign {
+            ip(&format!("addr add {text} dev {NAME}"));
+        }
+        let observed = || {
+            let seen = interface.observe().unwrap();
+            let texts: BTreeSet<_> = seen.addresses.iter().map(ToString::to_string).collect();
+            (seen, texts)
+        };
+        let mut wanted: BTreeSet<_> = foreign.iter().map(ToString::to_string).collect();
+        wanted.insert("10.96.0.1/32".to_owned());
+        let (seen, texts) = observed();
+        assert_eq!((texts, seen.up), (wanted.clone(), false));
+        assert_eq!(interface.addresses().unwrap(), [vip].into(), "host addresses only");
+
+        // Up, the kernel adds a link-local address of its own.
+        ip(&format!("link set {NAME} up"));
+        let (seen, texts) = observed();
+        assert_eq!((texts, seen.up), (wanted, true));
+
+        let others = seen.addresses.iter().filter(|assigned| assigned.as_host() != Some(vip));
+        let removals: Vec<_> = others.copied().map(AddressChange::RemoveAssigned).collect();
+        assert_eq!(removals.len(), foreign.len());
+        let report = interface.apply(removals.iter().copied());
         assert_eq!((report.unchanged, report.failed.len()), (0, 0), "{report:?}");
-        assert!(addresses_by_ip(NAME).is_empty());
+        assert_eq!(observed().0.addresses, [vip.into()].into());
+        let report = interface.apply(removals.iter().copied());
+        assert_eq!((report.unchanged, report.failed.len()), (removals.len(), 0), "{report:?}");
+
+        let six = address("fd00::1");
+        assert!(interface.apply([AddressChange::Add(six)]).failed.is_empty());
+        interface.set_down().unwrap();
+        interface.set_down().unwrap();
+        let (seen, texts) = observed();
+        assert!(!seen.up);
+        assert_eq!(texts, ["10.96.0.1/32".to_owned()].into(), "IPv6 goes when it goes down");
+        assert!(interface.apply([AddressChange::Add(six)]).failed.is_empty());
+        assert_eq!(addresses_by_ip(NAME), host_prefixes([vip, six]));
+
+        ip(&format!("link del {NAME}"));
+        assert_eq!(interface.observe().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(interface.set_down().unwrap_err().kind(), ErrorKind::NotFound);
     });
 }
 
@@ -327,6 +364,18 @@ fn monitor_leaves_out_what_this_process_changes() {
         let many = || (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
         assert!(interface.apply(many().map(AddressChange::Add)).failed.is_empty());
         assert!(again.apply(many().map(AddressChange::Remove)).failed.is_empty());
+        // Of IPv6 the kernel does tell, so these have to fit.
+        let six = || (1..60).map(|i| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i)));
+        assert!(interface.apply(six().map(AddressChange::Add)).failed.is_empty());
+        assert!(again.apply(six().skip(1).map(AddressChange::Remove)).failed.is_empty());
+        // What others do to the same addresses is news.
+        ip(&format!("addr del fd00::1/128 dev {NAME}"));
+        let gone = Event::Address {
+            interface: interface.index(),
+            address: address("fd00::1"),
+            added: false,
+        };
+        assert_eq!(monitor.changed().await.unwrap(), gone);
         ip(&format!("addr add 192.0.2.1/32 dev {NAME}"));
         let wanted = Event::Address {
             interface: interface.index(),
