@@ -120,6 +120,23 @@ impl Batch {
         self.fate = Fate::Delivered;
     }
 
+    /// Writes the same commands again, for a family that got another id.
+    pub(crate) fn rewrite(&mut self, family_id: u16, first_sequence: u32) {
+        let commands = std::mem::take(&mut self.commands);
+        self.family_id = family_id;
+        self.clear(first_sequence);
+        for command in commands {
+            self.push(command);
+        }
+    }
+
+    /// Whether every command was refused with `ENOENT`, as by a kernel that does not know the
+    /// family. Then nothing was carried out.
+    pub(crate) fn knows_nothing(&self) -> bool {
+        self.refused.len() == self.commands.len()
+            && self.refused.iter().all(|(_, errno, _)| *errno == Errno::NOENT)
+    }
+
     /// Whether one more command fits. An empty batch always has room for one.
     pub fn has_room(&self) -> bool {
         self.commands.is_empty()

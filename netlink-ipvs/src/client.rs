@@ -100,7 +100,8 @@ impl Client {
         Ok(client)
     }
 
-    /// The id that this kernel gave to the IPVS family (`nlmsg_type` of its messages).
+    /// The id that this kernel gave to the IPVS family (`nlmsg_type` of its messages). It is another
+    /// one after the module was loaded again; this client then finds it again.
     pub fn family_id(&self) -> u16 {
         self.family_id
     }
@@ -142,10 +143,14 @@ impl Client {
     ///
     /// Takes the connection, because it can do nothing else until the last piece was read.
     pub fn into_virtual_servers(mut self) -> Result<VirtualServers, Error> {
-        let sequence = self
-            .send_request(encode::dump_virtual_servers)
-            .map_err(|error| Error::new(Operation::DumpVirtualServers, system(&error)))?;
-        Ok(VirtualServers { client: self, dump: Some(Dump::new(sequence)) })
+        let dump = self.begin_virtual_servers()?;
+        Ok(VirtualServers { client: self, dump: Some(dump) })
+    }
+
+    fn begin_virtual_servers(&mut self) -> Result<Dump<VirtualServerEntry>, Error> {
+        let sequence = self.send_request(encode::dump_virtual_servers);
+        let failed = |error| Error::new(Operation::DumpVirtualServers, system(&error));
+        sequence.map(Dump::new).map_err(failed)
     }
 
     /// One virtual server; [`NotFound`](crate::ErrorKind::NotFound) if it is not there.
@@ -193,8 +198,11 @@ impl Client {
             if self.batch.is_empty() {
                 return report;
             }
-            self.sequence = self.sequence.wrapping_add(self.batch.len() as u32);
             self.exchange_batch(&mut report);
+            if self.batch.knows_nothing() && self.family_has_changed() {
+                self.batch.rewrite(self.family_id, self.sequence);
+                self.exchange_batch(&mut report);
+            }
             self.batch.conclude(&mut report);
         }
     }
@@ -210,6 +218,7 @@ impl Client {
     }
 
     fn exchange_batch(&mut self, report: &mut Report) {
+        self.sequence = self.sequence.wrapping_add(self.batch.len() as u32);
         report.sends += 1;
         let bytes = self.batch.bytes();
         report.bytes += bytes.len();
@@ -238,8 +247,16 @@ impl Client {
         }
     }
 
+    /// Whether IPVS has another id than the one in use, because its module was loaded again; takes
+    /// it over.
+    fn family_has_changed(&mut self) -> bool {
+        let before = self.family_id;
+        self.family_id = self.find_family().unwrap_or(before);
+        self.family_id != before
+    }
+
     fn find_family(&mut self) -> Result<u16, Error> {
-        self.ask(
+        self.ask_once(
             Operation::FindFamily,
             |out, _, sequence| encode::get_family(out, sequence),
             |attributes| match attributes.find(CTRL_ATTR_FAMILY_ID)? {
@@ -251,6 +268,20 @@ impl Client {
 
     /// Sends a request that has one message as its answer.
     fn ask<T>(
+        &mut self,
+        operation: Operation,
+        request: impl Fn(&mut Vec<u8>, u16, u32),
+        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<T, Error> {
+        match self.ask_once(operation, &request, &decode) {
+            Err(error) if error.is_of_unknown_family() && self.family_has_changed() => {
+                self.ask_once(operation, request, decode)
+            }
+            answer => answer,
+        }
+    }
+
+    fn ask_once<T>(
         &mut self,
         operation: Operation,
         request: impl Fn(&mut Vec<u8>, u16, u32),
@@ -302,6 +333,7 @@ impl Client {
             match end {
                 End::Complete(entries) => return Ok(entries),
                 End::Interrupted => {}
+                End::Failed(Cause::Refused(Errno::NOENT, _)) if self.family_has_changed() => {}
                 End::Failed(cause) => return Err(failed(cause)),
             }
         }
@@ -357,6 +389,15 @@ impl Iterator for VirtualServers {
             }
             Some(End::Complete(rest)) => (!rest.is_empty()).then_some(Ok(rest)),
             Some(End::Interrupted) => failed(Cause::Interrupted(1)),
+            Some(End::Failed(Cause::Refused(Errno::NOENT, _)))
+                if self.client.family_has_changed() =>
+            {
+                match self.client.begin_virtual_servers() {
+                    Ok(dump) => self.dump = Some(dump),
+                    Err(error) => return Some(Err(error)),
+                }
+                self.next()
+            }
             Some(End::Failed(cause)) => failed(cause),
         }
     }

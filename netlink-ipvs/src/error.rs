@@ -79,6 +79,11 @@ impl Error {
         Self(Box::new(Inner { operation, cause }))
     }
 
+    /// Whether it may come of a family that has another id now.
+    pub(crate) fn is_of_unknown_family(&self) -> bool {
+        matches!(self.0.cause, Cause::Refused(Errno::NOENT, _))
+    }
+
     /// Answers the caller's question.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind()

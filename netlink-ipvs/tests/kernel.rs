@@ -474,6 +474,46 @@ fn virtual_servers_come_in_pieces_that_others_can_write_between() {
     });
 }
 
+fn modprobe(arguments: &str) {
+    let status = Process::new("modprobe").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "modprobe {arguments}: {status}");
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_module_that_was_loaded_again_is_found_again() {
+    in_namespace("a_module_that_was_loaded_again_is_found_again", || {
+        let mut client = Client::open().unwrap();
+        let reload = || {
+            modprobe("--remove ip_vs_rr ip_vs");
+            modprobe("ip_vs");
+        };
+        let before = client.family_id();
+        client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
+        client.run(Command::Flush).unwrap();
+        reload();
+        let report = client.execute([
+            Command::AddVirtualServer(server(tcp(80), "rr")),
+            Command::DeleteVirtualServer(tcp(81)),
+            Command::AddRealServer(tcp(80), numbered(1)),
+        ]);
+        assert_eq!(report.failed.len(), 1, "{report:?}");
+        assert_eq!(report.failed[0].1.kind(), ErrorKind::NotFound);
+        assert_eq!(saved().len(), 2, "{:?}", saved());
+        assert_ne!(client.family_id(), before);
+
+        client.run(Command::Flush).unwrap();
+        reload();
+        assert_eq!(client.virtual_servers().unwrap(), []);
+        reload();
+        assert_eq!(client.timeouts().unwrap().tcp, 900);
+        reload();
+        let pieces = client.into_virtual_servers().unwrap();
+        let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect();
+        assert_eq!(pieces.concat(), []);
+    });
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn typed_messages_work_over_a_transport_of_ones_own() {
