@@ -15,6 +15,7 @@ pub mod sysctl;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Instant;
 
 use dummy_iface::{AddressChange, DummyInterface, Ensured};
@@ -231,10 +232,7 @@ impl Kernel {
                 (at, op_error(kind, &error))
             })
             .collect();
-        if report.uncertain && failed.is_empty() {
-            let text = "the kernel's answer was lost".to_owned();
-            failed.push((0, OpError { kind: OpErrorKind::Surprise, text }));
-        }
+        failed.extend(lost(report.uncertain));
         failed
     }
 
@@ -443,6 +441,13 @@ async fn find_interface() -> Result<Option<DummyInterface>, dummy_iface::Error> 
         Err(error) if error.kind() == dummy_iface::ErrorKind::WrongKind => Ok(None),
         result => result,
     }
+}
+
+/// Operations of which nobody knows whether they took place.
+fn lost(uncertain: Vec<Range<usize>>) -> impl Iterator<Item = (usize, OpError)> {
+    let text = "the kernel's answer was lost";
+    let error = move || OpError { kind: OpErrorKind::Surprise, text: text.to_owned() };
+    uncertain.into_iter().flatten().map(move |at| (at, error()))
 }
 
 fn retry(error: &dyn StdError) -> OpError {

@@ -6,6 +6,9 @@
 #[path = "../../tests/src/own_namespace.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests crate")]
 mod own_namespace;
+#[path = "../../tests/src/small_buffers.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod small_buffers;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -103,7 +106,7 @@ fn sets_look_as_kube_proxy_makes_them() {
         let members: Vec<_> = [Family::Ipv4, Family::Ipv6].into_iter().flat_map(members).collect();
         let adds = members.iter().map(|(set, member)| Change::Add(set.name(), *member));
         let report = client.apply(adds.clone());
-        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert!(report.is_success(), "{report:?}");
         assert_eq!((report.sent, report.unchanged), (members.len(), 0));
         expected.extend(members.iter().map(|(set, member)| format!("add {set} {member}")));
         expected.sort();
@@ -255,7 +258,7 @@ fn refusals_say_what_the_matter_is() {
             error.kind()
         };
         assert_eq!(kind(client.create(&spec("A", SetType::HashIp, 2))), ErrorKind::Exists);
-        assert_eq!(kind(client.swap("A", "P")), ErrorKind::Mismatch);
+        assert_eq!(kind(client.swap("A", "P")), ErrorKind::WrongKind);
         assert_eq!(kind(client.swap("A", "NONE")), ErrorKind::NotFound);
         assert_eq!(kind(client.rename("A", "P")), ErrorKind::Exists);
         assert_eq!(kind(client.rename("NONE", "Q")), ErrorKind::NotFound);
@@ -281,7 +284,7 @@ fn refusals_say_what_the_matter_is() {
         let positions: Vec<_> = failed.iter().map(|(at, _)| *at).collect();
         assert_eq!(positions, [1, 2, 5], "{report:?}");
         assert_eq!(failed[0].1, ErrorKind::NotFound);
-        assert_eq!(failed[1].1, ErrorKind::Mismatch);
+        assert_eq!(failed[1].1, ErrorKind::WrongKind);
         assert_eq!((report.sent, report.unchanged), (6, 1));
         assert_eq!(report.failed[0].1.to_string(), "add 10.0.0.1 to set NONE");
         assert_eq!(content(&mut client, "A"), [Member::Ip(ip("10.0.0.1"))].into());
@@ -333,13 +336,13 @@ fn twenty_thousand_members() {
         let start = std::time::Instant::now();
         let report = client.apply(all.iter().map(|member| Change::Add("A", *member)));
         println!("20000 members added in {:?}", start.elapsed());
-        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert!(report.is_success(), "{report:?}");
         let start = std::time::Instant::now();
         assert_eq!(content(&mut client, "A"), all);
         println!("listed in {:?}", start.elapsed());
         let again = client.apply(all.iter().map(|member| Change::Add("A", *member)));
         assert_eq!((again.unchanged, again.failed.len()), (20_000, 0));
-        assert!(!again.uncertain, "the replies to a batch that is all refused must fit");
+        assert!(again.uncertain.is_empty(), "the replies to a batch that is all refused must fit");
 
         client.swap("A", "B").unwrap();
         assert!(content(&mut client, "A").is_empty());
@@ -350,6 +353,44 @@ fn twenty_thousand_members() {
         let left = saved("");
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(left[0].starts_with("create C hash:ip,port family inet "), "{left:?}");
+    });
+}
+
+/// Where buffers cannot be forced, because the process is root of a user namespace only.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn everything_is_programmed_with_the_smallest_buffers() {
+    let test = "everything_is_programmed_with_the_smallest_buffers";
+    let inside = std::env::var_os("PROXIER_TEST_NAMESPACE").is_some();
+    let _small = (!inside).then(small_buffers::SmallBuffers::set);
+    own_namespace::in_namespace(test, &["--user", "--map-root-user"], || {
+        let mut client = IpsetClient::open().unwrap();
+        for set in SetId::all() {
+            client.create(&SetSpec::of(set, SetId::DEFAULT_CAPACITY)).unwrap();
+        }
+        let name = SetRole::IpvsIps.of(Family::Ipv4).name();
+        let all: BTreeSet<Member> =
+            (1..=1000).map(|i| Member::Ip(Ipv4Addr::from(0x0a60_0000 + i).into())).collect();
+        let adds = all.iter().map(|member| Change::Add(name, *member));
+        let report = client.apply(adds.clone());
+        assert!(report.is_success(), "{report:?}");
+        assert!(report.sends > 20, "{} sends: the buffers were not small", report.sends);
+        assert_eq!(content(&mut client, name), all);
+        // The replies fit, too.
+        let report = client.apply(adds);
+        assert!(report.is_success() && report.unchanged == 1000, "{report:?}");
+        client.remake(&spec(name, SetType::HashIp, 2048)).unwrap();
+        assert_eq!(content(&mut client, name), all);
+
+        for port in 1..=100 {
+            make_flow(&format!("-p udp -s 10.0.0.1 -d 10.96.0.10 --sport {port} --dport 53"));
+        }
+        let mut conntrack = Conntrack::open().unwrap();
+        let found = conntrack.flows(Family::Ipv4, Protocol::Udp).unwrap();
+        assert_eq!((found.flows.len(), found.complete), (100, true));
+        let report = conntrack.delete(&found.flows);
+        assert!(report.is_success(), "{report:?}");
+        assert_eq!(conntrack.flows(Family::Ipv4, Protocol::Udp).unwrap().flows, []);
     });
 }
 
@@ -416,7 +457,7 @@ fn flows_are_found_and_deleted_one_by_one() {
         let gone = [found.flows[0], v6[0]];
         let report = conntrack.delete(&gone);
         assert_eq!((report.sent, report.unchanged), (2, 0));
-        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert!(report.is_success(), "{report:?}");
         let left = run("conntrack", "-L");
         assert_eq!(left.lines().count(), 2, "{left}");
         assert!(left.contains("sport=2222 dport=53") && left.contains("tcp"), "{left}");

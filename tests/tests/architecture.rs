@@ -135,7 +135,7 @@ fn pure_modules_do_no_input_or_output() {
 #[test]
 fn no_unsafe_code_and_processes_in_one_place_only() {
     let mut wrong = Vec::new();
-    for folder in ["proxier/src", "netlink-ipvs/src", "dummy-iface/src"] {
+    for folder in ["proxier/src", "netlink-batch/src", "netlink-ipvs/src", "dummy-iface/src"] {
         for source in sources(folder) {
             let name = source.path.display().to_string();
             let fuzz = source.path.ends_with("fuzz.rs");
@@ -198,7 +198,7 @@ fn only_the_outermost_layer_knows_of_a_dry_run() {
 
 #[test]
 fn the_netlink_crates_know_nothing_of_kubernetes_or_each_other() {
-    for name in ["netlink-ipvs", "dummy-iface"] {
+    for name in ["netlink-batch", "netlink-ipvs", "dummy-iface"] {
         let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
         for other in ["netlink-ipvs", "dummy-iface", "proxier"] {
             let depends =
@@ -216,7 +216,7 @@ fn the_netlink_crates_know_nothing_of_kubernetes_or_each_other() {
 
 #[test]
 fn files_are_small_and_modules_named_after_their_files() {
-    for folder in ["proxier", "netlink-ipvs", "dummy-iface", "tests"] {
+    for folder in ["proxier", "netlink-batch", "netlink-ipvs", "dummy-iface", "tests"] {
         for path in files(&root().join(folder)) {
             let lines = fs::read_to_string(&path).unwrap().lines().count();
             assert!(lines <= MOST_LINES, "{}: {lines} lines", path.display());

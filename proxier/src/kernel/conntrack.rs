@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+use netlink_batch::{Failure, Socket};
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 use rustix::io::Errno;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::fuzz;
 
-use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket};
+use super::nfnetlink::{self, Error, ErrorKind};
 use crate::dataplane::RealServers;
 
 /// Attempts at a list during which the table changed; a busy node may never have a quiet moment.
@@ -55,26 +56,14 @@ pub struct Flows {
     pub complete: bool,
 }
 
-/// What became of the flows that were to be deleted.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Report {
-    /// Deletions that were sent to the kernel.
-    pub sent: usize,
-    /// Of these, the ones whose flow had ended already.
-    pub unchanged: usize,
-    /// Deletions that failed, by position in the sequence.
-    pub failed: Vec<(usize, Error)>,
-    /// Answers were lost: list the flows again.
-    pub uncertain: bool,
-}
+/// What became of the flows that were to be deleted; one that had ended already is unchanged.
+pub type Report = netlink_batch::Report<Error>;
 
 /// A connection to the connection tracking of the network namespace in which it was opened. Its
 /// calls block for as long as the kernel takes.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: NfSocket,
-    messages: Messages,
+    socket: Socket,
     /// Whether the kernel filters lists by protocol (since 5.8); tried once.
     filters: bool,
 }
@@ -109,9 +98,8 @@ impl Conntrack {
     /// # Errors
     /// If the kernel has no netfilter.
     pub fn open() -> Result<Self, Error> {
-        let socket = NfSocket::open()
-            .map_err(|error| Error::io("connect to the kernel's connection tracking", error))?;
-        Ok(Self { socket, messages: Messages::default(), filters: true })
+        let socket = nfnetlink::open("connect to the kernel's connection tracking")?;
+        Ok(Self { socket, filters: true })
     }
 
     /// The flows of one family and protocol.
@@ -124,7 +112,7 @@ impl Conntrack {
         let mut found = Flows::default();
         for _ in 0..ATTEMPTS {
             let (flows, interrupted) = match self.dump(family, protocol) {
-                Err(Failure::Refused(refusal)) if self.filters && !refusal.is_permission() => {
+                Err(Failure::Refused(refusal)) if self.filters && !refusal.is(Errno::PERM) => {
                     self.filters = false;
                     self.dump(family, protocol)
                 }
@@ -145,70 +133,40 @@ impl Conntrack {
 
     /// Deletes these flows and no others; the whole table is never emptied.
     pub fn delete(&mut self, flows: &[Flow]) -> Report {
-        let mut report = Report::default();
-        for batch in flows.chunks(Messages::MOST) {
-            self.messages.clear();
-            for flow in batch {
-                codec::encode_delete(&mut self.messages, flow);
-            }
-            self.send(batch, &mut report);
-        }
-        report
+        self.socket.execute(
+            flows,
+            |batch, flow| codec::encode_delete(batch, flow),
+            |flow, failure| {
+                let ended = failure.is_refusal(Errno::NOENT);
+                (!ended).then(|| failed(format!("delete flow {flow}"), failure))
+            },
+        )
     }
 
     fn dump(&mut self, family: Family, protocol: Protocol) -> Result<(Vec<Flow>, bool), Failure> {
-        self.messages.clear();
-        codec::encode_list(&mut self.messages, family, self.filters.then_some(protocol));
+        let filter = self.filters.then_some(protocol);
         let mut flows = Vec::new();
-        let item = |body: &[u8]| {
-            let flow = codec::decode_flow(body)?;
-            flows.extend(flow.filter(|flow| flow.protocol == protocol));
-            Ok(())
-        };
-        let interrupted = self.socket.dump(&mut self.messages, item)?;
+        let interrupted = self.socket.dump_once(
+            |batch| codec::encode_list(batch, family, filter),
+            |message| {
+                let flow = codec::decode_flow(nfnetlink::body(message)?)?;
+                flows.extend(flow.filter(|flow| flow.protocol == protocol));
+                Ok(())
+            },
+        )?;
         Ok((flows, interrupted))
-    }
-
-    fn send(&mut self, batch: &[Flow], report: &mut Report) {
-        let start = report.sent;
-        report.sent += batch.len();
-        let outcome = match self.socket.transact(&mut self.messages, |_| Ok(())) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                report.uncertain = true;
-                for (position, flow) in batch.iter().enumerate() {
-                    let again = std::io::Error::new(error.kind(), error.to_string());
-                    report
-                        .failed
-                        .push((start + position, Error::io(format!("delete flow {flow}"), again)));
-                }
-                return;
-            }
-        };
-        report.uncertain |= outcome.uncertain;
-        for (position, refusal) in outcome.refused {
-            if refusal.code == Errno::NOENT.raw_os_error() {
-                report.unchanged += 1;
-            } else {
-                let operation = format!("delete flow {}", batch[position]);
-                report.failed.push((start + position, failed(operation, refusal.into())));
-            }
-        }
     }
 }
 
 fn failed(operation: String, failure: Failure) -> Error {
-    match failure {
-        Failure::Io(error) => Error::io(operation, error),
-        Failure::Refused(refusal) => match ErrorKind::of_errno(refusal.code) {
-            // What a kernel answers that does not know the subsystem.
-            ErrorKind::Invalid => Error::with_source(
-                ErrorKind::Unsupported,
-                format!("{operation} (module nf_conntrack_netlink)"),
-                refusal,
-            ),
-            kind => Error::with_source(kind, operation, refusal),
-        },
+    match (&failure, failure.kind()) {
+        // What a kernel answers that does not know the subsystem.
+        (Failure::Refused(_), ErrorKind::Invalid) => Error::with_source(
+            ErrorKind::Unsupported,
+            format!("{operation} (module nf_conntrack_netlink)"),
+            failure,
+        ),
+        _ => Error::failed(operation, failure),
     }
 }
 

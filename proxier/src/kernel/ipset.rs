@@ -9,15 +9,16 @@ mod types;
 
 use std::collections::HashMap;
 
+use netlink_batch::{Batch, Failure, Malformed, Socket};
 use netlink_ipvs::Family;
 
-use super::nfnetlink::{Error, ErrorKind, Failure, Messages, NfSocket, malformed};
+use super::nfnetlink::{self, Error, ErrorKind};
 use crate::dataplane::sets::SetType;
 pub use codec::ForeignElement;
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::fuzz;
-use codec::{Command, Element, Encoder};
-use refusal::{About, failed, refused};
+use codec::{Command, Encoder};
+use refusal::{About, failed};
 pub use types::{Change, Report, SetContent, SetHeader, SetSpec};
 
 /// The newest protocol version (`IPSET_PROTOCOL`) and the oldest that has all that is used here.
@@ -34,9 +35,8 @@ const SPARE: &str = "KUBE-PROXIER-SPARE";
 /// as long as the kernel takes.
 #[derive(Debug)]
 pub struct IpsetClient {
-    socket: NfSocket,
+    socket: Socket,
     encoder: Encoder,
-    messages: Messages,
     revisions: HashMap<(SetType, Family), u8>,
 }
 
@@ -48,26 +48,22 @@ impl IpsetClient {
     /// [`ErrorKind::NoPermission`] without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
         let operation = "connect to the kernel's ipset";
-        let socket = NfSocket::open().map_err(|error| Error::io(operation, error))?;
         let mut client = Self {
-            socket,
+            socket: nfnetlink::open(operation)?,
             encoder: Encoder { protocol: PROTOCOL },
-            messages: Messages::default(),
             revisions: HashMap::new(),
         };
-        client.encoder.protocol(&mut client.messages);
-        let versions = client.ask(operation, About::Set, Command::Protocol).map_err(|error| {
-            match error.kind() {
-                // What a kernel answers that does not know the subsystem.
-                ErrorKind::Invalid => Error::with_source(
-                    ErrorKind::Unsupported,
-                    format!("{operation}: it has none (module ip_set)"),
-                    error,
-                ),
-                _ => error,
-            }
+        let encoder = client.encoder;
+        let versions = client.versions(Command::Protocol, |batch| encoder.protocol(batch));
+        let (lowest, highest) = versions.map_err(|failure| match failure.kind() {
+            // What a kernel answers that does not know the subsystem.
+            ErrorKind::Invalid => Error::with_source(
+                ErrorKind::Unsupported,
+                format!("{operation}: it has none (module ip_set)"),
+                failure,
+            ),
+            _ => failed(operation, failure, About::Set),
         })?;
-        let (lowest, highest) = versions;
         client.encoder.protocol = PROTOCOL.min(highest);
         if client.encoder.protocol < lowest.max(OLDEST_PROTOCOL) {
             return Err(Error::new(
@@ -86,18 +82,15 @@ impl IpsetClient {
     /// # Errors
     /// Any failure to read the whole list is an error, never a shorter list.
     pub fn list(&mut self) -> Result<Vec<SetHeader>, Error> {
-        let operation = "list the sets";
-        self.messages.clear();
-        self.encoder.list_headers(&mut self.messages);
-        let mut headers = Vec::new();
-        let item = |body: &[u8]| {
-            headers.extend(codec::decode_header(body)?);
-            Ok(())
-        };
-        self.socket
-            .dump(&mut self.messages, item)
-            .map_err(|failure| failed(operation, failure, About::Set))?;
-        Ok(headers)
+        let encoder = self.encoder;
+        let headers = self.socket.dump(
+            |batch| encoder.list_headers(batch),
+            |headers: &mut Vec<SetHeader>, message| {
+                headers.extend(codec::decode_header(nfnetlink::body(message)?)?);
+                Ok(())
+            },
+        );
+        headers.map_err(|failure| failed("list the sets", failure, About::Set))
     }
 
     /// What a set holds, its type known here or not.
@@ -106,28 +99,21 @@ impl IpsetClient {
     /// [`ErrorKind::NotFound`] if there is no such set. Any failure to read the whole list is an
     /// error, never a shorter list.
     pub fn members(&mut self, name: &str) -> Result<SetContent, Error> {
-        let operation = || format!("list the members of set {name}");
         check_name(name)?;
-        self.messages.clear();
-        self.encoder.list(&mut self.messages, name);
-        let mut content = SetContent::default();
-        let mut header = None;
-        let item = |body: &[u8]| {
-            header = codec::decode_header(body)?.or(header.take());
-            let Some(header) = &header else {
-                return Err(malformed("members before their set's type"));
-            };
-            codec::decode_elements(body, header.set_type, |element| {
-                match element {
-                    Element::Member(member) => content.members.insert(member),
-                    Element::Foreign(element) => content.foreign.insert(element),
-                };
-            })
-        };
-        self.socket
-            .dump(&mut self.messages, item)
-            .map_err(|failure| failed(operation(), failure, About::Set))?;
-        Ok(content)
+        let encoder = self.encoder;
+        let list = self.socket.dump(
+            |batch| encoder.list(batch, name),
+            |(header, content): &mut (Option<SetHeader>, SetContent), message| {
+                let body = nfnetlink::body(message)?;
+                *header = codec::decode_header(body)?.or(header.take());
+                let header = header.as_ref();
+                let set_type = header.ok_or(Malformed("list: members before their type"))?.set_type;
+                codec::decode_elements(body, set_type, |element| content.insert(element))
+            },
+        );
+        let failed =
+            |failure| failed(format!("list the members of set {name}"), failure, About::Set);
+        Ok(list.map_err(failed)?.1)
     }
 
     /// Makes an empty set.
@@ -139,8 +125,8 @@ impl IpsetClient {
         check_name(set.name)?;
         let operation = format!("create set {} ({})", set.name, set.set_type.name());
         let revision = self.revision(&operation, set)?;
-        self.encoder.create(&mut self.messages, set, revision);
-        self.run(operation, About::Set)
+        let encoder = self.encoder;
+        self.run(operation, About::Set, |batch| encoder.create(batch, set, revision))
     }
 
     /// Adds and removes members of any sets, in order, hundreds in one system call.
@@ -148,20 +134,15 @@ impl IpsetClient {
     /// A change that fails does not stop the ones after it. Adding what is there and removing
     /// what is not count as success.
     pub fn apply<'a>(&mut self, changes: impl IntoIterator<Item = Change<'a>>) -> Report {
-        let mut report = Report::default();
-        let mut changes = changes.into_iter().peekable();
-        let mut batch: Vec<Change<'a>> = Vec::new();
-        while changes.peek().is_some() {
-            batch.clear();
-            self.messages.clear();
-            while !self.messages.is_full() {
-                let Some(change) = changes.next() else { break };
-                self.encoder.change(&mut self.messages, &change);
-                batch.push(change);
-            }
-            self.send(&batch, &mut report);
-        }
-        report
+        let encoder = self.encoder;
+        self.socket.execute(
+            changes,
+            |batch, change| encoder.change(batch, change),
+            |change, failure| match failure {
+                Failure::Refused(refusal) if refusal.code == refusal::EXIST => None,
+                failure => Some(failed(change.to_string(), failure, change.about())),
+            },
+        )
     }
 
     /// Exchanges the content of two sets of the same type; rules follow the name.
@@ -211,8 +192,8 @@ impl IpsetClient {
         let filled = self.apply(members.into_iter().map(|member| Change::Add(SPARE, member)));
         let swapped = match filled.failed.into_iter().next() {
             Some((_, error)) => Err(error),
-            None if filled.uncertain => Err(Error::new(
-                ErrorKind::Io,
+            None if !filled.uncertain.is_empty() => Err(Error::new(
+                ErrorKind::Uncertain,
                 format!("copy the members of set {}: answers were lost", set.name),
             )),
             None => self.swap(set.name, SPARE),
@@ -230,9 +211,8 @@ impl IpsetClient {
 
     fn one(&mut self, command: Command, name: &str, operation: String) -> Result<(), Error> {
         check_name(name)?;
-        self.messages.clear();
-        self.encoder.one(&mut self.messages, command, name);
-        self.run(operation, About::Set)
+        let encoder = self.encoder;
+        self.run(operation, About::Set, |batch| encoder.one(batch, command, name))
     }
 
     fn two(
@@ -245,39 +225,27 @@ impl IpsetClient {
     ) -> Result<(), Error> {
         check_name(name)?;
         check_name(other)?;
-        self.messages.clear();
-        self.encoder.two(&mut self.messages, command, name, other);
-        self.run(operation, about)
+        let encoder = self.encoder;
+        self.run(operation, about, |batch| encoder.two(batch, command, name, other))
     }
 
-    /// Sends the one request that was encoded.
-    fn run(&mut self, operation: String, about: About) -> Result<(), Error> {
-        match self.exchange(|_| Ok(())) {
-            Ok(()) => Ok(()),
-            Err(failure) => Err(failed(operation, failure, about)),
-        }
+    fn run(
+        &mut self,
+        operation: String,
+        about: About,
+        request: impl FnOnce(&mut Batch),
+    ) -> Result<(), Error> {
+        self.socket.run(request).map_err(|failure| failed(operation, failure, about))
     }
 
-    /// Sends the one request that was encoded and reads the versions in its answer.
-    fn ask(&mut self, operation: &str, about: About, command: Command) -> Result<(u8, u8), Error> {
-        let mut versions = None;
-        let item = |body: &[u8]| {
-            versions = Some(codec::decode_versions(body, command)?);
-            Ok(())
-        };
-        self.exchange(item).map_err(|failure| failed(operation, failure, about))?;
-        versions.ok_or_else(|| Error::new(ErrorKind::Io, format!("{operation}: no answer")))
-    }
-
-    fn exchange(&mut self, item: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), Failure> {
-        let outcome = self.socket.transact(&mut self.messages, item)?;
-        match outcome.refused.into_iter().next() {
-            Some((_, refusal)) => Err(refusal.into()),
-            None if outcome.uncertain => {
-                Err(std::io::Error::other("the kernel's answer was lost").into())
-            }
-            None => Ok(()),
-        }
+    /// Asks for versions, lowest and highest.
+    fn versions(
+        &mut self,
+        command: Command,
+        request: impl FnOnce(&mut Batch),
+    ) -> Result<(u8, u8), Failure> {
+        self.socket
+            .ask(request, |message| codec::decode_versions(nfnetlink::body(message)?, command))
     }
 
     fn revision(&mut self, operation: &str, set: &SetSpec<'_>) -> Result<u8, Error> {
@@ -285,9 +253,11 @@ impl IpsetClient {
         if let Some(revision) = self.revisions.get(&key) {
             return Ok(*revision);
         }
-        self.messages.clear();
-        self.encoder.set_type(&mut self.messages, set.set_type, set.family);
-        let (lowest, highest) = self.ask(operation, About::Set, Command::Type)?;
+        let encoder = self.encoder;
+        let question = |batch: &mut Batch| encoder.set_type(batch, set.set_type, set.family);
+        let (lowest, highest) = self
+            .versions(Command::Type, question)
+            .map_err(|failure| failed(operation, failure, About::Set))?;
         let revision = codec::revision(set.set_type, (lowest, highest)).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
@@ -296,36 +266,6 @@ impl IpsetClient {
         })?;
         self.revisions.insert(key, revision);
         Ok(revision)
-    }
-
-    fn send(&mut self, batch: &[Change<'_>], report: &mut Report) {
-        let start = report.sent;
-        report.sent += batch.len();
-        let outcome = match self.socket.transact(&mut self.messages, |_| Ok(())) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // The error may have come after the kernel did its work.
-                report.uncertain = true;
-                for (position, change) in batch.iter().enumerate() {
-                    let again = match error.raw_os_error() {
-                        Some(code) => std::io::Error::from_raw_os_error(code),
-                        None => std::io::Error::new(error.kind(), error.to_string()),
-                    };
-                    report.failed.push((start + position, Error::io(change.to_string(), again)));
-                }
-                return;
-            }
-        };
-        report.uncertain |= outcome.uncertain;
-        for (position, refusal) in outcome.refused {
-            let change = &batch[position];
-            if refusal.code == refusal::EXIST {
-                report.unchanged += 1;
-            } else {
-                let error = refused(change.to_string(), refusal, change.about());
-                report.failed.push((start + position, error));
-            }
-        }
     }
 }
 

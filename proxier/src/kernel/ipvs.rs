@@ -8,7 +8,7 @@ use netlink_ipvs::{
     VirtualServerKey,
 };
 
-use super::op_error;
+use super::{lost, op_error};
 use crate::dataplane::{Connections, Op, OpError, OpErrorKind, RealServers, VirtualServerState};
 
 /// IPVS of this network namespace.
@@ -97,10 +97,7 @@ impl Ipvs {
         let report = self.client.execute(ops.iter().filter_map(command));
         let mut out: Vec<(usize, OpError)> =
             report.failed.into_iter().map(|(at, error)| (at, failed(error))).collect();
-        out.extend(report.uncertain.into_iter().flatten().map(|at| {
-            let text = "the kernel's answer was lost".to_owned();
-            (at, OpError { kind: OpErrorKind::Surprise, text })
-        }));
+        out.extend(lost(report.uncertain));
         out
     }
 }

@@ -3,13 +3,13 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use netlink_batch::{Attribute, Attributes, Batch, Malformed, PutAttributes};
 use netlink_ipvs::{Family, Protocol};
 
 use super::{Direction, Flow};
-use crate::kernel::nfnetlink::{Attribute, Header, Messages, attributes};
+use crate::kernel::nfnetlink::{Header, push};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u8 = 1;
@@ -57,10 +57,10 @@ const fn family_number(family: Family) -> u8 {
 }
 
 /// A request for the flows of a family, and of a protocol if the kernel shall filter.
-pub(super) fn encode_list(messages: &mut Messages, family: Family, protocol: Option<Protocol>) {
+pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Protocol>) {
     let header =
         Header { subsystem: SUBSYSTEM, command: GET, flags: 0, family: family_number(family) };
-    messages.push(header, |m| {
+    push(batch, header, |m| {
         if let Some(protocol) = protocol {
             m.nested(attr::ORIGINAL, |m| {
                 m.nested(tuple::PROTO, |m| m.attribute(tuple::NUMBER, &[protocol.number()]));
@@ -73,9 +73,9 @@ pub(super) fn encode_list(messages: &mut Messages, family: Family, protocol: Opt
     });
 }
 
-pub(super) fn encode_delete(messages: &mut Messages, flow: &Flow) {
+pub(super) fn encode_delete(batch: &mut Batch, flow: &Flow) {
     let family = family_number(Family::of(flow.original.source.ip()));
-    messages.push(Header { subsystem: SUBSYSTEM, command: DELETE, flags: 0, family }, |m| {
+    push(batch, Header { subsystem: SUBSYSTEM, command: DELETE, flags: 0, family }, |m| {
         let original = (&flow.original, flow.protocol, flow.original_zone);
         m.nested(attr::ORIGINAL, |m| encode_direction(m, original));
         m.nested(attr::REPLY, |m| encode_direction(m, (&flow.reply, flow.protocol, None)));
@@ -89,11 +89,11 @@ pub(super) fn encode_delete(messages: &mut Messages, flow: &Flow) {
 }
 
 fn encode_direction(
-    messages: &mut Messages,
+    out: &mut Vec<u8>,
     (direction, protocol, zone): (&Direction, Protocol, Option<u16>),
 ) {
     let Direction { source, destination } = direction;
-    messages.nested(tuple::IP, |m| {
+    out.nested(tuple::IP, |m| {
         for (address, v4, v6) in [
             (source.ip(), tuple::V4_SOURCE, tuple::V6_SOURCE),
             (destination.ip(), tuple::V4_DESTINATION, tuple::V6_DESTINATION),
@@ -104,13 +104,13 @@ fn encode_direction(
             }
         }
     });
-    messages.nested(tuple::PROTO, |m| {
+    out.nested(tuple::PROTO, |m| {
         m.attribute(tuple::NUMBER, &[protocol.number()]);
         m.attribute(tuple::SOURCE_PORT, &source.port().to_be_bytes());
         m.attribute(tuple::DESTINATION_PORT, &destination.port().to_be_bytes());
     });
     if let Some(zone) = zone {
-        messages.attribute(tuple::ZONE, &zone.to_be_bytes());
+        out.attribute(tuple::ZONE, &zone.to_be_bytes());
     }
 }
 
@@ -126,10 +126,10 @@ struct Parts {
 }
 
 /// The flow in a list message; `None` if it is of a protocol without ports.
-pub(super) fn decode_flow(body: &[u8]) -> io::Result<Option<Flow>> {
+pub(super) fn decode_flow(body: Attributes<'_>) -> Result<Option<Flow>, Malformed> {
     let (mut original, mut reply) = (Parts::default(), Parts::default());
     let (mut id, mut zone) = (None, None);
-    for attribute in attributes(body) {
+    for attribute in body {
         let attribute = attribute?;
         match attribute.kind {
             attr::ORIGINAL => original = Parts::decode(&attribute)?,
@@ -153,7 +153,7 @@ pub(super) fn decode_flow(body: &[u8]) -> io::Result<Option<Flow>> {
 }
 
 impl Parts {
-    fn decode(direction: &Attribute<'_>) -> io::Result<Self> {
+    fn decode(direction: &Attribute<'_>) -> Result<Self, Malformed> {
         let mut parts = Self::default();
         for part in direction.nested() {
             let part = part?;
@@ -175,7 +175,7 @@ impl Parts {
         Ok(parts)
     }
 
-    fn address(&mut self, address: &Attribute<'_>) -> io::Result<()> {
+    fn address(&mut self, address: &Attribute<'_>) -> Result<(), Malformed> {
         match address.kind {
             tuple::V4_SOURCE => self.source = Some(address.bytes::<4>()?.into()),
             tuple::V4_DESTINATION => self.destination = Some(address.bytes::<4>()?.into()),
@@ -186,7 +186,7 @@ impl Parts {
         Ok(())
     }
 
-    fn transport(&mut self, number: &Attribute<'_>) -> io::Result<()> {
+    fn transport(&mut self, number: &Attribute<'_>) -> Result<(), Malformed> {
         match number.kind {
             tuple::NUMBER => self.protocol = Some(number.u8()?),
             tuple::SOURCE_PORT => self.source_port = Some(number.be16()?),

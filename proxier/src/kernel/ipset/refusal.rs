@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::kernel::nfnetlink::{Error, ErrorKind, Failure, Refusal};
+use netlink_batch::{Error, ErrorKind, Failure, Refusal};
 
 const PROTOCOL: i32 = 4097;
 const FIND_TYPE: i32 = 4098;
@@ -59,10 +59,10 @@ impl fmt::Display for Explained {
 impl StdError for Explained {}
 
 fn explain(code: i32, about: About) -> Option<(ErrorKind, &'static str)> {
-    use ErrorKind::{Busy, Exists, Full, Invalid, Mismatch, NotFound, Unsupported};
+    use ErrorKind::{Busy, Exists, Full, Invalid, NotFound, Unsupported, WrongKind};
     Some(match (code, about) {
         (PROTOCOL, About::HashMember | About::BitmapMember) => {
-            (Mismatch, "the member does not fit the set's type and family")
+            (WrongKind, "the member does not fit the set's type and family")
         }
         (PROTOCOL, _) => (Unsupported, "the kernel does not accept this message"),
         (FIND_TYPE, _) => (Unsupported, "the kernel has no such set type (module missing?)"),
@@ -70,7 +70,7 @@ fn explain(code: i32, about: About) -> Option<(ErrorKind, &'static str)> {
         (BUSY | REFERENCED, _) => (Busy, "the set is in use by a rule or another set"),
         (EXIST_SETNAME2, About::Swap) => (NotFound, "there is no second set"),
         (EXIST_SETNAME2, _) => (Exists, "a set of the new name exists"),
-        (TYPE_MISMATCH, _) => (Mismatch, "the sets have different types"),
+        (TYPE_MISMATCH, _) => (WrongKind, "the sets have different types"),
         (EXIST, About::HashMember | About::BitmapMember) => {
             (Exists, "the member is there already, or not there to be removed")
         }
@@ -79,15 +79,15 @@ fn explain(code: i32, about: About) -> Option<(ErrorKind, &'static str)> {
         (INVALID_NETMASK, _) => (Invalid, "the netmask is invalid"),
         (INVALID_FAMILY, _) => (Invalid, "the set type does not have this address family"),
         (TIMEOUT, _) => (Invalid, "the set was made without timeouts"),
-        (IPADDR_IPV4, _) => (Mismatch, "an IPv4 address is wanted"),
-        (IPADDR_IPV6, _) => (Mismatch, "an IPv6 address is wanted"),
+        (IPADDR_IPV4, _) => (WrongKind, "an IPv4 address is wanted"),
+        (IPADDR_IPV6, _) => (WrongKind, "an IPv6 address is wanted"),
         (COUNTER, _) => (Invalid, "the set was made without counters"),
         (COMMENT, _) => (Invalid, "the set was made without comments"),
         (INVALID_MARKMASK, _) => (Invalid, "the mark mask is invalid"),
         (SKBINFO, _) => (Invalid, "the set was made without packet marks"),
         (HASH_FULL_OR_BITMAP_RANGE, About::HashMember) => (Full, "the set is full"),
         (HASH_FULL_OR_BITMAP_RANGE, About::BitmapMember) => {
-            (Mismatch, "the port is outside of the set's range")
+            (WrongKind, "the port is outside of the set's range")
         }
         (HASH_ELEM_OR_BITMAP_RANGE_SIZE, About::HashMember) => {
             (Invalid, "an all-zero member is not possible")
@@ -99,18 +99,13 @@ fn explain(code: i32, about: About) -> Option<(ErrorKind, &'static str)> {
     })
 }
 
-pub(super) fn refused(operation: impl Into<String>, refusal: Refusal, about: About) -> Error {
-    match explain(refusal.code, about) {
-        Some((kind, text)) => Error::with_source(kind, operation, Explained(text, refusal.code)),
-        None => Error::with_source(ErrorKind::of_errno(refusal.code), operation, refusal),
-    }
-}
-
 pub(super) fn failed(operation: impl Into<String>, failure: Failure, about: About) -> Error {
-    match failure {
-        Failure::Refused(refusal) => refused(operation, refusal, about),
-        Failure::Io(error) => Error::io(operation, error),
+    if let Failure::Refused(Refusal { code, .. }) = failure
+        && let Some((kind, text)) = explain(code, about)
+    {
+        return Error::with_source(kind, operation, Explained(text, code));
     }
+    Error::failed(operation, failure)
 }
 
 #[cfg(test)]
@@ -118,14 +113,14 @@ mod tests {
     use super::*;
 
     fn kind(code: i32, about: About) -> ErrorKind {
-        refused("x", Refusal { code, message: None }, about).kind()
+        failed("x", Refusal { code, text: None }.into(), about).kind()
     }
 
     #[test]
     fn a_number_means_what_the_command_was_about() {
         assert_eq!(kind(EXIST, About::HashMember), ErrorKind::Exists);
         assert_eq!(kind(4352, About::HashMember), ErrorKind::Full);
-        assert_eq!(kind(4352, About::BitmapMember), ErrorKind::Mismatch);
+        assert_eq!(kind(4352, About::BitmapMember), ErrorKind::WrongKind);
         assert_eq!(kind(EXIST_SETNAME2, About::Swap), ErrorKind::NotFound);
         assert_eq!(kind(EXIST_SETNAME2, About::Rename), ErrorKind::Exists);
         assert_eq!(kind(2, About::Set), ErrorKind::NotFound);
@@ -135,9 +130,9 @@ mod tests {
 
     #[test]
     fn the_cause_is_readable() {
-        let error = refused(
+        let error = failed(
             "add 10.0.0.1 to set KUBE-IPVS-IPS",
-            Refusal { code: 4352, message: None },
+            Refusal { code: 4352, text: None }.into(),
             About::HashMember,
         );
         assert_eq!(error.to_string(), "add 10.0.0.1 to set KUBE-IPVS-IPS");

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use netlink_batch::Error;
 use netlink_ipvs::Family;
 
-use super::codec::ForeignElement;
+use super::codec::{Element, ForeignElement};
 use super::refusal::About;
 use crate::dataplane::sets::{Member, SetId, SetType};
-use crate::kernel::nfnetlink::Error;
 
 /// A set to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,18 +74,7 @@ pub enum Change<'a> {
 }
 
 /// What became of a sequence of changes.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Report {
-    /// Changes that were sent to the kernel.
-    pub sent: usize,
-    /// Of these, the ones that were so already: added and there, removed and not there.
-    pub unchanged: usize,
-    /// Changes that failed, by position in the sequence.
-    pub failed: Vec<(usize, Error)>,
-    /// Answers were lost: list the members and compare.
-    pub uncertain: bool,
-}
+pub type Report = netlink_batch::Report<Error>;
 
 impl<'a> SetSpec<'a> {
     /// One of the sets that the firewall rules refer to.
@@ -107,6 +96,15 @@ impl<'a> SetSpec<'a> {
         'a: 'b,
     {
         SetSpec { name, ..*self }
+    }
+}
+
+impl SetContent {
+    pub(super) fn insert(&mut self, element: Element) {
+        match element {
+            Element::Member(member) => self.members.insert(member),
+            Element::Foreign(element) => self.foreign.insert(element),
+        };
     }
 }
 

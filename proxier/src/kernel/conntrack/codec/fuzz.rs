@@ -1,24 +1,26 @@
 //! Reads any bytes as what conntrack answers.
 
+use netlink_batch::{Attributes, Batch, messages};
+
 use super::{decode_flow, encode_delete};
-use crate::kernel::nfnetlink::{Messages, frames};
+use crate::kernel::nfnetlink::body;
 
 /// The bytes as a datagram, and as the attributes of one message.
 pub(crate) fn answers(bytes: &[u8]) {
-    for frame in frames(bytes) {
-        if let Ok(body) = frame.body() {
+    for message in messages(bytes).map_while(Result::ok) {
+        if let Ok(body) = body(&message) {
             answer(body);
         }
     }
-    answer(bytes);
+    answer(Attributes(bytes));
 }
 
 /// A flow that was understood is the same after it was written to be deleted.
-fn answer(body: &[u8]) {
-    let Ok(Some(flow)) = decode_flow(body) else { return };
-    let mut messages = Messages::default();
-    encode_delete(&mut messages, &flow);
-    let mut again = frames(messages.bytes()).map(|frame| decode_flow(frame.body()?));
+fn answer(attributes: Attributes<'_>) {
+    let Ok(Some(flow)) = decode_flow(attributes) else { return };
+    let mut batch = Batch::default();
+    encode_delete(&mut batch, &flow);
+    let mut again = messages(batch.bytes()).map(|message| decode_flow(body(&message?)?));
     let again = again.next().and_then(Result::ok).flatten();
     assert_eq!(again, Some(flow));
 }

@@ -30,18 +30,24 @@ fn captured(command: &str, direction: char) -> Vec<Vec<u8>> {
     messages
 }
 
+/// The attributes of a message.
+fn body(message: &[u8]) -> Attributes<'_> {
+    Attributes(&message[HEADERS..])
+}
+
 fn direction(source: &str, destination: &str) -> Direction {
     Direction { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
 }
 
 fn listed(command: &str) -> Vec<Flow> {
     let messages = captured(command, '<');
-    messages.iter().filter_map(|message| decode_flow(&message[HEADERS..]).unwrap()).collect()
+    messages.iter().filter_map(|message| decode_flow(body(message)).unwrap()).collect()
 }
 
 /// The attributes of a message whose numbers are in `kinds`, as they stand there.
 fn part(message: &[u8], kinds: &[u16]) -> Vec<(u16, Vec<u8>)> {
-    attributes(&message[HEADERS..])
+    body(message)
+        .into_iter()
         .map(Result::unwrap)
         .filter(|attribute| kinds.contains(&attribute.kind))
         .map(|attribute| (attribute.kind, attribute.value.to_vec()))
@@ -74,9 +80,9 @@ fn deletes_as_conntrack_does() {
         ("conntrack -L -f ipv6", "conntrack -D -p udp -f ipv6"),
     ] {
         let theirs = captured(delete, '>').pop().unwrap();
-        let mut messages = Messages::default();
-        encode_delete(&mut messages, &listed(list)[0]);
-        let ours = messages.bytes();
+        let mut batch = Batch::default();
+        encode_delete(&mut batch, &listed(list)[0]);
+        let ours = batch.bytes();
         assert_eq!(ours[4..6], theirs[4..6], "the command");
         assert_eq!(ours[16..HEADERS][1..], theirs[16..HEADERS][1..]);
         let tuples = [attr::ORIGINAL, attr::REPLY];
@@ -89,21 +95,21 @@ fn a_deletion_always_names_its_flow() {
     let mut flow = listed("conntrack -L")[0];
     flow.zone = Some(5);
     flow.original_zone = Some(7);
-    let mut messages = Messages::default();
-    encode_delete(&mut messages, &flow);
-    assert_eq!(part(messages.bytes(), &[attr::ORIGINAL]).len(), 1);
-    assert_eq!(part(messages.bytes(), &[attr::ID]).len(), 1);
+    let mut batch = Batch::default();
+    encode_delete(&mut batch, &flow);
+    assert_eq!(part(batch.bytes(), &[attr::ORIGINAL]).len(), 1);
+    assert_eq!(part(batch.bytes(), &[attr::ID]).len(), 1);
     // What was listed, zones and number included, is what is deleted.
-    assert_eq!(decode_flow(&messages.bytes()[HEADERS..]).unwrap(), Some(flow));
+    assert_eq!(decode_flow(body(batch.bytes())).unwrap(), Some(flow));
 }
 
 #[test]
 fn a_list_is_asked_for_as_conntrack_does() {
     let theirs = captured("conntrack -L -f ipv6", '>').remove(0);
-    let mut messages = Messages::default();
-    encode_list(&mut messages, Family::Ipv6, None);
-    assert_eq!(messages.bytes()[..6], theirs[..6]);
-    assert_eq!(messages.bytes()[16..], theirs[16..]);
+    let mut batch = Batch::default();
+    encode_list(&mut batch, Family::Ipv6, None);
+    assert_eq!(batch.bytes()[..6], theirs[..6]);
+    assert_eq!(batch.bytes()[16..], theirs[16..]);
 }
 
 fn any_flow() -> impl Strategy<Value = Flow> {
@@ -132,23 +138,22 @@ fn any_flow() -> impl Strategy<Value = Flow> {
 proptest! {
     #[test]
     fn flows_come_back_as_they_were(flow in any_flow()) {
-        let mut messages = Messages::default();
-        encode_delete(&mut messages, &flow);
-        prop_assert_eq!(decode_flow(&messages.bytes()[HEADERS..]).unwrap(), Some(flow));
+        let mut batch = Batch::default();
+        encode_delete(&mut batch, &flow);
+        prop_assert_eq!(decode_flow(body(batch.bytes())).unwrap(), Some(flow));
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = decode_flow(&bytes);
+        let _ = decode_flow(Attributes(&bytes));
     }
 
     #[test]
     fn damaged_lists_never_panic(at in any::<prop::sample::Index>(), value in any::<u8>()) {
         for mut message in captured("conntrack -L", '<') {
-            let body = &mut message[HEADERS..];
-            let at = at.index(body.len());
-            body[at] = value;
-            let _ = decode_flow(body);
+            let at = HEADERS + at.index(message.len() - HEADERS);
+            message[at] = value;
+            let _ = decode_flow(body(&message));
         }
     }
 }

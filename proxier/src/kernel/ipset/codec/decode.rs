@@ -1,22 +1,21 @@
 //! ipset's answers: versions, headers of sets, lists of elements.
 
-use std::io;
+use netlink_batch::{Attribute, Attributes, Malformed};
 
 use super::element::{Element, decode_element};
 use super::{Command, attr, data, family_of, type_of};
 use crate::dataplane::sets::SetType;
 use crate::kernel::ipset::SetHeader;
-use crate::kernel::nfnetlink::{Attribute, attributes, malformed};
 
 /// Lowest and highest version in an answer to `Protocol` (of the protocol) or `Type` (of the set
 /// type's revisions).
 pub(in crate::kernel::ipset) fn decode_versions(
-    body: &[u8],
+    body: Attributes<'_>,
     command: Command,
-) -> io::Result<(u8, u8)> {
+) -> Result<(u8, u8), Malformed> {
     let kind = if command == Command::Type { attr::REVISION } else { attr::PROTOCOL };
     let (mut lowest, mut highest) = (None, None);
-    for attribute in attributes(body) {
+    for attribute in body {
         let attribute = attribute?;
         match attribute.kind {
             attr::LOWEST => lowest = Some(attribute.u8()?),
@@ -24,15 +23,17 @@ pub(in crate::kernel::ipset) fn decode_versions(
             _ => {}
         }
     }
-    let highest = highest.ok_or_else(|| malformed("an answer without a version"))?;
+    let highest = highest.ok_or(Malformed("answer: it has no version"))?;
     Ok((lowest.unwrap_or(highest), highest))
 }
 
 /// The header in a list message; `None` in one that continues the members of a set.
-pub(in crate::kernel::ipset) fn decode_header(body: &[u8]) -> io::Result<Option<SetHeader>> {
+pub(in crate::kernel::ipset) fn decode_header(
+    body: Attributes<'_>,
+) -> Result<Option<SetHeader>, Malformed> {
     let mut header = SetHeader::default();
     let mut typed = false;
-    for attribute in attributes(body) {
+    for attribute in body {
         let attribute = attribute?;
         match attribute.kind {
             attr::SETNAME => attribute.text()?.clone_into(&mut header.name),
@@ -54,7 +55,7 @@ pub(in crate::kernel::ipset) fn decode_header(body: &[u8]) -> io::Result<Option<
     Ok(typed.then_some(header))
 }
 
-fn decode_option(header: &mut SetHeader, option: &Attribute<'_>) -> io::Result<()> {
+fn decode_option(header: &mut SetHeader, option: &Attribute<'_>) -> Result<(), Malformed> {
     match option.kind {
         data::HASHSIZE => header.hash_size = Some(option.be32()?),
         data::MAXELEM => header.capacity = Some(option.be32()?),
@@ -74,11 +75,11 @@ fn decode_option(header: &mut SetHeader, option: &Attribute<'_>) -> io::Result<(
 
 /// Hands every element in a list message to `found`; `None` is a type that is not used here.
 pub(in crate::kernel::ipset) fn decode_elements(
-    body: &[u8],
+    body: Attributes<'_>,
     set_type: Option<SetType>,
     mut found: impl FnMut(Element),
-) -> io::Result<()> {
-    for attribute in attributes(body) {
+) -> Result<(), Malformed> {
+    for attribute in body {
         let attribute = attribute?;
         if attribute.kind != attr::ADT {
             continue;

@@ -1,17 +1,16 @@
 //! Elements of sets: members that this program could have added, and foreign ones.
 
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use netlink_batch::{Attribute, Attributes, Malformed};
 use netlink_ipvs::Protocol;
 use netlink_packet_core::NLA_F_NET_BYTEORDER;
 
 use super::data;
 use crate::dataplane::sets::{Member, SetType};
-use crate::kernel::nfnetlink::{Attribute, attributes, malformed};
 
 /// An element of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +36,7 @@ impl ForeignElement {
 /// As `ipset save` prints it, as far as the attributes are known.
 impl fmt::Display for ForeignElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Parts::decode(&self.0) {
+        match Parts::decode(Attributes(&self.0)) {
             Ok(parts) => parts.fmt(f),
             Err(_) => f.write_str("an element that cannot be read"),
         }
@@ -48,8 +47,8 @@ impl fmt::Display for ForeignElement {
 pub(super) fn decode_element(
     set_type: Option<SetType>,
     element: &Attribute<'_>,
-) -> io::Result<Element> {
-    if let Ok(parts) = Parts::decode(element.value)
+) -> Result<Element, Malformed> {
+    if let Ok(parts) = Parts::decode(element.nested())
         && let Some(member) = set_type.and_then(|set_type| parts.member(set_type))
     {
         return Ok(Element::Member(member));
@@ -101,9 +100,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn decode(element: &[u8]) -> io::Result<Self> {
+    fn decode(element: Attributes<'_>) -> Result<Self, Malformed> {
         let mut parts = Self::default();
-        for attribute in attributes(element) {
+        for attribute in element {
             let attribute = attribute?;
             match attribute.kind {
                 data::IP => parts.ip = Some(decode_address(&attribute)?),
@@ -195,7 +194,7 @@ fn net(ip: IpAddr, prefix: Option<u8>) -> Option<IpNet> {
     }
 }
 
-fn decode_address(attribute: &Attribute<'_>) -> io::Result<IpAddr> {
+fn decode_address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
     for inner in attribute.nested() {
         let inner = inner?;
         match inner.kind {
@@ -204,5 +203,5 @@ fn decode_address(attribute: &Attribute<'_>) -> io::Result<IpAddr> {
             _ => {}
         }
     }
-    Err(malformed("an address of no known family"))
+    Err(Malformed("address"))
 }

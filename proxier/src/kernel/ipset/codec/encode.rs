@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use netlink_batch::{Batch, PutAttributes};
 use netlink_ipvs::{Family, Protocol};
 use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::{Command, attr, data, family_number};
 use crate::dataplane::sets::{Member, SetType};
 use crate::kernel::ipset::{Change, SetSpec};
-use crate::kernel::nfnetlink::{Header, Messages};
+use crate::kernel::nfnetlink::{Header, push};
 
 /// `NFNL_SUBSYS_IPSET`
 const SUBSYSTEM: u8 = 6;
@@ -28,29 +29,29 @@ pub(in crate::kernel::ipset) struct Encoder {
 impl Encoder {
     fn push(
         self,
-        messages: &mut Messages,
+        batch: &mut Batch,
         command: Command,
         flags: u16,
-        body: impl FnOnce(&mut Messages),
+        body: impl FnOnce(&mut Vec<u8>),
     ) {
         let header = Header { subsystem: SUBSYSTEM, command: command as u8, flags, family: 2 };
-        messages.push(header, |m| {
+        push(batch, header, |m| {
             m.attribute(attr::PROTOCOL, &[self.protocol]);
             body(m);
         });
     }
 
-    pub(in crate::kernel::ipset) fn protocol(self, messages: &mut Messages) {
-        self.push(messages, Command::Protocol, 0, |_| ());
+    pub(in crate::kernel::ipset) fn protocol(self, batch: &mut Batch) {
+        self.push(batch, Command::Protocol, 0, |_| ());
     }
 
     pub(in crate::kernel::ipset) fn set_type(
         self,
-        messages: &mut Messages,
+        batch: &mut Batch,
         set_type: SetType,
         family: Family,
     ) {
-        self.push(messages, Command::Type, 0, |m| {
+        self.push(batch, Command::Type, 0, |m| {
             m.text(attr::TYPENAME, set_type.name());
             m.attribute(attr::FAMILY, &[family_number(set_type, family)]);
         });
@@ -58,11 +59,11 @@ impl Encoder {
 
     pub(in crate::kernel::ipset) fn create(
         self,
-        messages: &mut Messages,
+        batch: &mut Batch,
         set: &SetSpec<'_>,
         revision: u8,
     ) {
-        self.push(messages, Command::Create, NLM_F_CREATE | NLM_F_EXCL, |m| {
+        self.push(batch, Command::Create, NLM_F_CREATE | NLM_F_EXCL, |m| {
             m.text(attr::SETNAME, set.name);
             m.text(attr::TYPENAME, set.set_type.name());
             m.attribute(attr::REVISION, &[revision]);
@@ -80,50 +81,45 @@ impl Encoder {
     }
 
     /// `Destroy` or `Flush`, of one set: without a name the kernel takes all sets.
-    pub(in crate::kernel::ipset) fn one(
-        self,
-        messages: &mut Messages,
-        command: Command,
-        name: &str,
-    ) {
+    pub(in crate::kernel::ipset) fn one(self, batch: &mut Batch, command: Command, name: &str) {
         let flags = if command == Command::Destroy { NLM_F_EXCL } else { 0 };
-        self.push(messages, command, flags, |m| m.text(attr::SETNAME, name));
+        self.push(batch, command, flags, |m| m.text(attr::SETNAME, name));
     }
 
     /// `Rename` or `Swap`.
     pub(in crate::kernel::ipset) fn two(
         self,
-        messages: &mut Messages,
+        batch: &mut Batch,
         command: Command,
         name: &str,
         other: &str,
     ) {
-        self.push(messages, command, 0, |m| {
+        self.push(batch, command, 0, |m| {
             m.text(attr::SETNAME, name);
             m.text(attr::SETNAME2, other);
         });
     }
 
-    pub(in crate::kernel::ipset) fn list_headers(self, messages: &mut Messages) {
-        self.push(messages, Command::List, 0, |m| be32(m, attr::FLAGS, LIST_HEADER));
+    pub(in crate::kernel::ipset) fn list_headers(self, batch: &mut Batch) {
+        self.push(batch, Command::List, 0, |m| be32(m, attr::FLAGS, LIST_HEADER));
     }
 
-    pub(in crate::kernel::ipset) fn list(self, messages: &mut Messages, name: &str) {
-        self.push(messages, Command::List, 0, |m| m.text(attr::SETNAME, name));
+    pub(in crate::kernel::ipset) fn list(self, batch: &mut Batch, name: &str) {
+        self.push(batch, Command::List, 0, |m| m.text(attr::SETNAME, name));
     }
 
     /// One change of the elements. `NLM_F_EXCL` makes what is so already an error.
-    pub(in crate::kernel::ipset) fn change(self, messages: &mut Messages, change: &Change<'_>) {
+    pub(in crate::kernel::ipset) fn change(self, batch: &mut Batch, change: &Change<'_>) {
         let (command, name) = match change {
             Change::Add(name, _) => (Command::Add, name),
             Change::Remove(name, _) | Change::RemoveForeign(name, _) => (Command::Delete, name),
         };
-        self.push(messages, command, NLM_F_EXCL, |m| {
+        self.push(batch, command, NLM_F_EXCL, |m| {
             m.text(attr::SETNAME, name);
             m.nested(attr::DATA, |m| {
                 match change {
                     Change::Add(_, member) | Change::Remove(_, member) => encode_member(m, member),
-                    Change::RemoveForeign(_, element) => m.attributes(element.attributes()),
+                    Change::RemoveForeign(_, element) => m.extend(element.attributes()),
                 }
                 be32(m, data::LINENO, 0);
             });
@@ -131,8 +127,8 @@ impl Encoder {
     }
 }
 
-pub(super) fn encode_member(messages: &mut Messages, member: &Member) {
-    let m = messages;
+pub(super) fn encode_member(out: &mut Vec<u8>, member: &Member) {
+    let m = out;
     match member {
         Member::Ip(ip) => address(m, data::IP, *ip),
         Member::Port(port) => be16(m, data::PORT, *port),
@@ -151,23 +147,23 @@ pub(super) fn encode_member(messages: &mut Messages, member: &Member) {
     }
 }
 
-fn endpoint(messages: &mut Messages, ip: IpAddr, protocol: Protocol, port: u16) {
-    address(messages, data::IP, ip);
-    be16(messages, data::PORT, port);
-    messages.attribute(data::PROTO, &[protocol.number()]);
+fn endpoint(out: &mut Vec<u8>, ip: IpAddr, protocol: Protocol, port: u16) {
+    address(out, data::IP, ip);
+    be16(out, data::PORT, port);
+    out.attribute(data::PROTO, &[protocol.number()]);
 }
 
-fn address(messages: &mut Messages, kind: u16, ip: IpAddr) {
-    messages.nested(kind, |m| match ip {
+fn address(out: &mut Vec<u8>, kind: u16, ip: IpAddr) {
+    out.nested(kind, |m| match ip {
         IpAddr::V4(v4) => m.attribute(data::IPV4 | NLA_F_NET_BYTEORDER, &v4.octets()),
         IpAddr::V6(v6) => m.attribute(data::IPV6 | NLA_F_NET_BYTEORDER, &v6.octets()),
     });
 }
 
-fn be16(messages: &mut Messages, kind: u16, value: u16) {
-    messages.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+fn be16(out: &mut Vec<u8>, kind: u16, value: u16) {
+    out.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
 }
 
-fn be32(messages: &mut Messages, kind: u16, value: u32) {
-    messages.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
+fn be32(out: &mut Vec<u8>, kind: u16, value: u32) {
+    out.attribute(kind | NLA_F_NET_BYTEORDER, &value.to_be_bytes());
 }

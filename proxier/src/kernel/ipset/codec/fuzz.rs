@@ -1,23 +1,25 @@
 //! Reads any bytes as what ipset answers.
 
+use netlink_batch::{Attributes, Batch, PutAttributes, messages};
+
 use super::encode::encode_member;
 use super::{Command, Element, attr, decode_elements, decode_header, decode_versions};
 use crate::dataplane::sets::{SetId, SetType};
 use crate::kernel::ipset::SetSpec;
-use crate::kernel::nfnetlink::{Header, Messages, frames};
+use crate::kernel::nfnetlink::{Header, body, push};
 
 /// The bytes as a datagram, and as the attributes of one message.
 pub(crate) fn answers(bytes: &[u8]) {
-    for frame in frames(bytes) {
-        let _ = frame.refusal();
-        if let Ok(body) = frame.body() {
+    for message in messages(bytes).map_while(Result::ok) {
+        let _ = message.content();
+        if let Ok(body) = body(&message) {
             answer(body);
         }
     }
-    answer(bytes);
+    answer(Attributes(bytes));
 }
 
-fn answer(body: &[u8]) {
+fn answer(body: Attributes<'_>) {
     let _ = decode_versions(body, Command::Protocol);
     let _ = decode_versions(body, Command::Type);
     if let Ok(Some(header)) = decode_header(body) {
@@ -46,18 +48,18 @@ fn written_and_read(element: &Element, set_type: SetType) -> Vec<Element> {
         Element::Foreign(foreign) => foreign.to_string(),
         Element::Member(member) => member.to_string(),
     };
-    let mut messages = Messages::default();
-    messages.push(Header { subsystem: 6, command: 7, flags: 0, family: 2 }, |m| {
+    let mut batch = Batch::default();
+    push(&mut batch, Header { subsystem: 6, command: 7, flags: 0, family: 2 }, |m| {
         m.nested(attr::ADT, |m| {
             m.nested(attr::DATA, |m| match element {
                 Element::Member(member) => encode_member(m, member),
-                Element::Foreign(foreign) => m.attributes(foreign.attributes()),
+                Element::Foreign(foreign) => m.extend(foreign.attributes()),
             });
         });
     });
     let mut found = Vec::new();
-    for frame in frames(messages.bytes()) {
-        let body = frame.body().unwrap_or_default();
+    for message in messages(batch.bytes()).map_while(Result::ok) {
+        let body = body(&message).unwrap_or_default();
         let _ = decode_elements(body, Some(set_type), |element| found.push(element));
     }
     found

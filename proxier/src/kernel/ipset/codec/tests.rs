@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use netlink_batch::{Attributes, Batch, Malformed, PutAttributes};
 use netlink_ipvs::Protocol;
 use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::sets::Member;
 use crate::kernel::ipset::{Change, SetHeader, SetSpec};
-use crate::kernel::nfnetlink::Messages;
+use crate::kernel::nfnetlink::{Header, push};
 
 const GOLDEN: &str = include_str!("golden.txt");
 const ENCODER: Encoder = Encoder { protocol: 7 };
@@ -49,10 +50,20 @@ fn request(command: &str) -> Vec<u8> {
     message
 }
 
-fn encoded(encode: impl FnOnce(&mut Messages)) -> Vec<u8> {
-    let mut messages = Messages::default();
-    encode(&mut messages);
-    messages.bytes().to_vec()
+fn encoded(encode: impl FnOnce(&mut Batch)) -> Vec<u8> {
+    let mut batch = Batch::default();
+    encode(&mut batch);
+    batch.bytes().to_vec()
+}
+
+/// The attributes of a message.
+fn body(message: &[u8]) -> Attributes<'_> {
+    Attributes(&message[HEADERS..])
+}
+
+/// An answer to a list with these attributes.
+fn answer(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    encoded(|batch| push(batch, Header { subsystem: 6, command: 7, flags: 0, family: 2 }, write))
 }
 
 fn set(name: &str, set_type: SetType, family: Family) -> SetSpec<'_> {
@@ -120,7 +131,7 @@ fn creates_as_ipset_does() {
         let question = encoded(|m| ENCODER.set_type(m, spec.set_type, Family::Ipv4));
         assert_eq!(question, sent[sent.len() - 2], "{command}");
         let answer = captured(&command, '<').pop().unwrap();
-        let kernel = decode_versions(&answer[HEADERS..], Command::Type).unwrap();
+        let kernel = decode_versions(body(&answer), Command::Type).unwrap();
         assert_eq!(super::revision(spec.set_type, kernel), Some(revision), "{command}");
     }
 }
@@ -160,7 +171,7 @@ fn agrees_on_the_protocol_as_ipset_does() {
     let command = "ipset create H1 hash:ip family inet hashsize 1024 maxelem 65536";
     assert_eq!(encoded(|m| ENCODER.protocol(m)), captured(command, '>')[0]);
     let answer = &captured(command, '<')[0];
-    assert_eq!(decode_versions(&answer[HEADERS..], Command::Protocol).unwrap(), (6, 7));
+    assert_eq!(decode_versions(body(answer), Command::Protocol).unwrap(), (6, 7));
 }
 
 /// What `ipset list` of a set showed, as this program reads it.
@@ -168,7 +179,7 @@ fn listed(name: &str) -> (SetHeader, BTreeSet<Member>) {
     let mut header = None;
     let mut members = BTreeSet::new();
     for message in captured(&format!("ipset list {name}"), '<') {
-        let body = &message[HEADERS..];
+        let body = body(&message);
         header = decode_header(body).unwrap().or(header);
         let set_type = header.as_ref().and_then(|header| header.set_type);
         decode_elements(body, set_type, |element| match element {
@@ -225,7 +236,7 @@ fn a_set_with_other_options_is_recognised() {
 fn reads_the_headers_of_all_sets() {
     let headers: Vec<_> = captured("ipset list -t", '<')
         .iter()
-        .filter_map(|message| decode_header(&message[HEADERS..]).unwrap())
+        .filter_map(|message| decode_header(body(message)).unwrap())
         .map(|header| (header.name, header.set_type.is_some(), header.members))
         .collect();
     let names: Vec<_> = headers.iter().map(|(name, ..)| name.as_str()).collect();
@@ -242,14 +253,8 @@ fn revisions_are_the_newest_that_both_know() {
 }
 
 /// A list of one element with these attributes.
-fn list_of(write: impl FnOnce(&mut Messages)) -> Vec<u8> {
-    let message = encoded(|m| {
-        m.push(
-            crate::kernel::nfnetlink::Header { subsystem: 6, command: 7, flags: 0, family: 2 },
-            |m| m.nested(attr::ADT, |m| m.nested(attr::DATA, write)),
-        );
-    });
-    message[HEADERS..].to_vec()
+fn list_of(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    answer(|m| m.nested(attr::ADT, |m| m.nested(attr::DATA, write)))
 }
 
 /// A member in a list, so that decoding sees what encoding wrote.
@@ -257,14 +262,14 @@ fn as_listed(member: &Member) -> Vec<u8> {
     list_of(|m| encode::encode_member(m, member))
 }
 
-fn decoded(body: &[u8], set_type: SetType) -> std::io::Result<Vec<Element>> {
+fn decoded(list: &[u8], set_type: SetType) -> Result<Vec<Element>, Malformed> {
     let mut elements = Vec::new();
-    decode_elements(body, Some(set_type), |element| elements.push(element)).map(|()| elements)
+    decode_elements(body(list), Some(set_type), |element| elements.push(element)).map(|()| elements)
 }
 
 /// The one element of a list, which is foreign.
-fn foreign(body: &[u8], set_type: SetType) -> ForeignElement {
-    match decoded(body, set_type).unwrap().pop() {
+fn foreign(list: &[u8], set_type: SetType) -> ForeignElement {
+    match decoded(list, set_type).unwrap().pop() {
         Some(Element::Foreign(element)) => element,
         other => panic!("{other:?}"),
     }
@@ -272,18 +277,18 @@ fn foreign(body: &[u8], set_type: SetType) -> ForeignElement {
 
 #[test]
 fn elements_of_another_shape_are_foreign() {
-    let one = |m: &mut Messages| {
+    let one = |m: &mut Vec<u8>| {
         m.nested(data::IP, |m| m.attribute(data::IPV4, &[10, 0, 0, 1]));
     };
-    let endpoint = |m: &mut Messages, protocol: u8, port: u16| {
+    let endpoint = |m: &mut Vec<u8>, protocol: u8, port: u16| {
         one(m);
         m.attribute(data::PORT, &port.to_be_bytes());
         m.attribute(data::PROTO, &[protocol]);
     };
-    let text = |set_type, write: &dyn Fn(&mut Messages)| {
+    let text = |set_type, write: &dyn Fn(&mut Vec<u8>)| {
         foreign(&list_of(|m| write(m)), set_type).to_string()
     };
-    let nomatch = |m: &mut Messages| {
+    let nomatch = |m: &mut Vec<u8>| {
         endpoint(m, 6, 80);
         m.nested(data::IP2, |m| m.attribute(data::IPV4, &[10, 0, 0, 0]));
         m.attribute(data::CIDR2, &[8]);
@@ -293,12 +298,12 @@ fn elements_of_another_shape_are_foreign() {
     assert_eq!(text(SetType::HashIpPort, &|m| endpoint(m, 58, 0x8001)), "10.0.0.1,icmpv6:128/1");
     assert_eq!(text(SetType::HashIpPort, &|m| endpoint(m, 47, 0)), "10.0.0.1,47:0");
     assert_eq!(text(SetType::HashIpPortNet, &nomatch), "10.0.0.1,tcp:80,10.0.0.0/8 nomatch");
-    let net = |m: &mut Messages| {
+    let net = |m: &mut Vec<u8>| {
         m.nested(data::IP, |m| m.attribute(data::IPV4, &[10, 0, 0, 0]));
         m.attribute(data::CIDR, &[8]);
     };
     assert_eq!(text(SetType::HashIp, &net), "10.0.0.0/8");
-    let unknown = |m: &mut Messages| {
+    let unknown = |m: &mut Vec<u8>| {
         one(m);
         m.attribute(99, b"?");
     };
@@ -351,18 +356,13 @@ fn a_foreign_element_is_what_identifies_it_and_is_removed_as_it_was_listed() {
 #[test]
 fn a_parameter_that_is_not_known_makes_it_another_set() {
     let header = |kind: u16| {
-        let message = encoded(|m| {
-            m.push(
-                crate::kernel::nfnetlink::Header { subsystem: 6, command: 7, flags: 0, family: 2 },
-                |m| {
-                    m.text(attr::SETNAME, "H1");
-                    m.text(attr::TYPENAME, "hash:ip");
-                    m.attribute(attr::FAMILY, &[2]);
-                    m.nested(attr::DATA, |m| m.attribute(kind, &[0, 0, 0, 9]));
-                },
-            );
+        let message = answer(|m| {
+            m.text(attr::SETNAME, "H1");
+            m.text(attr::TYPENAME, "hash:ip");
+            m.attribute(attr::FAMILY, &[2]);
+            m.nested(attr::DATA, |m| m.attribute(kind, &[0, 0, 0, 9]));
         });
-        decode_header(&message[HEADERS..]).unwrap().unwrap()
+        decode_header(body(&message)).unwrap().unwrap()
     };
     let wanted = set("H1", SetType::HashIp, Family::Ipv4);
     assert!(wanted.matches(&header(data::MAXELEM)));
@@ -403,9 +403,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = decode_header(&bytes);
-        let _ = decode_versions(&bytes, Command::Type);
-        let _ = decoded(&bytes, SetType::HashIpPortNet);
+        let _ = decode_header(Attributes(&bytes));
+        let _ = decode_versions(Attributes(&bytes), Command::Type);
+        let _ = decode_elements(Attributes(&bytes), Some(SetType::HashIpPortNet), drop);
     }
 
     #[test]
@@ -415,12 +415,11 @@ proptest! {
         name in prop::sample::select(vec!["H1", "H6", "P1", "I1", "N4", "N6", "B1", "C1"]),
     ) {
         for mut message in captured(&format!("ipset list {name}"), '<') {
-            let body = &mut message[HEADERS..];
-            let at = at.index(body.len());
-            body[at] = value;
-            let _ = decode_header(body);
-            let _ = decoded(body, SetType::HashIpPortNet);
-            let _ = decoded(body, SetType::HashIp);
+            let at = HEADERS + at.index(message.len() - HEADERS);
+            message[at] = value;
+            let _ = decode_header(body(&message));
+            let _ = decoded(&message, SetType::HashIpPortNet);
+            let _ = decoded(&message, SetType::HashIp);
         }
     }
 }
