@@ -3,14 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use netlink_batch::{Error, Failure, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use crate::error::Error;
-use crate::own;
-use crate::socket::{BATCH, RouteSocket};
+use crate::error::failed;
+use crate::{own, route};
 
 /// An address as it is on an interface, with everything that identifies it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,20 +38,9 @@ pub enum AddressChange {
     RemoveAssigned(AssignedAddress),
 }
 
-/// What became of a sequence of changes.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Report {
-    /// Changes that were sent to the kernel.
-    pub sent: usize,
-    /// Of these, the ones that the kernel already had: added and there, removed and not there.
-    pub unchanged: usize,
-    /// Changes that failed, by position in the sequence, ascending.
-    pub failed: Vec<(usize, Error)>,
-    /// Answers were lost, so a change that is not in `failed` may have failed all the same: list
-    /// the addresses and compare.
-    pub uncertain: bool,
-}
+/// What became of a sequence of changes. Unchanged are those that the kernel already had: added and
+/// there, removed and not there.
+pub type Report = netlink_batch::Report<Error>;
 
 /// Prefix length of an address alone.
 const fn host_prefix_len(address: IpAddr) -> u8 {
@@ -114,8 +103,8 @@ impl AddressChange {
     }
 
     /// Whether the kernel refuses it only because nothing has to be done.
-    fn is_done_already(self, errno: Errno) -> bool {
-        errno == if self.adds() { Errno::EXIST } else { Errno::ADDRNOTAVAIL }
+    fn is_done_already(self, failure: &Failure) -> bool {
+        failure.is_refusal(if self.adds() { Errno::EXIST } else { Errno::ADDRNOTAVAIL })
     }
 }
 
@@ -132,67 +121,29 @@ fn message(interface: u32, assigned: AssignedAddress) -> AddressMessage {
 
 /// Applies `changes` to the interface with this index and name.
 pub(crate) fn apply(
-    socket: &mut RouteSocket,
-    interface: (u32, &str),
+    socket: &mut Socket,
+    (index, name): (u32, &str),
     changes: impl IntoIterator<Item = AddressChange>,
 ) -> Report {
-    let mut report = Report::default();
-    let mut changes = changes.into_iter();
-    let mut batch = Vec::with_capacity(BATCH.min(changes.size_hint().0));
-    loop {
-        batch.clear();
-        batch.extend(changes.by_ref().take(BATCH));
-        if batch.is_empty() {
-            return report;
-        }
-        report.batch(socket, interface, &batch);
-    }
-}
-
-impl Report {
-    fn batch(
-        &mut self,
-        socket: &mut RouteSocket,
-        (index, name): (u32, &str),
-        batch: &[AddressChange],
-    ) {
-        let start = self.sent;
-        self.sent += batch.len();
-        own::asked(index, batch);
-        let outcome = match socket.transact(batch.iter().map(|change| change.request(index))) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // The error may have come after the kernel did its work.
-                self.uncertain = true;
-                let code = Errno::from_io_error(&error).unwrap_or(Errno::IO).raw_os_error();
-                for (position, change) in batch.iter().enumerate() {
-                    let error = std::io::Error::from_raw_os_error(code);
-                    self.failed
-                        .push((start + position, Error::io(format!("{change} on {name}"), error)));
-                }
-                // Late answers must not meet the next batch.
-                if let Ok(fresh) = RouteSocket::open() {
-                    *socket = fresh;
-                }
-                return;
-            }
-        };
-        self.uncertain |= outcome.uncertain;
-        for (position, refusal) in outcome.refused {
-            let change = batch[position];
-            own::refused(index, change);
-            if change.is_done_already(refusal.errno) {
-                self.unchanged += 1;
-            } else {
-                let error = Error::refused(format!("{change} on {name}"), refusal);
-                self.failed.push((start + position, error));
-            }
-        }
-    }
+    socket.execute(
+        changes,
+        |batch, change| {
+            own::asked(index, *change);
+            let (message, flags) = change.request(index);
+            route::push(batch, &message, flags);
+        },
+        |change, failure| {
+            own::refused(index, *change);
+            let done = change.is_done_already(&failure);
+            (!done).then(|| failed(format!("{change} on {name}"), failure))
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_batch::{Batch, Refusal};
+
     use super::*;
 
     #[test]
@@ -215,11 +166,15 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn requests_are_bare_host_addresses() {
-        let mut bytes = Vec::new();
-        let (message, flags) = AddressChange::Add("10.96.0.1".parse().unwrap()).request(5);
-        crate::socket::push(&mut bytes, message, flags, 1);
+        let request = |change: AddressChange| {
+            let mut batch = Batch::default();
+            batch.number(1);
+            let (message, flags) = change.request(5);
+            route::push(&mut batch, &message, flags);
+            batch.bytes().to_vec()
+        };
         assert_eq!(
-            bytes,
+            request(AddressChange::Add("10.96.0.1".parse().unwrap())),
             [
                 40, 0, 0, 0, 20, 0, 0x01, 0x06, 1, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
                 2, 32, 0, 0, 5, 0, 0, 0, // family, prefix length, flags, scope, index
@@ -227,9 +182,7 @@ mod tests {
                 8, 0, 1, 0, 10, 96, 0, 1, // IFA_ADDRESS
             ]
         );
-        bytes.clear();
-        let (message, flags) = AddressChange::Remove("fd00::1".parse().unwrap()).request(5);
-        crate::socket::push(&mut bytes, message, flags, 2);
+        let bytes = request(AddressChange::Remove("fd00::1".parse().unwrap()));
         assert_eq!(bytes.len(), 64);
         assert_eq!(bytes[4..8], [21, 0, 0x01, 0]);
         assert_eq!(bytes[16..24], [10, 128, 0, 0, 5, 0, 0, 0]);
@@ -238,9 +191,11 @@ mod tests {
     #[test]
     fn nothing_to_do_is_told_from_failure() {
         let address: IpAddr = "10.96.0.1".parse().unwrap();
-        assert!(AddressChange::Add(address).is_done_already(Errno::EXIST));
-        assert!(!AddressChange::Add(address).is_done_already(Errno::ADDRNOTAVAIL));
-        assert!(AddressChange::Remove(address).is_done_already(Errno::ADDRNOTAVAIL));
-        assert!(!AddressChange::Remove(address).is_done_already(Errno::NODEV));
+        let refused =
+            |errno: Errno| Failure::Refused(Refusal { code: errno.raw_os_error(), text: None });
+        assert!(AddressChange::Add(address).is_done_already(&refused(Errno::EXIST)));
+        assert!(!AddressChange::Add(address).is_done_already(&refused(Errno::ADDRNOTAVAIL)));
+        assert!(AddressChange::Remove(address).is_done_already(&refused(Errno::ADDRNOTAVAIL)));
+        assert!(!AddressChange::Remove(address).is_done_already(&refused(Errno::NODEV)));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_batch::{Error, Failure, Malformed, Message};
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::net::netdevice;
 
 use crate::address::AssignedAddress;
-use crate::error::Error;
-use crate::socket::{Frame, RouteSocket};
+use crate::error::failed;
+use crate::route;
 
 /// An address on an interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,13 +36,15 @@ pub struct InterfaceAddress {
 /// Any failure to read the whole list is an error, never a shorter list.
 pub fn host_addresses() -> Result<Vec<InterfaceAddress>, Error> {
     let operation = "list the addresses of all interfaces";
-    let fail = |error| Error::io(operation, error);
+    let fail = |failure| failed(operation, failure);
     let mut names = BTreeMap::new();
     let mut addresses = Vec::new();
     for entry in list(0).map_err(fail)?.into_iter().filter(Entry::is_reachable) {
         let name = match names.entry(entry.interface) {
             MapEntry::Occupied(known) => known.into_mut(),
-            MapEntry::Vacant(new) => new.insert(name_of(entry.interface).map_err(fail)?),
+            MapEntry::Vacant(new) => {
+                new.insert(name_of(entry.interface).map_err(|error| fail(error.into()))?)
+            }
         };
         // An interface that is gone has taken its addresses along.
         if let Some(name) = name {
@@ -104,15 +106,20 @@ fn is_reachable(address: IpAddr) -> bool {
 }
 
 /// The addresses of one interface, or of all if `interface` is 0.
-pub(crate) fn list(interface: u32) -> io::Result<Vec<Entry>> {
-    // A dump that failed half-way would keep its socket busy, so each list has its own.
-    let mut socket = RouteSocket::open()?;
+pub(crate) fn list(interface: u32) -> Result<Vec<Entry>, Failure> {
+    let mut socket = route::open()?;
     let mut entries = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = AddressMessage::default();
         request.header = AddressHeader { family, index: interface, ..AddressHeader::default() };
         let request = RouteNetlinkMessage::GetAddress(request);
-        let part = socket.dump(&request, |frame| decode(frame, family))?;
+        let part = socket.dump(
+            |batch| route::push(batch, &request, 0),
+            |list: &mut Vec<Entry>, message| {
+                list.extend(decode(message, family)?);
+                Ok(())
+            },
+        )?;
         // A kernel that does not filter lists all interfaces.
         entries.extend(
             part.into_iter().filter(|entry| interface == 0 || entry.interface == interface),
@@ -121,17 +128,13 @@ pub(crate) fn list(interface: u32) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-fn decode(frame: &Frame<'_>, family: AddressFamily) -> io::Result<Option<Entry>> {
+fn decode(message: &Message<'_>, family: AddressFamily) -> Result<Option<Entry>, Malformed> {
     // A kernel without this family answers with all that it has.
-    if frame.payload.first() != Some(&u8::from(family)) {
+    if message.payload.first() != Some(&u8::from(family)) {
         return Ok(None);
     }
-    let message = NetlinkMessage::deserialize(frame.whole)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
-            Entry::of(&address)
-        }
+    Ok(match route::read(message)? {
+        Some(RouteNetlinkMessage::NewAddress(address)) => Entry::of(&address),
         _ => None,
     })
 }

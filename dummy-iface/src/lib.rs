@@ -40,10 +40,10 @@ mod host;
 mod link;
 mod monitor;
 mod own;
-mod socket;
+mod route;
 
 pub use address::{AddressChange, AssignedAddress, Report};
-pub use error::{Error, ErrorKind};
 pub use host::{InterfaceAddress, host_addresses};
 pub use link::{DummyInterface, Ensured, Observation};
 pub use monitor::{Event, Monitor};
+pub use netlink_batch::{Error, ErrorKind};

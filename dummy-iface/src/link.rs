@@ -4,22 +4,21 @@
 //! limit: its requests can wait for ever when an answer is lost.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_batch::{Error, ErrorKind, Malformed, Message, Socket};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkDummy};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::address::{self, AddressChange, AssignedAddress, Report};
-use crate::error::{Error, ErrorKind};
+use crate::error::{self, failed};
 use crate::host::{self, Entry};
-use crate::socket::{Frame, RouteSocket};
+use crate::route;
 
 /// Time for one request about a link.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct DummyInterface {
     name: String,
     index: u32,
-    socket: Mutex<RouteSocket>,
+    socket: Mutex<Socket>,
 }
 
 /// What is on an interface at one time.
@@ -107,8 +106,8 @@ impl DummyInterface {
             Some(InfoKind::Dummy) => {}
             other => return Err(wrong_kind(name, other)),
         }
-        let socket = RouteSocket::open()
-            .map_err(|error| Error::io("open a netlink socket for addresses", error))?;
+        let socket =
+            route::open().map_err(|error| failed("open a netlink socket for addresses", error))?;
         Ok(Some(Self {
             name: name.to_owned(),
             index: message.header.index,
@@ -156,17 +155,11 @@ impl DummyInterface {
     /// # Errors
     /// [`ErrorKind::NotFound`] if the interface is gone, [`ErrorKind::NoPermission`].
     pub fn set_down(&self) -> Result<(), Error> {
-        let operation = || format!("set interface {} down", self.name);
         let mut message = self.message();
         message.header.change_mask = LinkFlags::Up;
-        let request = [(RouteNetlinkMessage::SetLink(message), 0)];
-        let outcome = self.socket().transact(request.into_iter());
-        let outcome = outcome.map_err(|error| Error::io(operation(), error))?;
-        match outcome.refused.into_iter().next() {
-            Some((_, refusal)) => Err(Error::refused(operation(), refusal)),
-            None if outcome.uncertain => Err(Error::new(ErrorKind::Timeout, operation())),
-            None => Ok(()),
-        }
+        let request = RouteNetlinkMessage::SetLink(message);
+        let done = self.socket().run(|batch| route::push(batch, &request, 0));
+        done.map_err(|failure| failed(format!("set interface {} down", self.name), failure))
     }
 
     /// Applies `changes` in their order, in batches of up to 512 in one system call.
@@ -180,7 +173,7 @@ impl DummyInterface {
     /// Removes the interface with all its addresses; that it is gone already is success.
     ///
     /// # Errors
-    /// [`ErrorKind::NoPermission`], or [`ErrorKind::Timeout`] when the outcome is unknown.
+    /// [`ErrorKind::NoPermission`], or [`ErrorKind::Uncertain`] when the outcome is unknown.
     pub async fn delete(self) -> Result<(), Error> {
         let operation = format!("delete dummy interface {}", self.name);
         let deleted =
@@ -193,9 +186,10 @@ impl DummyInterface {
 
     fn is_up(&self) -> Result<bool, Error> {
         let request = RouteNetlinkMessage::GetLink(self.message());
-        self.socket()
-            .ask(request, says_up)
-            .map_err(|error| Error::io(format!("read the state of interface {}", self.name), error))
+        let answer = self.socket().ask(|batch| route::push(batch, &request, 0), says_up);
+        answer.map_err(|failure| {
+            failed(format!("read the state of interface {}", self.name), failure)
+        })
     }
 
     /// A message about it that says nothing more.
@@ -205,13 +199,13 @@ impl DummyInterface {
         message
     }
 
-    fn socket(&self) -> MutexGuard<'_, RouteSocket> {
+    fn socket(&self) -> MutexGuard<'_, Socket> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Error> {
         host::list(self.index)
-            .map_err(|error| Error::io(format!("list the addresses of {}", self.name), error))
+            .map_err(|failure| failed(format!("list the addresses of {}", self.name), failure))
     }
 }
 
@@ -221,7 +215,7 @@ async fn request<T>(
     exchange: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
 ) -> Result<T, Error> {
     let (connection, handle, _events) =
-        rtnetlink::new_connection().map_err(|error| Error::io(operation, error))?;
+        rtnetlink::new_connection().map_err(|error| failed(operation, error))?;
     let exchange = async {
         tokio::select! {
             // An exchange whose connection ends looks like an empty answer: see the end first.
@@ -231,22 +225,19 @@ async fn request<T>(
         }
     };
     match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(result) => result.map_err(|error| Error::link(operation, error)),
+        Ok(result) => result.map_err(|error| error::link(operation, error)),
         Err(_elapsed) => Err(Error::new(
-            ErrorKind::Timeout,
+            ErrorKind::Uncertain,
             format!("{operation}: no answer within {} s", PATIENCE.as_secs()),
         )),
     }
 }
 
 /// Whether a link's message says that it is up.
-fn says_up(frame: &Frame<'_>) -> io::Result<bool> {
-    let message = NetlinkMessage::deserialize(frame.whole).map_err(io::Error::other)?;
-    match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-            Ok(link.header.flags.contains(LinkFlags::Up))
-        }
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that is no link")),
+fn says_up(message: &Message<'_>) -> Result<bool, Malformed> {
+    match route::read(message)? {
+        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.flags.contains(LinkFlags::Up)),
+        _ => Err(Malformed("answer: it is no link")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_batch::{Error, Message, messages};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -13,10 +13,10 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocol
 use rustix::io::Errno;
 use socket2::{SockFilter, SockRef};
 
-use crate::error::Error;
+use crate::error::failed;
 use crate::host::Entry;
 use crate::own::Asked;
-use crate::socket::{Frame, PORTS, PORTS_MASK, frames};
+use crate::route::{self, PORTS, PORTS_MASK};
 
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
@@ -74,7 +74,7 @@ impl Monitor {
     /// If the socket cannot be made.
     pub fn open() -> Result<Self, Error> {
         let asked = Asked::from_now_on();
-        let socket = follow().map_err(|error| Error::io("follow changes of interfaces", error))?;
+        let socket = follow().map_err(|error| failed("follow changes of interfaces", error))?;
         let received = Vec::with_capacity(DATAGRAM);
         Ok(Self { socket, received, pending: VecDeque::new(), asked })
     }
@@ -91,7 +91,8 @@ impl Monitor {
             self.received.clear();
             match self.socket.recv(&mut self.received).await {
                 Ok(()) => {
-                    let events = frames(&self.received).filter_map(|frame| event(&frame));
+                    let messages = messages(&self.received).map_while(Result::ok);
+                    let events = messages.filter_map(|message| event(&message));
                     self.pending.extend(events.filter(|event| is_news(event, &self.asked)));
                 }
                 Err(error) if lost_messages(&error) => {
@@ -137,18 +138,15 @@ fn lost_messages(error: &io::Error) -> bool {
 }
 
 fn unreadable(error: io::Error) -> Error {
-    Error::io("read changes of interfaces", error)
+    failed("read changes of interfaces", error)
 }
 
-fn event(frame: &Frame<'_>) -> Option<Event> {
-    match NetlinkMessage::deserialize(frame.whole).map(|message| message.payload) {
-        Ok(NetlinkPayload::InnerMessage(message)) => match message {
-            RouteNetlinkMessage::NewAddress(message) => address(&message, true),
-            RouteNetlinkMessage::DelAddress(message) => address(&message, false),
-            RouteNetlinkMessage::NewLink(message) => Some(link(&message, false)),
-            RouteNetlinkMessage::DelLink(message) => Some(link(&message, true)),
-            _ => None,
-        },
+fn event(message: &Message<'_>) -> Option<Event> {
+    match route::read(message) {
+        Ok(Some(RouteNetlinkMessage::NewAddress(message))) => address(&message, true),
+        Ok(Some(RouteNetlinkMessage::DelAddress(message))) => address(&message, false),
+        Ok(Some(RouteNetlinkMessage::NewLink(message))) => Some(link(&message, false)),
+        Ok(Some(RouteNetlinkMessage::DelLink(message))) => Some(link(&message, true)),
         Ok(_) => None,
         // A change that cannot be read is one that the caller has to look for.
         Err(_) => Some(Event::Overrun),

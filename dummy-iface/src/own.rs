@@ -18,30 +18,28 @@ static MONITORS: Mutex<Vec<Weak<Asked>>> = Mutex::new(Vec::new());
 #[derive(Debug, Default)]
 pub(crate) struct Asked(Mutex<HashMap<(u32, Ipv6Addr), VecDeque<bool>>>);
 
-/// Notes changes that are about to be asked for.
-pub(crate) fn asked(interface: u32, changes: &[AddressChange]) {
-    each(interface, changes, VecDeque::push_back);
+/// Notes a change that is about to be asked for.
+pub(crate) fn asked(interface: u32, change: AddressChange) {
+    note(interface, change, |history| history.push_back(change.adds()));
 }
 
 /// Notes that a change was refused, so that nothing will be told of it.
 pub(crate) fn refused(interface: u32, change: AddressChange) {
-    each(interface, &[change], |history, _| {
+    note(interface, change, |history| {
         history.pop_back();
     });
 }
 
-fn each(interface: u32, changes: &[AddressChange], note: impl Fn(&mut VecDeque<bool>, bool)) {
+fn note(interface: u32, change: AddressChange, note: impl Fn(&mut VecDeque<bool>)) {
+    let IpAddr::V6(address) = change.assigned().address else { return };
     let mut monitors = locked(&MONITORS);
     monitors.retain(|monitor| monitor.strong_count() > 0);
     for asked in monitors.iter().filter_map(Weak::upgrade) {
         let mut asked = locked(&asked.0);
-        for change in changes {
-            let IpAddr::V6(address) = change.assigned().address else { continue };
-            let history = asked.entry((interface, address)).or_default();
-            note(history, change.adds());
-            if history.is_empty() {
-                asked.remove(&(interface, address));
-            }
+        let history = asked.entry((interface, address)).or_default();
+        note(history);
+        if history.is_empty() {
+            asked.remove(&(interface, address));
         }
     }
 }
@@ -100,7 +98,11 @@ mod tests {
         let [one, two]: [IpAddr; 2] = ["fd00::1", "fd00::2"].map(|text| text.parse().unwrap());
         // An interface that no other test has.
         let link = u32::MAX;
-        let told = |changes: &[AddressChange]| super::asked(link, changes);
+        let told = |changes: &[AddressChange]| {
+            for change in changes {
+                super::asked(link, *change);
+            }
+        };
         told(&[AddressChange::Add(one), AddressChange::Add(two)]);
         assert!(asked.expects(link, one, true));
         assert!(asked.expects(link, one, true), "the kernel may say it again");

@@ -6,6 +6,9 @@
 #[path = "../../tests/src/own_namespace.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests crate")]
 mod own_namespace;
+#[path = "../../tests/src/small_buffers.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests crate")]
+mod small_buffers;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +24,11 @@ const NAME: &str = "kube-ipvs0";
 
 /// Runs `body` in a fresh network namespace with `lo` up.
 fn in_namespace(test: &str, body: impl AsyncFnOnce()) {
-    own_namespace::in_namespace(test, &[], || {
+    in_namespace_with(test, &[], body);
+}
+
+fn in_namespace_with(test: &str, options: &[&str], body: impl AsyncFnOnce()) {
+    own_namespace::in_namespace(test, options, || {
         ip("link set lo up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(body());
@@ -128,7 +135,7 @@ fn addresses_look_as_kube_proxy_leaves_them() {
         let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
         let wanted = [address("10.96.0.1"), address("169.254.1.1"), address("fd00::1")];
         let report = interface.apply(wanted.map(AddressChange::Add));
-        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert!(report.is_success(), "{report:?}");
         assert_eq!((report.sent, report.unchanged), (3, 0));
         assert_eq!(addresses_by_ip(NAME), host_prefixes(wanted));
         let text = ip(&format!("-o addr show dev {NAME}"));
@@ -251,20 +258,42 @@ fn five_thousand_addresses() {
         let start = std::time::Instant::now();
         let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
         println!("{} addresses added in {:?}", wanted.len(), start.elapsed());
-        assert!(report.failed.is_empty() && !report.uncertain, "{report:?}");
+        assert!(report.is_success(), "{report:?}");
         assert_eq!((report.sent, report.unchanged), (5200, 0));
         assert_eq!(interface.addresses().unwrap(), wanted);
         assert_eq!(addresses_by_ip(NAME), host_prefixes(wanted.iter().copied()));
 
         let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
         assert_eq!((report.sent, report.unchanged, report.failed.len()), (5200, 5200, 0));
-        assert!(!report.uncertain, "the replies to a batch that is all refused must fit");
+        assert!(report.uncertain.is_empty(), "the replies to a batch that is all refused must fit");
 
         let start = std::time::Instant::now();
         let report = interface.apply(wanted.iter().map(|ip| AddressChange::Remove(*ip)));
         println!("removed in {:?}", start.elapsed());
         assert_eq!((report.sent, report.unchanged, report.failed.len()), (5200, 0, 0));
         assert!(addresses_by_ip(NAME).is_empty());
+    });
+}
+
+/// Where buffers cannot be forced, because the process is root of a user namespace only.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn addresses_are_added_with_the_smallest_buffers() {
+    let test = "addresses_are_added_with_the_smallest_buffers";
+    let inside = std::env::var_os("PROXIER_TEST_NAMESPACE").is_some();
+    let _small = (!inside).then(small_buffers::SmallBuffers::set);
+    in_namespace_with(test, &["--user", "--map-root-user"], async || {
+        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let wanted: BTreeSet<IpAddr> = (0..1000)
+            .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
+            .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
+            .collect();
+        let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
+        assert!(report.is_success(), "{report:?}");
+        assert!(report.sends > 20, "{} sends: the buffers were not small", report.sends);
+        assert_eq!(interface.addresses().unwrap(), wanted);
+        let report = interface.apply(wanted.iter().map(|ip| AddressChange::Add(*ip)));
+        assert!(report.is_success() && report.unchanged == 1200, "{report:?}");
     });
 }
 

@@ -269,7 +269,9 @@ impl Kernel {
             // Deleted under our hands; the next attempt makes it anew.
             self.interface = None;
         }
-        report.failed.into_iter().map(|(at, error)| (at, op_error(kind(&error), &error))).collect()
+        let failed = report.failed.into_iter();
+        let failed = failed.map(|(at, error)| (at, op_error(kind(&error), &error)));
+        failed.chain(lost(report.uncertain)).collect()
     }
 
     /// Deletes the flows that lead to no real server of their virtual server, with one dump for
