@@ -249,7 +249,8 @@ impl Batch {
         }
     }
 
-    /// Calls `each` for the ranges of requests of which nothing says what became of them.
+    /// Calls `each` for the ranges of requests of which nothing says what became of them. Those that
+    /// are in no part are among them.
     pub fn uncertain(&self, mut each: impl FnMut(Range<usize>, Failure)) {
         for Part { requests, answered, fate } in &self.parts {
             let code = match (fate, answered) {
@@ -267,6 +268,10 @@ impl Batch {
                 }
                 start = index + 1;
             }
+        }
+        let taken = self.parts.last().map_or(0, |part| part.requests.end);
+        if taken < self.len() {
+            each(taken..self.len(), Failure::Lost(Errno::CANCELED.raw_os_error()));
         }
     }
 }

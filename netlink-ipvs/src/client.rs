@@ -1,36 +1,29 @@
-//! The socket: the only file of this crate that talks to the kernel.
+//! A connection to the kernel's IPVS.
 
-use std::io;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
+use netlink_batch::{Attributes, Dump, Failure, Limits, Malformed, Message, Socket};
 use netlink_packet_generic::constants::CTRL_ATTR_FAMILY_ID;
 use netlink_sys::protocols::NETLINK_GENERIC;
-use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, sockopt};
 
-use crate::batch::{Batch, Limits, Report};
-use crate::dump::{Dump, End};
-use crate::error::{Cause, Operation};
-use crate::frame::{self, Attributes, Content, Malformed};
+use crate::batch::{Batch, Report};
+use crate::error::Operation;
 use crate::wire::cmd;
 use crate::{
     Command, Error, Info, RealServerEntry, Timeouts, VirtualServerEntry, VirtualServerKey, decode,
     encode,
 };
 
-/// Bytes that one receive takes: some thirty real servers. The kernel makes each datagram of a dump as large as
-/// the largest receive so far, and the last one, which only says that it was the last, too: with 32 KiB
-/// it spends more on getting and clearing that memory (`init_on_alloc`) than on a virtual server's ten
-/// real servers. With `struct skb_shared_info` (320 bytes) this fills 8 KiB; no less, because a
-/// datagram may have `NLMSG_GOODSIZE` in any case, which is the same where pages are larger.
+/// Bytes that one receive takes: some thirty real servers. The kernel makes each datagram of a
+/// dump as large as the largest receive so far, and the last one, which only says that it was the
+/// last, too: with 32 KiB it spends more on getting and clearing that memory (`init_on_alloc`) than
+/// on a virtual server's ten real servers. With `struct skb_shared_info` (320 bytes) this fills
+/// 8 KiB; no less, because a datagram may have `NLMSG_GOODSIZE` in any case, which is the same
+/// where pages are larger.
 const DATAGRAM: usize = (8 << 10) - 320;
-/// What one error reply may take of the receive buffer, overhead included: 832 bytes measured
-/// without a text.
-const REPLY_COST: usize = 2 << 10;
-/// How often an interrupted dump is asked for.
-const DUMP_ATTEMPTS: u32 = 8;
+/// Bytes of `struct genlmsghdr`.
+const GENERIC_HEADER: usize = 4;
 
 /// A blocking connection to the IPVS of one network namespace: the one that the calling thread
 /// was in when it was opened.
@@ -41,17 +34,15 @@ const DUMP_ATTEMPTS: u32 = 8;
 pub struct Client {
     socket: Socket,
     family_id: u16,
-    sequence: u32,
     batch: Batch,
-    request: Vec<u8>,
-    datagram: Vec<u8>,
 }
 
 /// Settings of a [`Client`]; the defaults are right unless you measured otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Receive buffer of the socket in bytes (`SO_RCVBUFFORCE`, or `SO_RCVBUF` up to
-    /// `net.core.rmem_max` where that is not permitted). Default 8 MiB.
+    /// Receive buffer of the socket in bytes, forced (`SO_RCVBUFFORCE`). Where that is not
+    /// permitted the socket keeps what the system gives it, and less is sent at once. Default
+    /// 8 MiB.
     pub receive_buffer: usize,
     /// Send buffer of the socket in bytes, in the same way. Default 1 MiB.
     pub send_buffer: usize,
@@ -84,17 +75,10 @@ impl Client {
 
     /// As [`Client::open`], with other settings.
     pub fn open_with(options: &Options) -> Result<Self, Error> {
-        let failed = |error: &io::Error| Error::new(Operation::Open, system(error));
-        let socket = connect(options).map_err(|error| failed(&error))?;
-        let limits = options.limits.unwrap_or_else(|| limits_of(&socket));
-        let mut client = Self {
-            socket,
-            family_id: 0,
-            sequence: 0,
-            batch: Batch::new(0, limits),
-            request: Vec::with_capacity(256),
-            datagram: Vec::with_capacity(DATAGRAM),
-        };
+        let socket = Socket::open(NETLINK_GENERIC, &options.of_socket());
+        let socket = socket.map_err(|error| Error::new(Operation::Open, error))?;
+        let limits = socket.limits();
+        let mut client = Self { socket, family_id: 0, batch: Batch::new(0, limits) };
         client.family_id = client.find_family()?;
         client.batch = Batch::new(client.family_id, limits);
         Ok(client)
@@ -110,7 +94,7 @@ impl Client {
     pub fn info(&mut self) -> Result<Info, Error> {
         self.ask(
             Operation::GetInfo,
-            |out, family, sequence| encode::get(out, family, sequence, cmd::GET_INFO),
+            |batch, family| encode::get(batch, family, cmd::GET_INFO),
             |attributes| decode::info(attributes).map(Some),
         )
     }
@@ -119,7 +103,7 @@ impl Client {
     pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
         self.ask(
             Operation::GetTimeouts,
-            |out, family, sequence| encode::get(out, family, sequence, cmd::GET_CONFIG),
+            |batch, family| encode::get(batch, family, cmd::GET_CONFIG),
             |attributes| decode::timeouts(attributes).map(Some),
         )
     }
@@ -131,33 +115,30 @@ impl Client {
     /// adds or deletes between two pieces: then an entry can be missing or come twice.
     /// [`Client::into_virtual_servers`] gives the pieces.
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, Error> {
-        self.dump(
-            Operation::DumpVirtualServers,
-            encode::dump_virtual_servers,
-            decode::virtual_server,
-        )
+        self.dump(Operation::DumpVirtualServers, all_virtual_servers, decode::virtual_server)
     }
 
     /// As [`Client::virtual_servers`], a piece of some twenty at a time, for a caller that has other
     /// things to do between two of them. The kernel makes a piece when the one before it is taken.
     ///
-    /// Takes the connection, because it can do nothing else until the last piece was read.
+    /// Takes the connection, which can do nothing else meanwhile;
+    /// [`into_client`](VirtualServers::into_client) gives it back.
     pub fn into_virtual_servers(mut self) -> Result<VirtualServers, Error> {
         let dump = self.begin_virtual_servers()?;
         Ok(VirtualServers { client: self, dump: Some(dump) })
     }
 
-    fn begin_virtual_servers(&mut self) -> Result<Dump<VirtualServerEntry>, Error> {
-        let sequence = self.send_request(encode::dump_virtual_servers);
-        let failed = |error| Error::new(Operation::DumpVirtualServers, system(&error));
-        sequence.map(Dump::new).map_err(failed)
+    fn begin_virtual_servers(&mut self) -> Result<Dump, Error> {
+        let family = self.family_id;
+        let dump = self.socket.begin(|batch| all_virtual_servers(batch, family));
+        dump.map_err(|failure| Error::new(Operation::DumpVirtualServers, failure))
     }
 
     /// One virtual server; [`NotFound`](crate::ErrorKind::NotFound) if it is not there.
     pub fn virtual_server(&mut self, key: VirtualServerKey) -> Result<VirtualServerEntry, Error> {
         self.ask(
             Operation::GetVirtualServer(key),
-            |out, family, sequence| encode::get_virtual_server(out, family, sequence, &key),
+            |batch, family| encode::get_of(batch, family, cmd::GET_SERVICE, &key),
             decode::virtual_server,
         )
     }
@@ -173,7 +154,7 @@ impl Client {
     pub fn real_servers(&mut self, key: VirtualServerKey) -> Result<Vec<RealServerEntry>, Error> {
         self.dump(
             Operation::DumpRealServers(key),
-            |out, family, sequence| encode::dump_real_servers(out, family, sequence, &key),
+            |batch, family| encode::get_of(batch, family, cmd::GET_DEST, &key),
             |attributes| decode::real_server(attributes, key.family()),
         )
     }
@@ -189,7 +170,7 @@ impl Client {
         let mut report = Report::default();
         let mut commands = commands.into_iter().fuse();
         loop {
-            self.batch.clear(self.sequence);
+            self.batch.clear(0);
             while self.batch.has_room()
                 && let Some(command) = commands.next()
             {
@@ -198,10 +179,10 @@ impl Client {
             if self.batch.is_empty() {
                 return report;
             }
-            self.exchange_batch(&mut report);
+            self.socket.exchange(&mut self.batch.requests, &mut report);
             if self.batch.knows_nothing() && self.family_has_changed() {
-                self.batch.rewrite(self.family_id, self.sequence);
-                self.exchange_batch(&mut report);
+                self.batch.rewrite(self.family_id);
+                self.socket.exchange(&mut self.batch.requests, &mut report);
             }
             self.batch.conclude(&mut report);
         }
@@ -209,41 +190,12 @@ impl Client {
 
     /// Carries out one command.
     pub fn run(&mut self, command: Command) -> Result<(), Error> {
-        let mut report = self.execute([command]);
-        match report.failed.pop() {
-            Some((_, error)) => Err(error),
-            None if report.uncertain.is_empty() => Ok(()),
-            None => Err(self.batch.uncertain_error(command)),
+        if let Some((_, error)) = self.execute([command]).failed.pop() {
+            return Err(error);
         }
-    }
-
-    fn exchange_batch(&mut self, report: &mut Report) {
-        self.sequence = self.sequence.wrapping_add(self.batch.len() as u32);
-        report.sends += 1;
-        let bytes = self.batch.bytes();
-        report.bytes += bytes.len();
-        if let Err(error) = send(&self.socket, bytes) {
-            self.batch.not_sent(errno(&error));
-            return;
-        }
-        let mut wait = RecvFlags::empty();
-        loop {
-            report.receives += 1;
-            match receive(&self.socket, &mut self.datagram, wait) {
-                Ok(()) if self.batch.absorb(&self.datagram) => return,
-                Ok(()) => {}
-                Err(error) => {
-                    let errno = errno(&error);
-                    if wait == RecvFlags::empty() {
-                        self.batch.lost_replies(errno);
-                    }
-                    if errno != Errno::NOBUFS {
-                        return;
-                    }
-                    // The kernel finished the batch before: what arrived is in the buffer.
-                    wait = RecvFlags::DONTWAIT;
-                }
-            }
+        match self.batch.uncertainty() {
+            Some(failure) => Err(Error::new(Operation::Command(command), failure)),
+            None => Ok(()),
         }
     }
 
@@ -256,113 +208,81 @@ impl Client {
     }
 
     fn find_family(&mut self) -> Result<u16, Error> {
-        self.ask_once(
-            Operation::FindFamily,
-            |out, _, sequence| encode::get_family(out, sequence),
-            |attributes| match attributes.find(CTRL_ATTR_FAMILY_ID)? {
-                Some(&[low, high]) => Ok(Some(u16::from_ne_bytes([low, high]))),
-                _ => Err(Malformed("family id")),
-            },
-        )
+        let id = self.socket.ask(encode::get_family, |message| {
+            let id = message.attributes(GENERIC_HEADER)?.find(CTRL_ATTR_FAMILY_ID)?;
+            id.ok_or(Malformed("family id"))?.u16()
+        });
+        id.map_err(|failure| Error::new(Operation::FindFamily, failure))
     }
 
     /// Sends a request that has one message as its answer.
     fn ask<T>(
         &mut self,
         operation: Operation,
-        request: impl Fn(&mut Vec<u8>, u16, u32),
+        request: impl Fn(&mut netlink_batch::Batch, u16),
         decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<T, Error> {
-        match self.ask_once(operation, &request, &decode) {
-            Err(error) if error.is_of_unknown_family() && self.family_has_changed() => {
-                self.ask_once(operation, request, decode)
-            }
-            answer => answer,
-        }
+        let answer = self.again_if_loaded_again(|socket, family| {
+            socket.ask(
+                |batch| request(batch, family),
+                |message| {
+                    let entry = decode(message.attributes(GENERIC_HEADER)?)?;
+                    entry.ok_or(Malformed("entry: it says what this library cannot"))
+                },
+            )
+        });
+        answer.map_err(|failure| Error::new(operation, failure))
     }
 
-    fn ask_once<T>(
-        &mut self,
-        operation: Operation,
-        request: impl Fn(&mut Vec<u8>, u16, u32),
-        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
-    ) -> Result<T, Error> {
-        let failed = |cause| Error::new(operation, cause);
-        let sequence = self.send_request(request).map_err(|error| failed(system(&error)))?;
-        loop {
-            receive(&self.socket, &mut self.datagram, RecvFlags::empty())
-                .map_err(|error| failed(system(&error)))?;
-            let flow = frame::messages(&self.datagram, |message| match message.content {
-                _ if message.sequence != sequence => ControlFlow::Continue(()),
-                Content::Data(attributes) => ControlFlow::Break(match decode(attributes) {
-                    Ok(Some(value)) => Ok(value),
-                    Ok(None) => Err(Cause::Malformed("entry: it says what this library cannot")),
-                    Err(Malformed(what)) => Err(Cause::Malformed(what)),
-                }),
-                Content::Reply(reply) | Content::Done(reply) => {
-                    let text = reply.text.map(Into::into);
-                    let nothing = Cause::Malformed("answer: there is no entry in it");
-                    let refused = |errno| Cause::Refused(errno, text);
-                    ControlFlow::Break(Err(reply.errno.map_or(nothing, refused)))
-                }
-            });
-            match flow {
-                Ok(ControlFlow::Continue(())) => {}
-                Ok(ControlFlow::Break(answer)) => return answer.map_err(failed),
-                Err(Malformed(what)) => return Err(failed(Cause::Malformed(what))),
-            }
-        }
-    }
-
-    /// Sends a request that has any number of messages as its answer; again if interrupted.
+    /// Sends a request that has any number of messages as its answer.
     fn dump<T>(
         &mut self,
         operation: Operation,
-        request: impl Fn(&mut Vec<u8>, u16, u32),
+        request: impl Fn(&mut netlink_batch::Batch, u16),
         decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, Error> {
-        let failed = |cause| Error::new(operation, cause);
-        for _ in 0..DUMP_ATTEMPTS {
-            let sequence = self.send_request(&request).map_err(|error| failed(system(&error)))?;
-            let mut dump = Dump::new(sequence);
-            let end = loop {
-                if let Some(end) = self.receive_piece(&mut dump, &decode) {
-                    break end;
-                }
-            };
-            match end {
-                End::Complete(entries) => return Ok(entries),
-                End::Interrupted => {}
-                End::Failed(Cause::Refused(Errno::NOENT, _)) if self.family_has_changed() => {}
-                End::Failed(cause) => return Err(failed(cause)),
-            }
-        }
-        Err(failed(Cause::Interrupted(DUMP_ATTEMPTS)))
+        let list = self.again_if_loaded_again(|socket, family| {
+            socket.dump(|batch| request(batch, family), |list, message| add(list, message, &decode))
+        });
+        list.map_err(|failure| Error::new(operation, failure))
     }
 
-    /// Receives the next datagram of a dump; `Some` at its end.
-    fn receive_piece<T>(
+    fn again_if_loaded_again<T>(
         &mut self,
-        dump: &mut Dump<T>,
-        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
-    ) -> Option<End<T>> {
-        match receive(&self.socket, &mut self.datagram, RecvFlags::empty()) {
-            Ok(()) => dump.absorb(&self.datagram, decode),
-            Err(error) if errno(&error) == Errno::NOBUFS => {
-                dump.lost();
-                None
+        exchange: impl Fn(&mut Socket, u16) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match exchange(&mut self.socket, self.family_id) {
+            Err(failure) if failure.is_refusal(Errno::NOENT) && self.family_has_changed() => {
+                exchange(&mut self.socket, self.family_id)
             }
-            Err(error) => Some(End::Failed(system(&error))),
+            result => result,
         }
     }
+}
 
-    fn send_request(&mut self, request: impl Fn(&mut Vec<u8>, u16, u32)) -> io::Result<u32> {
-        let sequence = self.sequence;
-        self.sequence = sequence.wrapping_add(1);
-        self.request.clear();
-        request(&mut self.request, self.family_id, sequence);
-        send(&self.socket, &self.request)?;
-        Ok(sequence)
+fn all_virtual_servers(batch: &mut netlink_batch::Batch, family: u16) {
+    encode::get(batch, family, cmd::GET_SERVICE);
+}
+
+/// Adds the entry of a message to a list.
+fn add<T>(
+    list: &mut Vec<T>,
+    message: &Message<'_>,
+    decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+) -> Result<(), Malformed> {
+    list.extend(decode(message.attributes(GENERIC_HEADER)?)?);
+    Ok(())
+}
+
+impl Options {
+    fn of_socket(&self) -> netlink_batch::Options {
+        netlink_batch::Options {
+            receive_buffer: self.receive_buffer,
+            send_buffer: self.send_buffer,
+            receive_timeout: self.receive_timeout,
+            datagram: DATAGRAM,
+            limits: self.limits,
+        }
     }
 }
 
@@ -372,7 +292,14 @@ impl Client {
 pub struct VirtualServers {
     client: Client,
     /// None after the end.
-    dump: Option<Dump<VirtualServerEntry>>,
+    dump: Option<Dump>,
+}
+
+impl VirtualServers {
+    /// The connection. What is left of the list is not read any more.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
 }
 
 impl Iterator for VirtualServers {
@@ -380,85 +307,27 @@ impl Iterator for VirtualServers {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut dump = self.dump.take()?;
-        let failed = |cause| Some(Err(Error::new(Operation::DumpVirtualServers, cause)));
-        match self.client.receive_piece(&mut dump, decode::virtual_server) {
+        let mut piece = Vec::new();
+        let each = |message: &Message<'_>| add(&mut piece, message, decode::virtual_server);
+        let failure = match self.client.socket.piece(&mut dump, each) {
             None => {
-                let piece = dump.take();
                 self.dump = Some(dump);
-                Some(Ok(piece))
+                return Some(Ok(piece));
             }
-            Some(End::Complete(rest)) => (!rest.is_empty()).then_some(Ok(rest)),
-            Some(End::Interrupted) => failed(Cause::Interrupted(1)),
-            Some(End::Failed(Cause::Refused(Errno::NOENT, _)))
-                if self.client.family_has_changed() =>
-            {
-                match self.client.begin_virtual_servers() {
-                    Ok(dump) => self.dump = Some(dump),
-                    Err(error) => return Some(Err(error)),
+            Some(Ok(false)) => return (!piece.is_empty()).then_some(Ok(piece)),
+            Some(Ok(true)) => Failure::Interrupted(1),
+            Some(Err(failure)) => failure,
+        };
+        // Nothing has come yet: the kernel did not know the family.
+        if failure.is_refusal(Errno::NOENT) && self.client.family_has_changed() {
+            return match self.client.begin_virtual_servers() {
+                Ok(dump) => {
+                    self.dump = Some(dump);
+                    self.next()
                 }
-                self.next()
-            }
-            Some(End::Failed(cause)) => failed(cause),
+                Err(error) => Some(Err(error)),
+            };
         }
+        Some(Err(Error::new(Operation::DumpVirtualServers, failure)))
     }
-}
-
-fn connect(options: &Options) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_GENERIC)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?; // to the kernel, and nobody else's messages
-    // Both only make error replies better (since Linux 4.12 and 4.3).
-    let _ = socket.set_ext_ack(true);
-    let _ = socket.set_cap_ack(true);
-    if sockopt::set_socket_recv_buffer_size_force(&socket, options.receive_buffer).is_err() {
-        sockopt::set_socket_recv_buffer_size(&socket, options.receive_buffer)?;
-    }
-    if sockopt::set_socket_send_buffer_size_force(&socket, options.send_buffer).is_err() {
-        sockopt::set_socket_send_buffer_size(&socket, options.send_buffer)?;
-    }
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(options.receive_timeout))?;
-    Ok(socket)
-}
-
-/// Sends must fit the send buffer, and the replies must fit if all commands fail.
-fn limits_of(socket: &Socket) -> Limits {
-    let mut limits = Limits::default();
-    if let Ok(size) = sockopt::socket_send_buffer_size(socket) {
-        limits.bytes = limits.bytes.min(size / 2);
-    }
-    if let Ok(size) = sockopt::socket_recv_buffer_size(socket) {
-        limits.commands = limits.commands.min(size / REPLY_COST);
-    }
-    limits
-}
-
-fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
-    loop {
-        match socket.send(bytes, 0) {
-            Ok(_) => return Ok(()), // netlink takes a datagram whole or not at all
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn receive(socket: &Socket, datagram: &mut Vec<u8>, flags: RecvFlags) -> io::Result<()> {
-    loop {
-        datagram.clear();
-        let flags = flags | RecvFlags::TRUNC;
-        match socket.recv(datagram, flags.bits().cast_signed()) {
-            Ok(length) if length > datagram.len() => return Err(Errno::MSGSIZE.into()),
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn system(error: &io::Error) -> Cause {
-    Cause::System(errno(error))
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

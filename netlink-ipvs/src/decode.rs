@@ -6,7 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::frame::{Attributes, Malformed};
+use netlink_batch::{Attribute, Attributes, Malformed};
+
 use crate::wire::{self, attr, cmd, dest, fwd, info, stats, svc, tunnel};
 use crate::{
     Command, Connections, Family, Flags, Forwarding, Info, Protocol, RealServer, RealServerConfig,
@@ -37,11 +38,11 @@ pub(crate) fn real_server(
 pub(crate) fn timeouts(attributes: Attributes<'_>) -> Result<Timeouts, Malformed> {
     let mut timeouts = Timeouts::default();
     for attribute in attributes {
-        let (kind, value) = attribute?;
-        match kind {
-            attr::TIMEOUT_TCP => timeouts.tcp = uint(value)?,
-            attr::TIMEOUT_TCP_FIN => timeouts.tcp_fin = uint(value)?,
-            attr::TIMEOUT_UDP => timeouts.udp = uint(value)?,
+        let attribute = attribute?;
+        match attribute.kind {
+            attr::TIMEOUT_TCP => timeouts.tcp = attribute.u32()?,
+            attr::TIMEOUT_TCP_FIN => timeouts.tcp_fin = attribute.u32()?,
+            attr::TIMEOUT_UDP => timeouts.udp = attribute.u32()?,
             _ => {}
         }
     }
@@ -52,13 +53,13 @@ pub(crate) fn timeouts(attributes: Attributes<'_>) -> Result<Timeouts, Malformed
 pub(crate) fn info(attributes: Attributes<'_>) -> Result<Info, Malformed> {
     let mut found = Info { version: (0, 0, 0), connection_table_size: 0 };
     for attribute in attributes {
-        let (kind, value) = attribute?;
-        match kind {
+        let attribute = attribute?;
+        match attribute.kind {
             info::VERSION => {
-                let [_, major, minor, patch] = uint(value)?.to_be_bytes();
+                let [_, major, minor, patch] = attribute.u32()?.to_be_bytes();
                 found.version = (major, minor, patch);
             }
-            info::CONN_TAB_SIZE => found.connection_table_size = uint(value)?,
+            info::CONN_TAB_SIZE => found.connection_table_size = attribute.u32()?,
             _ => {}
         }
     }
@@ -119,25 +120,25 @@ impl<'a> ServiceFields<'a> {
             attributes.find(attr::SERVICE)?.ok_or(Malformed("message without virtual server"))?;
         let mut fields = Self::default();
         let mut has_stats64 = false;
-        for attribute in Attributes(service) {
-            let (kind, value) = attribute?;
-            match kind {
-                svc::AF => fields.family = Some(short(value)?),
-                svc::PROTOCOL => fields.protocol = Some(short(value)?),
-                svc::ADDR => fields.address = Some(value),
-                svc::PORT => fields.port = Some(short(value)?.to_be()),
-                svc::FWMARK => fields.mark = Some(uint(value)?),
-                svc::SCHED_NAME => fields.scheduler = Some(value),
-                svc::PE_NAME => fields.persistence_engine = Some(value),
+        for attribute in service.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                svc::AF => fields.family = Some(attribute.u16()?),
+                svc::PROTOCOL => fields.protocol = Some(attribute.u16()?),
+                svc::ADDR => fields.address = Some(attribute.value),
+                svc::PORT => fields.port = Some(attribute.be16()?),
+                svc::FWMARK => fields.mark = Some(attribute.u32()?),
+                svc::SCHED_NAME => fields.scheduler = Some(attribute.value),
+                svc::PE_NAME => fields.persistence_engine = Some(attribute.value),
                 svc::FLAGS => {
-                    let bits = value.first_chunk().ok_or(Malformed("flags"))?;
+                    let bits = attribute.value.first_chunk().ok_or(Malformed("flags"))?;
                     fields.flags = u32::from_ne_bytes(*bits);
                 }
-                svc::TIMEOUT => fields.timeout = uint(value)?,
-                svc::NETMASK => fields.netmask = Some(array(value)?),
-                svc::STATS if !has_stats64 => fields.stats = counters(value)?,
+                svc::TIMEOUT => fields.timeout = attribute.u32()?,
+                svc::NETMASK => fields.netmask = Some(attribute.bytes()?),
+                svc::STATS if !has_stats64 => fields.stats = counters(&attribute)?,
                 svc::STATS64 => {
-                    fields.stats = counters(value)?;
+                    fields.stats = counters(&attribute)?;
                     has_stats64 = true;
                 }
                 _ => {}
@@ -198,25 +199,25 @@ impl<'a> DestinationFields<'a> {
             attributes.find(attr::DEST)?.ok_or(Malformed("message without real server"))?;
         let mut fields = Self::default();
         let mut has_stats64 = false;
-        for attribute in Attributes(destination) {
-            let (kind, value) = attribute?;
-            match kind {
-                dest::ADDR_FAMILY => fields.family = Some(short(value)?),
-                dest::ADDR => fields.address = Some(value),
-                dest::PORT => fields.port = Some(short(value)?.to_be()),
-                dest::FWD_METHOD => fields.method = uint(value)?,
-                dest::WEIGHT => fields.weight = uint(value)?,
-                dest::U_THRESH => fields.upper_threshold = uint(value)?,
-                dest::L_THRESH => fields.lower_threshold = uint(value)?,
-                dest::TUN_TYPE => fields.tunnel = array::<1>(value)?[0],
-                dest::TUN_PORT => fields.tunnel_port = short(value)?.to_be(),
-                dest::TUN_FLAGS => fields.tunnel_flags = short(value)?,
-                dest::ACTIVE_CONNS => fields.connections.active = uint(value)?,
-                dest::INACT_CONNS => fields.connections.inactive = uint(value)?,
-                dest::PERSIST_CONNS => fields.connections.persistent = uint(value)?,
-                dest::STATS if !has_stats64 => fields.stats = counters(value)?,
+        for attribute in destination.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                dest::ADDR_FAMILY => fields.family = Some(attribute.u16()?),
+                dest::ADDR => fields.address = Some(attribute.value),
+                dest::PORT => fields.port = Some(attribute.be16()?),
+                dest::FWD_METHOD => fields.method = attribute.u32()?,
+                dest::WEIGHT => fields.weight = attribute.u32()?,
+                dest::U_THRESH => fields.upper_threshold = attribute.u32()?,
+                dest::L_THRESH => fields.lower_threshold = attribute.u32()?,
+                dest::TUN_TYPE => fields.tunnel = attribute.u8()?,
+                dest::TUN_PORT => fields.tunnel_port = attribute.be16()?,
+                dest::TUN_FLAGS => fields.tunnel_flags = attribute.u16()?,
+                dest::ACTIVE_CONNS => fields.connections.active = attribute.u32()?,
+                dest::INACT_CONNS => fields.connections.inactive = attribute.u32()?,
+                dest::PERSIST_CONNS => fields.connections.persistent = attribute.u32()?,
+                dest::STATS if !has_stats64 => fields.stats = counters(&attribute)?,
                 dest::STATS64 => {
-                    fields.stats = counters(value)?;
+                    fields.stats = counters(&attribute)?;
                     has_stats64 = true;
                 }
                 _ => {}
@@ -269,11 +270,11 @@ impl<'a> DestinationFields<'a> {
 }
 
 /// `STATS` and `STATS64` have the same numbers and differ in the values' width.
-fn counters(nested: &[u8]) -> Result<Stats, Malformed> {
+fn counters(stats: &Attribute<'_>) -> Result<Stats, Malformed> {
     let mut found = Stats::default();
-    for attribute in Attributes(nested) {
-        let (kind, value) = attribute?;
-        let field = match kind {
+    for attribute in stats.nested() {
+        let attribute = attribute?;
+        let field = match attribute.kind {
             stats::CONNS => &mut found.connections,
             stats::INPKTS => &mut found.packets_in,
             stats::OUTPKTS => &mut found.packets_out,
@@ -286,9 +287,9 @@ fn counters(nested: &[u8]) -> Result<Stats, Malformed> {
             stats::OUTBPS => &mut found.byte_rate_out,
             _ => continue,
         };
-        *field = match value.len() {
-            8 => u64::from_ne_bytes(array(value)?),
-            _ => u64::from(uint(value)?),
+        *field = match attribute.value.len() {
+            8 => u64::from_ne_bytes(attribute.bytes()?),
+            _ => u64::from(attribute.u32()?),
         };
     }
     Ok(found)
@@ -325,16 +326,4 @@ fn name(bytes: &[u8]) -> Result<Scheduler, Malformed> {
         .ok()
         .and_then(|name| name.parse().ok())
         .ok_or(Malformed("scheduler or persistence engine"))
-}
-
-fn short(value: &[u8]) -> Result<u16, Malformed> {
-    Ok(u16::from_ne_bytes(array(value)?))
-}
-
-fn uint(value: &[u8]) -> Result<u32, Malformed> {
-    Ok(u32::from_ne_bytes(array(value)?))
-}
-
-fn array<const N: usize>(value: &[u8]) -> Result<[u8; N], Malformed> {
-    value.try_into().map_err(|_| Malformed("number"))
 }

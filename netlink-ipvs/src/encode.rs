@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_batch::{Batch, PutAttributes};
 use netlink_packet_generic::constants::{CTRL_ATTR_FAMILY_NAME, CTRL_CMD_GETFAMILY, GENL_ID_CTRL};
 
 use crate::wire::{self, attr, cmd, dest, fwd, svc, tunnel};
@@ -14,67 +14,33 @@ use crate::{
     Command, Family, Forwarding, RealServer, RealServerKey, Tunnel, VirtualServer, VirtualServerKey,
 };
 
-/// Bytes of `nlmsghdr` and of `genlmsghdr`.
-const HEADERS: usize = 16 + 4;
-/// Where `nlmsg_flags` is in a message.
-const FLAGS_AT: usize = 6;
-
 /// Appends the request that carries out `command`.
-pub(crate) fn command(out: &mut Vec<u8>, family_id: u16, sequence: u32, command: &Command) {
-    let number = command_number(command);
-    message(out, family_id, number, NLM_F_REQUEST, sequence, |out| body(out, command));
+pub(crate) fn command(batch: &mut Batch, family_id: u16, command: &Command) {
+    message(batch, family_id, command_number(command), |out| body(out, command));
 }
 
-/// Adds flags to the message that starts at `start`.
-pub(crate) fn add_flags(out: &mut [u8], start: usize, flags: u16) {
-    let at = start + FLAGS_AT;
-    let present = u16::from_ne_bytes([out[at], out[at + 1]]);
-    out[at..at + 2].copy_from_slice(&(present | flags).to_ne_bytes());
+/// Appends a request without attributes (`GET_INFO`, `GET_CONFIG`, all virtual servers).
+pub(crate) fn get(batch: &mut Batch, family_id: u16, number: u8) {
+    message(batch, family_id, number, |_| ());
 }
 
-/// Appends a request without attributes (`GET_INFO`, `GET_CONFIG`).
-pub(crate) fn get(out: &mut Vec<u8>, family_id: u16, sequence: u32, number: u8) {
-    message(out, family_id, number, NLM_F_REQUEST, sequence, |_| ());
-}
-
-/// Appends the request for all virtual servers.
-pub(crate) fn dump_virtual_servers(out: &mut Vec<u8>, family_id: u16, sequence: u32) {
-    message(out, family_id, cmd::GET_SERVICE, NLM_F_REQUEST | NLM_F_DUMP, sequence, |_| ());
-}
-
-/// Appends the request for one virtual server.
-pub(crate) fn get_virtual_server(
-    out: &mut Vec<u8>,
-    family_id: u16,
-    sequence: u32,
-    key: &VirtualServerKey,
-) {
-    message(out, family_id, cmd::GET_SERVICE, NLM_F_REQUEST, sequence, |out| service(out, key));
-}
-
-/// Appends the request for all real servers of one virtual server.
-pub(crate) fn dump_real_servers(
-    out: &mut Vec<u8>,
-    family_id: u16,
-    sequence: u32,
-    key: &VirtualServerKey,
-) {
-    let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message(out, family_id, cmd::GET_DEST, flags, sequence, |out| service(out, key));
+/// Appends a request about a virtual server (itself, or its real servers).
+pub(crate) fn get_of(batch: &mut Batch, family_id: u16, number: u8, key: &VirtualServerKey) {
+    message(batch, family_id, number, |out| service(out, key));
 }
 
 /// Appends the request for the id of the IPVS family.
-pub(crate) fn get_family(out: &mut Vec<u8>, sequence: u32) {
-    message(out, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, NLM_F_REQUEST, sequence, |out| {
-        string(out, CTRL_ATTR_FAMILY_NAME, wire::FAMILY_NAME);
+pub(crate) fn get_family(batch: &mut Batch) {
+    message(batch, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, |out| {
+        out.text(CTRL_ATTR_FAMILY_NAME, wire::FAMILY_NAME);
     });
 }
 
 /// The attributes of a command, without headers.
-pub(crate) fn body(out: &mut Vec<u8>, command: &Command) {
+fn body(out: &mut Vec<u8>, command: &Command) {
     match command {
         Command::AddVirtualServer(server) | Command::SetVirtualServer(server) => {
-            nested(out, attr::SERVICE, |out| {
+            out.nested(attr::SERVICE, |out| {
                 virtual_server_key(out, &server.key);
                 virtual_server_config(out, server);
             });
@@ -82,14 +48,14 @@ pub(crate) fn body(out: &mut Vec<u8>, command: &Command) {
         Command::DeleteVirtualServer(key) | Command::Zero(Some(key)) => service(out, key),
         Command::AddRealServer(key, server) | Command::SetRealServer(key, server) => {
             service(out, key);
-            nested(out, attr::DEST, |out| {
+            out.nested(attr::DEST, |out| {
                 real_server_key(out, &server.key);
                 real_server_config(out, server);
             });
         }
         Command::DeleteRealServer(key, server) => {
             service(out, key);
-            nested(out, attr::DEST, |out| real_server_key(out, server));
+            out.nested(attr::DEST, |out| real_server_key(out, server));
         }
         Command::SetTimeouts(timeouts) => {
             uint(out, attr::TIMEOUT_TCP, timeouts.tcp);
@@ -160,16 +126,16 @@ pub(crate) const fn forwarding_numbers(forwarding: Forwarding) -> (u32, u8, u16,
 }
 
 fn service(out: &mut Vec<u8>, key: &VirtualServerKey) {
-    nested(out, attr::SERVICE, |out| virtual_server_key(out, key));
+    out.nested(attr::SERVICE, |out| virtual_server_key(out, key));
 }
 
 fn virtual_server_key(out: &mut Vec<u8>, key: &VirtualServerKey) {
-    attribute(out, svc::AF, &family_number(key.family()).to_ne_bytes());
+    out.attribute(svc::AF, &family_number(key.family()).to_ne_bytes());
     match *key {
         VirtualServerKey::Address { address, port, protocol } => {
-            attribute(out, svc::PROTOCOL, &u16::from(protocol.number()).to_ne_bytes());
-            attribute(out, svc::ADDR, &address_bytes(address));
-            attribute(out, svc::PORT, &port.to_be_bytes());
+            out.attribute(svc::PROTOCOL, &u16::from(protocol.number()).to_ne_bytes());
+            out.attribute(svc::ADDR, &address_bytes(address));
+            out.attribute(svc::PORT, &port.to_be_bytes());
         }
         VirtualServerKey::FirewallMark { mark, .. } => uint(out, svc::FWMARK, mark),
     }
@@ -177,22 +143,22 @@ fn virtual_server_key(out: &mut Vec<u8>, key: &VirtualServerKey) {
 
 fn virtual_server_config(out: &mut Vec<u8>, server: &VirtualServer) {
     let config = &server.config;
-    string(out, svc::SCHED_NAME, config.scheduler.as_str());
+    out.text(svc::SCHED_NAME, config.scheduler.as_str());
     if let Some(engine) = &config.persistence_engine {
-        string(out, svc::PE_NAME, engine.as_str());
+        out.text(svc::PE_NAME, engine.as_str());
     }
     let mut flags = [0xff; 8]; // the second half is the mask: all of them are ours to set
     flags[..4].copy_from_slice(&config.flags.bits().to_ne_bytes());
-    attribute(out, svc::FLAGS, &flags);
+    out.attribute(svc::FLAGS, &flags);
     uint(out, svc::TIMEOUT, config.timeout);
-    attribute(out, svc::NETMASK, &netmask(server.key.family(), config.prefix_len));
+    out.attribute(svc::NETMASK, &netmask(server.key.family(), config.prefix_len));
 }
 
 fn real_server_key(out: &mut Vec<u8>, key: &RealServerKey) {
     let family = family_number(Family::of(key.address));
-    attribute(out, dest::ADDR_FAMILY, &family.to_ne_bytes());
-    attribute(out, dest::ADDR, &address_bytes(key.address));
-    attribute(out, dest::PORT, &key.port.to_be_bytes());
+    out.attribute(dest::ADDR_FAMILY, &family.to_ne_bytes());
+    out.attribute(dest::ADDR, &address_bytes(key.address));
+    out.attribute(dest::PORT, &key.port.to_be_bytes());
 }
 
 fn real_server_config(out: &mut Vec<u8>, server: &RealServer) {
@@ -200,68 +166,21 @@ fn real_server_config(out: &mut Vec<u8>, server: &RealServer) {
     let (method, tunnel, port, flags) = forwarding_numbers(config.forwarding);
     uint(out, dest::FWD_METHOD, method);
     uint(out, dest::WEIGHT, config.weight);
-    attribute(out, dest::TUN_TYPE, &[tunnel]);
-    attribute(out, dest::TUN_PORT, &port.to_be_bytes());
-    attribute(out, dest::TUN_FLAGS, &flags.to_ne_bytes());
+    out.attribute(dest::TUN_TYPE, &[tunnel]);
+    out.attribute(dest::TUN_PORT, &port.to_be_bytes());
+    out.attribute(dest::TUN_FLAGS, &flags.to_ne_bytes());
     uint(out, dest::U_THRESH, config.upper_threshold);
     uint(out, dest::L_THRESH, config.lower_threshold);
 }
 
-/// Appends one netlink message with a generic netlink header; `attributes` appends the rest.
-fn message(
-    out: &mut Vec<u8>,
-    family_id: u16,
-    number: u8,
-    flags: u16,
-    sequence: u32,
-    attributes: impl FnOnce(&mut Vec<u8>),
-) {
-    let start = out.len();
-    let mut headers = [0; HEADERS];
-    headers[4..6].copy_from_slice(&family_id.to_ne_bytes());
-    headers[6..8].copy_from_slice(&flags.to_ne_bytes());
-    headers[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    headers[16] = number;
-    headers[17] = wire::FAMILY_VERSION;
-    out.extend_from_slice(&headers);
-    attributes(out);
-    let length = (out.len() - start) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_ne_bytes());
-}
-
-fn nested(out: &mut Vec<u8>, kind: u16, attributes: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    attribute(out, kind | NLA_F_NESTED, &[]);
-    attributes(out);
-    let length = (out.len() - start) as u16;
-    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+/// Appends one message with a generic netlink header; `attributes` appends the rest.
+fn message(batch: &mut Batch, family_id: u16, number: u8, attributes: impl FnOnce(&mut Vec<u8>)) {
+    batch.push(family_id, 0, |out| {
+        out.extend_from_slice(&[number, wire::FAMILY_VERSION, 0, 0]);
+        attributes(out);
+    });
 }
 
 fn uint(out: &mut Vec<u8>, kind: u16, value: u32) {
-    attribute(out, kind, &value.to_ne_bytes());
-}
-
-fn string(out: &mut Vec<u8>, kind: u16, text: &str) {
-    attribute_header(out, kind, text.len() + 1);
-    out.extend_from_slice(text.as_bytes());
-    out.push(0);
-    pad(out);
-}
-
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    attribute_header(out, kind, value.len());
-    out.extend_from_slice(value);
-    pad(out);
-}
-
-fn attribute_header(out: &mut Vec<u8>, kind: u16, value_len: usize) {
-    out.extend_from_slice(&((value_len + 4) as u16).to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
-}
-
-/// Attributes start at multiples of four bytes; messages do, so that `out`'s length tells.
-fn pad(out: &mut Vec<u8>) {
-    while !out.len().is_multiple_of(4) {
-        out.push(0);
-    }
+    out.attribute(kind, &value.to_ne_bytes());
 }

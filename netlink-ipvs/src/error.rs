@@ -1,11 +1,10 @@
 //! What went wrong, with which operation on which object.
 
 use std::fmt;
-use std::io;
 
+use netlink_batch::{ErrorKind, Failure};
 use rustix::io::Errno;
 
-use crate::frame::Malformed;
 use crate::{Command, VirtualServerKey};
 
 /// An operation that failed.
@@ -16,35 +15,10 @@ use crate::{Command, VirtualServerKey};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(Box<Inner>);
 
-/// What a caller can do about an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// What was to be added is there already (`EEXIST`).
-    Exists,
-    /// The virtual server (`ESRCH`) or real server (`ENOENT`) is not there.
-    NotFound,
-    /// Try again later (`EBUSY`, `EAGAIN`).
-    Busy,
-    /// `CAP_NET_ADMIN` is missing (`EPERM`, `EACCES`).
-    NoPermission,
-    /// The kernel has no IPVS, or not this scheduler, persistence engine, family or command.
-    Unsupported,
-    /// The kernel does not take these values (`EINVAL`, `ERANGE`).
-    Invalid,
-    /// The kernel's answer was lost (`ENOBUFS`, or none came in time): the command may or may
-    /// not have been carried out. Read back before deciding.
-    Uncertain,
-    /// The table changed during every attempt to dump it.
-    Interrupted,
-    /// The socket, or a message that makes no sense.
-    Io,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Inner {
     operation: Operation,
-    cause: Cause,
+    failure: Failure,
 }
 
 /// What was attempted.
@@ -60,28 +34,9 @@ pub(crate) enum Operation {
     Command(Command),
 }
 
-/// Why it failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The kernel refused; its extended acknowledgement's text.
-    Refused(Errno, Option<Box<str>>),
-    /// A system call failed.
-    System(Errno),
-    /// Replies were lost.
-    Lost(Errno),
-    /// Every attempt to dump was interrupted.
-    Interrupted(u32),
-    Malformed(&'static str),
-}
-
 impl Error {
-    pub(crate) fn new(operation: Operation, cause: Cause) -> Self {
-        Self(Box::new(Inner { operation, cause }))
-    }
-
-    /// Whether it may come of a family that has another id now.
-    pub(crate) fn is_of_unknown_family(&self) -> bool {
-        matches!(self.0.cause, Cause::Refused(Errno::NOENT, _))
+    pub(crate) fn new(operation: Operation, failure: impl Into<Failure>) -> Self {
+        Self(Box::new(Inner { operation, failure: failure.into() }))
     }
 
     /// Answers the caller's question.
@@ -91,18 +46,13 @@ impl Error {
 
     /// The error number, if the kernel or a system call gave one.
     pub fn errno(&self) -> Option<i32> {
-        match self.0.cause {
-            Cause::Refused(errno, _) | Cause::System(errno) | Cause::Lost(errno) => {
-                Some(errno.raw_os_error())
-            }
-            Cause::Interrupted(_) | Cause::Malformed(_) => None,
-        }
+        self.0.failure.code()
     }
 
     /// What the kernel said beside the number (extended acknowledgement).
     pub fn kernel_text(&self) -> Option<&str> {
-        match &self.0.cause {
-            Cause::Refused(_, text) => text.as_deref(),
+        match &self.0.failure {
+            Failure::Refused(refusal) => refusal.text.as_deref(),
             _ => None,
         }
     }
@@ -139,30 +89,17 @@ impl std::error::Error for Error {
 
 impl Inner {
     fn kind(&self) -> ErrorKind {
-        let errno = match self.cause {
-            Cause::Refused(errno, _) | Cause::System(errno) => errno,
-            Cause::Lost(_) => return ErrorKind::Uncertain,
-            Cause::Interrupted(_) => return ErrorKind::Interrupted,
-            Cause::Malformed(_) => return ErrorKind::Io,
-        };
-        match (errno, self.operation) {
-            // One number, two meanings: a virtual server refers to its scheduler, all else to
-            // entries of the table.
-            (
-                Errno::NOENT,
-                Operation::Command(Command::AddVirtualServer(_) | Command::SetVirtualServer(_))
-                | Operation::FindFamily,
-            ) => ErrorKind::Unsupported,
-            (Errno::EXIST, _) => ErrorKind::Exists,
-            (Errno::NOENT | Errno::SRCH, _) => ErrorKind::NotFound,
-            (Errno::BUSY | Errno::AGAIN, _) => ErrorKind::Busy,
-            (Errno::PERM | Errno::ACCESS, _) => ErrorKind::NoPermission,
-            (Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::NOSYS, _) => {
-                ErrorKind::Unsupported
-            }
-            (Errno::INVAL | Errno::RANGE, _) => ErrorKind::Invalid,
-            _ => ErrorKind::Io,
+        // One number, two meanings: a virtual server refers to its scheduler, all else to entries
+        // of the table.
+        let means_support = matches!(
+            self.operation,
+            Operation::Command(Command::AddVirtualServer(_) | Command::SetVirtualServer(_))
+                | Operation::FindFamily
+        );
+        if means_support && self.failure.is_refusal(Errno::NOENT) {
+            return ErrorKind::Unsupported;
         }
+        self.failure.kind()
     }
 
     /// What the error number means for this operation, and what can be done.
@@ -189,17 +126,10 @@ impl Inner {
             (
                 K::NotFound,
                 Operation::Command(Command::DeleteRealServer(..) | Command::SetRealServer(..)),
-            ) if self.errno() == Some(Errno::NOENT) => "there is no such real server",
+            ) if self.failure.is_refusal(Errno::NOENT) => "there is no such real server",
             (K::NotFound, _) => "there is no such virtual server",
             _ => return None,
         })
-    }
-
-    fn errno(&self) -> Option<Errno> {
-        match self.cause {
-            Cause::Refused(errno, _) | Cause::System(errno) | Cause::Lost(errno) => Some(errno),
-            Cause::Interrupted(_) | Cause::Malformed(_) => None,
-        }
     }
 }
 
@@ -208,37 +138,24 @@ impl fmt::Display for Inner {
         if let Some(meaning) = self.meaning() {
             write!(f, "{meaning}: ")?;
         }
-        match &self.cause {
-            Cause::Refused(errno, Some(text)) => write!(f, "{text}: {}", os_text(*errno)),
-            Cause::Refused(errno, None) | Cause::System(errno) => os_text(*errno).fmt(f),
-            Cause::Lost(errno) => write!(
-                f,
-                "the kernel's answer was lost, the change may or may not have been made: {}",
-                os_text(*errno)
-            ),
-            Cause::Interrupted(attempts) => {
-                write!(f, "the table changed during each of {attempts} attempts")
-            }
-            Cause::Malformed(what) => Malformed(what).fmt(f),
-        }
+        self.failure.fmt(f)
     }
 }
 
 impl std::error::Error for Inner {}
 
-fn os_text(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno.raw_os_error())
-}
-
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
+
+    use netlink_batch::Refusal;
 
     use super::*;
     use crate::{Family, Protocol, RealServerKey, Scheduler, VirtualServer, VirtualServerConfig};
 
     fn refused(command: Command, errno: Errno) -> Error {
-        Error::new(Operation::Command(command), Cause::Refused(errno, None))
+        let refusal = Refusal { code: errno.raw_os_error(), text: None };
+        Error::new(Operation::Command(command), refusal)
     }
 
     fn key() -> VirtualServerKey {
@@ -289,7 +206,8 @@ mod tests {
     #[test]
     fn the_kernels_own_text_is_kept() {
         let text = Some("Attribute failed policy validation".into());
-        let error = Error::new(Operation::Command(add()), Cause::Refused(Errno::INVAL, text));
+        let refusal = Refusal { code: Errno::INVAL.raw_os_error(), text };
+        let error = Error::new(Operation::Command(add()), refusal);
         assert_eq!(error.kernel_text(), Some("Attribute failed policy validation"));
         assert_eq!(
             error.source().unwrap().to_string(),

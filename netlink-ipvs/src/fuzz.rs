@@ -1,12 +1,14 @@
 //! What the fuzz target `ipvs` does with bytes, and the replay of its corpus.
 
-use std::ops::ControlFlow;
+use netlink_batch::{Attributes, Dump, messages};
 
-use crate::frame::{Attributes, Content, messages};
-use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode, dump::Dump};
+use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode};
 
 /// Any number that the kernel may give to the family of IPVS: below 16 they have meanings of their own.
 const FAMILY: u16 = 28;
+
+/// Bytes of `struct genlmsghdr`.
+const GENERIC_HEADER: usize = 4;
 
 /// Reads the bytes as everything that comes from the kernel: a datagram of a dump, one with the
 /// replies to a batch, the attributes of each kind of message.
@@ -15,7 +17,6 @@ const FAMILY: u16 = 28;
 /// A request that was understood is not the same after it was written and read again.
 pub fn ipvs(bytes: &[u8]) {
     let key = VirtualServerKey::new([10, 0, 0, 1].into(), 80, crate::Protocol::Tcp);
-    let family = key.family();
     let mut batch = Batch::new(FAMILY, Limits::default());
     for _ in 0..3 {
         batch.push(Command::DeleteVirtualServer(key));
@@ -25,18 +26,14 @@ pub fn ipvs(bytes: &[u8]) {
     batch.conclude(&mut report);
     assert_eq!(report.sent, 3);
 
-    // No sequence number may be guessed: the first one found counts as ours.
-    let mut sequence = 0;
-    let _ = messages(bytes, |message| {
-        sequence = message.sequence;
-        if let Content::Data(attributes) = message.content {
-            all(attributes);
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    Dump::new(sequence).absorb(bytes, decode::virtual_server);
-    Dump::new(sequence).absorb(bytes, |attributes| decode::real_server(attributes, family));
-
+    for message in messages(bytes).map_while(Result::ok) {
+        let _ = message.content();
+        // No sequence number may be guessed: each one counts as ours.
+        let _ = Dump::new(message.sequence).absorb(bytes, |message| {
+            all(message.attributes(GENERIC_HEADER)?);
+            Ok(())
+        });
+    }
     all(Attributes(bytes));
 }
 
@@ -51,14 +48,9 @@ fn all(attributes: Attributes<'_>) {
         let Ok(Some(command)) = decode::command(number, attributes) else { continue };
         let mut batch = Batch::new(FAMILY, Limits::default());
         batch.push(command);
-        let mut again = None;
-        let _ = messages(batch.bytes(), |message| {
-            if let Content::Data(attributes) = message.content {
-                again = decode::command(number, attributes).ok().flatten();
-            }
-            ControlFlow::<()>::Continue(())
-        });
-        assert_eq!(again, Some(command));
+        let mut again = messages(batch.bytes())
+            .map(|message| decode::command(number, message?.attributes(GENERIC_HEADER)?));
+        assert_eq!(again.next().and_then(Result::ok).flatten(), Some(command));
     }
 }
 

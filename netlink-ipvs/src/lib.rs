@@ -65,26 +65,25 @@ mod batch;
 mod client;
 mod command;
 mod decode;
-mod dump;
 mod encode;
 mod entry;
 mod error;
-mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod message;
 mod model;
 mod wire;
 
-pub use batch::{Batch, Limits, Report};
+pub use batch::{Batch, Report};
 pub use client::{Client, Options, VirtualServers};
 pub use command::{Command, Info, Timeouts};
 pub use entry::{Connections, RealServerEntry, Stats, VirtualServerEntry};
-pub use error::{Error, ErrorKind};
+pub use error::Error;
 pub use model::{
     Family, Flags, Forwarding, ParseSchedulerError, Protocol, RealServer, RealServerConfig,
     RealServerKey, Scheduler, Tunnel, VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
+pub use netlink_batch::{ErrorKind, Limits};
 
 /// Compiles the README's example.
 #[cfg(doctest)]

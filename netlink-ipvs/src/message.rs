@@ -6,6 +6,7 @@
 
 mod attribute;
 
+use netlink_batch::{Attributes, Malformed};
 use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
@@ -13,7 +14,6 @@ pub use self::attribute::{
     AddressBytes, DestinationAttribute, FlagsAndMask, InfoAttribute, IpvsAttribute, NetmaskBytes,
     NetworkPort, ServiceAttribute, Stats64Attribute, StatsAttribute,
 };
-use crate::frame::{Attributes, Malformed};
 use crate::wire::{self, cmd};
 use crate::{
     Command, Family, Info, RealServer, RealServerEntry, RealServerKey, Timeouts, VirtualServer,

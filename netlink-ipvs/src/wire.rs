@@ -145,6 +145,3 @@ pub(crate) mod tunnel {
     pub(crate) const GUE: u8 = 1;
     pub(crate) const GRE: u8 = 2;
 }
-
-/// `NLMSGERR_ATTR_MSG` of `linux/netlink.h`: the extended acknowledgement's text.
-pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;

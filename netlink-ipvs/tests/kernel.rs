@@ -441,6 +441,27 @@ fn lost_replies_are_uncertain_and_not_successes() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn everything_is_programmed_with_the_smallest_buffers() {
+    in_namespace("everything_is_programmed_with_the_smallest_buffers", || {
+        const COUNT: u32 = 500;
+        for (send, receive, sends) in [(2304, 8 << 20, 10), (1 << 20, 2304, 200)] {
+            let options =
+                Options { send_buffer: send, receive_buffer: receive, ..Options::default() };
+            let mut client = Client::open_with(&options).unwrap();
+            let add = || (0..COUNT).map(|index| Command::AddVirtualServer(numbered_virtual(index)));
+            let report = client.execute(add());
+            assert!(report.is_success(), "{:?}", report.failed.first());
+            assert!(report.sends > sends, "{} sends: the buffer was not small", report.sends);
+            let report = client.execute(add());
+            assert_eq!((report.failed.len(), report.uncertain.len()), (COUNT as usize, 0));
+            assert_eq!(client.virtual_servers().unwrap().len(), COUNT as usize);
+            client.run(Command::Flush).unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn virtual_servers_come_in_pieces_that_others_can_write_between() {
     in_namespace("virtual_servers_come_in_pieces_that_others_can_write_between", || {
         const COUNT: usize = 500;
@@ -470,6 +491,12 @@ fn virtual_servers_come_in_pieces_that_others_can_write_between() {
         assert_eq!(gone, 10);
         let stayed = whole[gone..].iter().filter(|entry| seen.contains(&entry.server.key));
         assert!(stayed.count() >= COUNT - 2 * gone);
+
+        // A list that is left gives its connection back.
+        let mut pieces = Client::open().unwrap().into_virtual_servers().unwrap();
+        assert!(!pieces.next().unwrap().unwrap().is_empty());
+        let mut client = pieces.into_client();
+        assert_eq!(client.virtual_servers().unwrap().len(), COUNT);
         writer.run(Command::Flush).unwrap();
     });
 }
