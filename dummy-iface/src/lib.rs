@@ -47,3 +47,8 @@ pub use host::{InterfaceAddress, host_addresses};
 pub use link::{DummyInterface, Ensured, Observation};
 pub use monitor::{Event, Monitor};
 pub use netlink_batch::{Error, ErrorKind};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

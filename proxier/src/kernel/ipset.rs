@@ -148,7 +148,7 @@ impl IpsetClient {
     /// Exchanges the content of two sets of the same type; rules follow the name.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::Mismatch`] if their types differ.
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::WrongKind`] if their types differ.
     pub fn swap(&mut self, name: &str, other: &str) -> Result<(), Error> {
         self.two(Command::Swap, name, other, format!("swap sets {name} and {other}"), About::Swap)
     }
