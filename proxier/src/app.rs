@@ -21,8 +21,8 @@ use anyhow::Context as _;
 
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
-use crate::kernel::chain;
-use crate::telemetry;
+use crate::text::{self, chain};
+use crate::telemetry::{self, LogHandle};
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -58,12 +58,24 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(args, &Host)?;
-    let log = if matches!(action, Action::Run | Action::InitOnly) {
-        Some(telemetry::init(&config.logging)?)
-    } else {
-        telemetry::init_quiet()?;
-        None
-    };
+    if matches!(action, Action::Run | Action::InitOnly) {
+        let log = telemetry::init(&config.logging)?;
+        return carry_out(action, args, config, Some(log));
+    }
+    let quiet = telemetry::init_quiet()?;
+    let result = carry_out(action, args, config, None);
+    if let Some(text) = quiet.left_out() {
+        report(&text);
+    }
+    result
+}
+
+fn carry_out(
+    action: Action,
+    args: &Args,
+    config: Config,
+    log: Option<LogHandle>,
+) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -104,5 +116,5 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn report(text: &str) {
     // Nobody is left to tell if this fails.
-    let _ = writeln!(std::io::stderr(), "proxier: {text}");
+    let _ = writeln!(std::io::stderr(), "proxier: {}", text::line(text));
 }

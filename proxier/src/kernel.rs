@@ -34,6 +34,7 @@ use crate::dataplane::{
     Connections, Dataplane, ForgottenFlows, INTERFACE, Listing, Look, Op, OpError, OpErrorKind,
     Outcome, Plan, RealServers, SetState, State, VirtualServerState,
 };
+use crate::text::chain;
 
 /// The kernel of this network namespace.
 #[derive(Debug)]
@@ -418,22 +419,6 @@ impl Dataplane for Kernel {
         }
         outcome
     }
-}
-
-/// An error and its causes as one line. A cause that the error before it has already told, as some
-/// libraries do, is not told again.
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Our interface. One of another kind in its place is as good as none: what needs an address bound

@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod settings;
 pub mod source;
 pub mod telemetry;
+pub mod text;
 pub mod value;
 
 /// The test helpers of the `tests` crate are written against this crate's name.

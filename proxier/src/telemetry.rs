@@ -12,6 +12,7 @@
 //!
 //! `--vmodule` sets another verbosity for single source files, whatever crate they belong to.
 
+mod fields;
 mod json;
 mod repeats;
 
@@ -29,7 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, Logging};
-use repeats::Limited;
+use repeats::{Limited, OF_THE_DAEMON};
 
 /// Crates whose events are ours.
 const OWN: [&str; 3] = ["proxier", "netlink_ipvs", "dummy_iface"];
@@ -42,6 +43,10 @@ type Filter = FilterFn<Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>>;
 /// Changes what is logged while the program runs.
 #[derive(Debug, Clone)]
 pub struct LogHandle(reload::Handle<Filter, Registry>);
+
+/// Counts the warnings of a command that were not written.
+#[derive(Debug)]
+pub struct Quiet(repeats::Counted);
 
 /// Logging cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,17 +68,12 @@ pub fn init(logging: &Logging) -> Result<LogHandle, TelemetryError> {
 }
 
 /// For commands that print a result: only what is wrong goes to standard error, without times.
-pub fn init_quiet() -> Result<(), TelemetryError> {
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .with_filter(LevelFilter::WARN);
-    tracing_subscriber::registry()
-        .with(lines)
+pub fn init_quiet() -> Result<Quiet, TelemetryError> {
+    let (subscriber, quiet) = quiet(io::stderr, io::stderr().is_terminal());
+    subscriber
         .try_init()
-        .map_err(|source| TelemetryError { action: "open", source: source.into() })
+        .map_err(|source| TelemetryError { action: "open", source: source.into() })?;
+    Ok(quiet)
 }
 
 // === impl LogHandle ===
@@ -85,6 +85,32 @@ impl LogHandle {
             .reload(filter(logging))
             .map_err(|source| TelemetryError { action: "change", source: source.into() })
     }
+}
+
+// === impl Quiet ===
+
+impl Quiet {
+    /// What to say at the end of the command, if something was left out.
+    pub fn left_out(&self) -> Option<String> {
+        let count = self.0.left_out();
+        (count > 0).then(|| format!("{count} more warnings like those above were left out"))
+    }
+}
+
+fn quiet<W>(writer: W, colour: bool) -> (impl Subscriber + Send + Sync + 'static, Quiet)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let format = tracing_subscriber::fmt::format().with_target(false).without_time();
+    let format = Limited::new(format, false, repeats::OF_A_COMMAND);
+    let quiet = Quiet(format.counted());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colour)
+        .fmt_fields(fields::fields())
+        .event_format(format)
+        .with_filter(LevelFilter::WARN);
+    (tracing_subscriber::registry().with(lines), quiet)
 }
 
 fn subscriber<W>(
@@ -106,13 +132,16 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).fmt_fields(fields::fields());
     match format {
         LogFormat::Text => {
-            let format = Limited::new(tracing_subscriber::fmt::format(), false);
+            let format = Limited::new(tracing_subscriber::fmt::format(), false, OF_THE_DAEMON);
             lines.with_ansi(colour).event_format(format).boxed()
         }
-        LogFormat::Json => lines.event_format(Limited::new(json::Json::default(), true)).boxed(),
+        LogFormat::Json => {
+            let format = Limited::new(json::Json::default(), true, OF_THE_DAEMON);
+            lines.event_format(format).boxed()
+        }
     }
 }
 

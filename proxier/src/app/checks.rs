@@ -11,7 +11,7 @@ use super::daemon::Host;
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::dataplane::firewall::closed_input;
-use crate::kernel::chain;
+use crate::text::chain;
 use crate::reconcile::Status;
 
 /// How long a TCP connection may be idle before this host's kernel asks the other end.

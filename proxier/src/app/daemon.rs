@@ -19,10 +19,11 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::http::{self, Current, Sources};
 use crate::kernel::firewall::Firewall;
-use crate::kernel::{Kernel, chain, cleanup};
+use crate::kernel::{Kernel, cleanup};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
 use crate::telemetry::LogHandle;
+use crate::text::chain;
 
 /// How often the connections of draining real servers are counted.
 const DRAIN_CHECK: Duration = Duration::from_secs(5);

@@ -12,7 +12,8 @@ use super::{dry_run, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
-use crate::kernel::{Kernel, chain};
+use crate::kernel::Kernel;
+use crate::text::chain;
 
 /// The kernel could not be read.
 const EXIT_UNKNOWN: u8 = 2;

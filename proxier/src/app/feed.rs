@@ -13,7 +13,7 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::http::{Watch, Watches};
-use crate::kernel::chain;
+use crate::text::chain;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
 

@@ -17,7 +17,7 @@ use super::{daemon, feed};
 use crate::args::Args;
 use crate::config::{Config, Host};
 use crate::http::Current;
-use crate::kernel::chain;
+use crate::text::chain;
 use crate::reconcile::Event;
 use crate::settings::Abilities;
 use crate::source::files::Folders;

@@ -15,7 +15,7 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<()> {
         info!("{change}");
     }
     for failure in &report.failures {
-        let text = crate::kernel::chain(failure);
+        let text = crate::text::chain(failure);
         if failure.is_fatal() {
             bail!("{text}");
         }

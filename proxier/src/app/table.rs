@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use netlink_ipvs::{Client, Error, ErrorKind, VirtualServerKey};
 
 use crate::http::{Counted, Table};
-use crate::kernel::chain;
+use crate::text::chain;
 
 /// A reader that opens its socket when it is first asked, and again after an error.
 pub(super) fn table() -> Table {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol};
 
+use crate::text;
+
 /// Namespace and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
@@ -24,9 +26,10 @@ impl ObjectKey {
     }
 }
 
+/// As it may be shown; for what is compared or sent there are the parts.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(f, "{}/{}", text::name(&self.namespace), text::name(&self.name))
     }
 }
 

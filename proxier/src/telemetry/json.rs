@@ -1,6 +1,6 @@
 //! Log lines as Kubernetes components write them with `--logging-format=json`: one object a line
 //! with `ts` (milliseconds since 1970), `caller`, `msg`, `v` (not for errors), then the event's own
-//! fields. `level` comes in addition.
+//! fields. `level` comes in addition. Texts are as in lines of text: what reads JSON may show them.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -12,6 +12,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::text;
 
 /// The format.
 #[derive(Debug, Clone, Copy)]
@@ -96,15 +98,16 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             // Writing to a String does not fail.
-            let _ = write!(self.message, "{value:?}");
+            let _ = write!(self.message, "{}", text::line(format_args!("{value:?}")));
         } else {
-            self.add(field, format!("{value:?}"));
+            self.add(field, text::line(format_args!("{value:?}")).to_string());
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        let value = text::line(value).to_string();
         if field.name() == "message" {
-            value.clone_into(&mut self.message);
+            self.message = value;
         } else {
             self.add(field, value);
         }
@@ -128,12 +131,6 @@ impl Visit for Fields {
 
     /// With all its causes.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        self.add(field, text);
+        self.add(field, text::chain(value));
     }
 }

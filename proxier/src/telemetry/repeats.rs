@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
@@ -13,10 +13,16 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::text;
+
 /// How long the same text is not written again.
 const SAME: Duration = Duration::from_mins(1);
 /// So many different ones of one source line are written in so long a time.
-const SIMILAR: (u32, Duration) = (30, Duration::from_secs(30));
+pub(super) type Similar = (u32, Duration);
+/// While the daemon runs.
+pub(super) const OF_THE_DAEMON: Similar = (30, Duration::from_secs(30));
+/// While a command runs, whose user is waiting for all that is wrong.
+pub(super) const OF_A_COMMAND: Similar = (200, Duration::MAX);
 /// Texts that are remembered.
 const MOST: usize = 1000;
 
@@ -26,12 +32,19 @@ pub(super) struct Limited<F> {
     inner: F,
     /// Lines are JSON objects.
     json: bool,
-    repeats: Mutex<Repeats>,
+    repeats: Arc<Mutex<Repeats>>,
 }
 
+/// What a format leaves out.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Mutex<Repeats>>);
+
 /// What was written of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repeats {
+    most: Similar,
+    /// All that was left out so far.
+    left_out: u64,
     texts: HashMap<String, (Instant, u64)>,
     places: HashMap<Place, Window>,
 }
@@ -56,6 +69,10 @@ pub(super) struct LeftOut {
 // === impl Repeats ===
 
 impl Repeats {
+    pub(super) fn new(most: Similar) -> Self {
+        Self { most, left_out: 0, texts: HashMap::new(), places: HashMap::new() }
+    }
+
     /// Whether a line may be written now, and what was left out before it.
     pub(super) fn allow(&mut self, text: &str, place: Place, now: Instant) -> Option<LeftOut> {
         let recent = |since: &Instant, limit| now.saturating_duration_since(*since) < limit;
@@ -63,9 +80,10 @@ impl Repeats {
             && recent(since, SAME)
         {
             *same += 1;
+            self.left_out += 1;
             return None;
         }
-        let (most, span) = SIMILAR;
+        let (most, span) = self.most;
         let fresh = || Window { since: now, written: 0, left_out: 0 };
         let window = self.places.entry(place).or_insert_with(fresh);
         if !recent(&window.since, span) {
@@ -73,6 +91,7 @@ impl Repeats {
         }
         if window.written == most {
             window.left_out += 1;
+            self.left_out += 1;
             return None;
         }
         window.written += 1;
@@ -92,8 +111,22 @@ impl Repeats {
 // === impl Limited ===
 
 impl<F> Limited<F> {
-    pub(super) fn new(inner: F, json: bool) -> Self {
-        Self { inner, json, repeats: Mutex::default() }
+    pub(super) fn new(inner: F, json: bool, most: Similar) -> Self {
+        Self { inner, json, repeats: Arc::new(Mutex::new(Repeats::new(most))) }
+    }
+
+    /// What it leaves out, also after it was given away.
+    pub(super) fn counted(&self) -> Counted {
+        Counted(self.repeats.clone())
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// Lines that were not written so far.
+    pub(super) fn left_out(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).left_out
     }
 }
 
@@ -155,7 +188,7 @@ impl Visit for Text {
         // How often something has failed already makes no difference.
         if !matches!(field.name(), "failures" | "suppressed") {
             // Writing to a string does not fail.
-            let _ = write!(self.0, "{}={value:?} ", field.name());
+            let _ = write!(self.0, "{}={} ", field.name(), text::line(format_args!("{value:?}")));
         }
     }
 }
@@ -173,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_same_text_is_written_once_a_minute_with_a_count() {
-        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let (mut repeats, start) = (Repeats::new(OF_THE_DAEMON), Instant::now());
         assert_eq!(repeats.allow("a", HERE, start), Some(left_out(0, 0)));
         assert_eq!(repeats.allow("b", HERE, start), Some(left_out(0, 0)));
         for n in 0..41 {
@@ -185,7 +218,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_different_texts_of_one_place_are_a_few_lines() {
-        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let (mut repeats, start) = (Repeats::new(OF_THE_DAEMON), Instant::now());
         let texts = || (0..10_000).map(|n| format!("op {n}"));
         let written = texts().filter(|text| repeats.allow(text, HERE, start).is_some()).count();
         assert_eq!(written, 30);
@@ -194,7 +227,7 @@ mod tests {
             Some(left_out(0, 0)),
             "other places have their own"
         );
-        assert_eq!(repeats.allow("next", HERE, start + SIMILAR.1), Some(left_out(0, 10_000 - 30)));
+        assert_eq!(repeats.allow("next", HERE, start + OF_THE_DAEMON.1), Some(left_out(0, 10_000 - 30)));
         assert!(repeats.texts.len() <= MOST);
     }
 }

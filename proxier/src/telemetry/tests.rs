@@ -151,3 +151,50 @@ fn what_is_repeated_is_not_written_again() {
         assert_eq!(text.matches("failed").count(), 1 + 30, "{text}");
     }
 }
+
+/// Whatever a name, a server or a library says.
+#[test]
+fn a_line_stays_a_line_and_obeys_nobody() {
+    let evil = "x\n2026-01-01T00:00:00Z  INFO proxier: ready\u{1b}[2J\u{202e}\r\u{9b}31m";
+    for format in [LogFormat::Text, LogFormat::Json] {
+        for colour in [false, true] {
+            let sink = Sink::default();
+            let logging = Logging { format, ..logging(9, &[]) };
+            let (subscriber, _) = subscriber(&logging, sink.writer(), colour);
+            tracing::subscriber::with_default(subscriber, || {
+                let cause = io::Error::other(evil);
+                let error = TelemetryError { action: "open", source: cause.into() };
+                tracing::warn!(a = evil, b = %evil, c = ?evil, "{evil}");
+                tracing::info!(error = &error as &dyn Error, raw = ?format_args!("{evil}"), "{evil}");
+                tracing::debug!(a = "x".repeat(1_000_000), "{}", evil.repeat(100_000));
+            });
+            let text = sink.take();
+            assert_eq!(text.lines().count(), 3, "{text}");
+            assert!(text.len() < 20_000, "{} bytes", text.len());
+            let own = ["\u{1b}[0m", "\u{1b}[2m", "\u{1b}[3m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m"];
+            let rest = own.iter().fold(text.clone(), |text, own| text.replace(own, ""));
+            assert!(colour || rest == text);
+            assert!(rest.chars().all(|c| c == '\n' || !c.is_control()), "{rest:?}");
+            assert!(!rest.contains('\u{202e}'), "{rest:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_writes_so_many_warnings_and_counts_the_rest() {
+    let sink = Sink::default();
+    let (subscriber, quiet) = quiet(sink.writer(), false);
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::warn!("something else\u{1b}[2J");
+        assert_eq!(quiet.left_out(), None);
+        for n in 0..5000 {
+            tracing::warn!(n, "conflict");
+            tracing::warn!("again");
+        }
+    });
+    let text = sink.take();
+    assert_eq!(text.lines().next(), Some(" WARN something else\\u{1b}[2J"));
+    assert_eq!(text.lines().count(), 1 + 200 + 1, "{text}");
+    let left_out = quiet.left_out().unwrap();
+    assert!(left_out.starts_with(&format!("{} more warnings", 4800 + 4999)), "{left_out}");
+}

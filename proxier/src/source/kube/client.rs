@@ -79,7 +79,7 @@ impl Unquoted {
     /// The first line, in which the place stands, and `...` for what it quotes. The lines below it
     /// show a part of the file.
     fn new(error: KubeconfigError) -> Self {
-        let text = format!("{:#}", anyhow::Error::new(error));
+        let text = crate::text::causes(&error);
         let line = text.lines().next().unwrap_or_default();
         let parts = line.split(['"', '`', '\'']).enumerate();
         Self(parts.map(|(n, part)| if n % 2 == 0 { part } else { "\"...\"" }).collect())
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn chain(error: Error) -> String {
-        format!("{:#}", anyhow::Error::from(error))
+        crate::text::chain(&error)
     }
 
     #[tokio::test]
@@ -193,6 +193,7 @@ mod tests {
             Connection { kubeconfig: Some("/nonexistent/config".into()), server: None };
         let text = chain(connection.check().await.err().unwrap());
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
+        assert_eq!(text.matches("No such file").count(), 1, "{text}");
         let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
         let text = chain(connection.check().await.err().unwrap());
         assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::decode::ApiStatus;
+use crate::text::{self, chain};
 
 /// Why an attempt ended.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub(super) enum Failure {
     NoStreaming(String),
     #[error("the server refused with {code}: {text}")]
     Refused { code: u16, text: String, retry_after: Option<Duration> },
-    #[error("{0:#}")]
+    #[error("{}", chain(&**.0))]
     Lost(anyhow::Error),
     #[error("the server sent nothing for {0:?}")]
     Stalled(Duration),
@@ -34,7 +35,7 @@ impl Failure {
     /// From what the server says, as the answer or inside a stream.
     pub(super) fn from_status(status: ApiStatus, retry_after: Option<Duration>) -> Self {
         let ApiStatus { code, reason, message } = status;
-        let text = if message.is_empty() { reason.clone() } else { message };
+        let text = text::line(if message.is_empty() { &reason } else { &message }).to_string();
         if code == 410 || reason == "Expired" || reason == "Gone" {
             Self::Gone(text)
         } else {
