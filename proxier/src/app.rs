@@ -21,8 +21,8 @@ use anyhow::Context as _;
 
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
-use crate::text::{self, chain};
 use crate::telemetry::{self, LogHandle};
+use crate::text::{self, chain};
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -114,6 +114,12 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Prints a JSON document, in which every character may be shown.
+fn print_json(document: &serde_json::Value) -> anyhow::Result<()> {
+    print(&format!("{}\n", text::json(&format!("{document:#}"))))
+}
+
+/// One line on standard error.
 fn report(text: &str) {
     // Nobody is left to tell if this fails.
     let _ = writeln!(std::io::stderr(), "proxier: {}", text::line(text));

@@ -20,6 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use flags::{AlwaysFlags, ConfigFlags};
 
+use crate::text;
 use crate::value::GoDuration;
 
 /// A Kubernetes service proxy that programs IPVS, in place of kube-proxy.
@@ -212,7 +213,12 @@ impl Args {
         I: IntoIterator,
         I::Item: Into<OsString>,
     {
-        Self::read(arguments.into_iter().map(Into::into)).map_err(ArgsError)
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        Self::read(arguments.iter().cloned()).map_err(|error| {
+            // The error quotes arguments: those that may be shown are wrong in the same way.
+            let shown = arguments.iter().map(|it| text::line(it.display()).to_string().into());
+            ArgsError(Self::read(shown).err().unwrap_or(error))
+        })
     }
 
     fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {

@@ -3,13 +3,18 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
 
 use crate::cluster::topology::{Endpoints, Needs, Place, Selection, Topology, merge, select};
-use crate::cluster::{Cluster, Endpoint, ObjectKey, Service, ServicePort};
+use crate::cluster::{Cluster, Endpoint, ObjectKey, Service, ServicePort, SlicePort};
 use crate::dataplane::render::scheduler_flags;
 use crate::dataplane::{Desired, Frontend, FrontendKind, Settings};
+use crate::text;
+
+/// Real servers and skipped addresses that are named; more are counted.
+const NAMED: usize = 50;
 
 /// What is to be explained.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,12 +157,17 @@ fn service(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<Stri
         .filter(|p| port.is_none_or(|want| *p.name == *want || p.port.to_string() == want))
         .collect();
     if ports.is_empty() {
-        return Err(format!("Service {key} has no port {}", port.unwrap_or("at all")));
+        let port = text::name(port.unwrap_or("at all"));
+        return Err(format!("Service {key} has no port {port}"));
     }
     let mut out = String::new();
     let _ = writeln!(out, "Service {key}{}", policies(service));
     for port in ports {
-        let name = if port.name.is_empty() { String::new() } else { format!(" {}", port.name) };
+        let name = if port.name.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", text::name(&port.name))
+        };
         let _ = writeln!(out, "\nport{name} {}/{}", port.port, port.protocol);
         for family in &known.settings.families {
             if service.has_family(*family) {
@@ -166,12 +176,16 @@ fn service(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<Stri
         }
     }
     if let Some(contribution) = known.desired.contribution(key) {
-        for skipped in &contribution.skipped {
+        for skipped in contribution.skipped.iter().take(NAMED) {
             let _ = writeln!(
                 out,
                 "\n{} {} is not programmed: {}",
                 skipped.kind, skipped.address, skipped.reason
             );
+        }
+        if contribution.skipped.len() > NAMED {
+            let more = contribution.skipped.len() - NAMED;
+            let _ = writeln!(out, "\nand {more} more addresses are not programmed");
         }
         if let Some(health) = &contribution.health {
             let counts = health.local_endpoints.iter();
@@ -217,19 +231,20 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
             VirtualServerKey::FirewallMark { .. } => false,
         })
         .collect();
-    let _ = writeln!(out, "  {family} endpoints, seen from node {}:", place.node);
+    let _ = writeln!(out, "  {family} endpoints, seen from node {}:", text::name(&place.node));
     if endpoints.is_empty() {
-        let _ = writeln!(
-            out,
-            "    none: no EndpointSlice of this service has a port named {:?} of {}",
-            &*port.name, port.protocol
-        );
+        let _ = writeln!(out, "    none: {}", lacking(service, port, family, known.cluster));
     }
     let needs = Needs { cluster: true, local: service.internal_local || service.external_local };
     let selection = select(&endpoints, needs, place);
+    let has = |frontend: &&&Frontend| {
+        known.desired.owner(&frontend.key).is_some_and(|(owner, _)| *owner == service.key)
+    };
+    let uses = Uses::new(&selection, frontends.iter().filter(has).copied());
     for (key, endpoint) in &endpoints {
-        let node = endpoint.node.as_deref().unwrap_or("no node");
-        let _ = writeln!(out, "    {key} on {node}: {}", verdict(key, endpoint, &selection, place));
+        let node = text::name(endpoint.node.as_deref().unwrap_or("no node"));
+        let verdict = verdict(key, endpoint, &selection, &uses, place);
+        let _ = writeln!(out, "    {key} on {node}: {verdict}");
     }
     fallbacks(out, &endpoints, &selection);
     let node_port = |frontend: &&Frontend| frontend.kind == FrontendKind::NodePort;
@@ -245,24 +260,72 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
     }
 }
 
+/// Why a port has no endpoints of a family.
+fn lacking(service: &Service, port: &ServicePort, family: Family, cluster: &Cluster) -> String {
+    let mut slices = cluster.slices(&service.key).filter(|slice| slice.family == family).peekable();
+    if slices.peek().is_none() {
+        return format!("this service has no EndpointSlice of {family}");
+    }
+    let (name, protocol) = (text::name(&port.name), port.protocol);
+    let is_port = |it: &SlicePort| it.name == port.name && it.protocol == protocol;
+    if slices.any(|slice| slice.ports.iter().any(is_port)) {
+        format!("the EndpointSlices with a port named \"{name}\" of {protocol} have no endpoints")
+    } else {
+        format!("no EndpointSlice of this service has a port named \"{name}\" of {protocol}")
+    }
+}
+
+/// Which endpoints fit, and which are led to.
+struct Uses {
+    cluster: BTreeSet<RealServerKey>,
+    local: BTreeSet<RealServerKey>,
+    /// By any of the frontends.
+    led_to: BTreeSet<RealServerKey>,
+}
+
+impl Uses {
+    /// These frontends are those that the service has, and has not lost to another.
+    fn new<'a>(selection: &Selection, frontends: impl Iterator<Item = &'a Frontend>) -> Self {
+        let set = |list: &Option<Vec<RealServerKey>>| list.iter().flatten().copied().collect();
+        let mut led_to = BTreeSet::new();
+        let mut seen = Vec::new();
+        for real_servers in frontends.map(|frontend| &frontend.server.real_servers) {
+            // Most frontends share one list.
+            if !seen.contains(&real_servers.as_ptr()) {
+                seen.push(real_servers.as_ptr());
+                led_to.extend(real_servers.iter().map(|real| real.key));
+            }
+        }
+        Self { cluster: set(&selection.cluster), local: set(&selection.local), led_to }
+    }
+}
+
 /// What becomes of one endpoint.
 fn verdict(
     key: &RealServerKey,
     endpoint: &Endpoint,
     selection: &Selection,
+    uses: &Uses,
     place: &Place,
 ) -> String {
-    let has = |list: &Option<Vec<RealServerKey>>| list.as_ref().is_some_and(|l| l.contains(key));
     let conditions = endpoint.conditions;
     let local = if place.is_local(endpoint) { "local" } else { "not local" };
-    match (has(&selection.cluster), has(&selection.local)) {
+    match (uses.cluster.contains(key), uses.local.contains(key)) {
+        (fits, fits_local) if (fits || fits_local) && !uses.led_to.contains(key) => {
+            if fits_local {
+                format!("not used: nothing leads to it on this node, {local}")
+            } else {
+                format!("left out: {local}, and the traffic policy is Local")
+            }
+        }
         (true, _) => format!("used, {local}"),
         (false, true) => format!("used by policy Local only, {local}"),
         (false, false) if conditions.ready => {
             let hints = endpoint.hints.as_deref().cloned().unwrap_or_default();
+            let names = |list: &[Arc<str>]| text::few(list.iter().map(text::name), NAMED);
             match selection.topology {
-                Topology::Node => format!("left out: hinted for nodes {}", hints.nodes.join(", ")),
-                _ => format!("left out: hinted for zones {}", hints.zones.join(", ")),
+                Topology::Node => format!("left out: hinted for nodes {}", names(&hints.nodes)),
+                _ => format!("left out: hinted for zones {}", names(&hints.zones)),
             }
         }
         (false, false) if conditions.terminating && conditions.serving => {
@@ -312,12 +375,13 @@ fn describe(
         );
         return;
     }
-    let servers: Vec<String> =
-        frontend.server.real_servers.iter().map(|real| real.key.to_string()).collect();
+    let servers = &frontend.server.real_servers;
+    let first: Vec<String> = servers.iter().take(NAMED).map(|real| real.key.to_string()).collect();
     if servers.is_empty() {
         out.push_str(": no real server, connections are refused\n");
     } else {
-        let _ = writeln!(out, ": {}", servers.join(" "));
+        let more = servers.len() - first.len();
+        let _ = writeln!(out, ": {}", text::and_more(&first.join(" "), more));
     }
     let local = match frontend.kind {
         FrontendKind::ClusterIp => service.internal_local,

@@ -2,13 +2,16 @@
 //!
 //! Everything is answered from what the loop publishes, and from the kernel's counters, which are
 //! read by one at a time on a thread and a socket of their own; no request reaches the loop or a
-//! file that it names. Connections, their age and the size of requests are bounded, and
-//! when a server has as many connections as it may have, the oldest makes room.
+//! file that it names, nor holds a lock for which the loop waits. Connections, their age, the size of
+//! requests and what is kept for a connection are bounded; who does not read is cut off, and when a
+//! server has as many connections as it may have, the oldest makes room.
 
+mod body;
 mod counters;
 mod health;
 mod metrics;
 mod node_ports;
+mod pace;
 mod page;
 mod pages;
 mod server;
@@ -31,7 +34,7 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::reconcile::Status;
-use counters::Counters;
+use counters::Desk;
 pub use counters::{Counted, Table};
 use server::{Handler, Limits};
 
@@ -106,7 +109,7 @@ pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     }
     let address = config.metrics_bind;
     let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
-    let handler = pages::MetricsServer::new(monitor.clone(), watches, table.map(Counters::new));
+    let handler = pages::MetricsServer::new(monitor.clone(), watches, Desk::new(table));
     servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
     servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, status).run());
     Ok(servers)

@@ -38,7 +38,7 @@ use crate::dataplane::{
 };
 
 use audit::Unread;
-pub use directory::Directory;
+pub use directory::{Directory, Snapshot};
 use due::Due;
 use measure::Stopwatch;
 pub use measure::{Histogram, Live, Measures};

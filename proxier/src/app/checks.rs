@@ -11,8 +11,8 @@ use super::daemon::Host;
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::dataplane::firewall::closed_input;
-use crate::text::chain;
 use crate::reconcile::Status;
+use crate::text::chain;
 
 /// How long a TCP connection may be idle before this host's kernel asks the other end.
 const KEEPALIVE: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";

@@ -23,7 +23,7 @@ use crate::kernel::{Kernel, cleanup};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
 use crate::telemetry::LogHandle;
-use crate::text::chain;
+use crate::text::{self, chain};
 
 /// How often the connections of draining real servers are counted.
 const DRAIN_CHECK: Duration = Duration::from_secs(5);
@@ -183,16 +183,16 @@ pub(super) async fn clean_up() -> anyhow::Result<ExitCode> {
         .ok();
     let mut firewall = Firewall::find(iptables_directory().as_deref());
     let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall).await;
-    let mut text = String::new();
+    let mut out = String::new();
     for (verb, lines) in [("removed", &report.removed), ("kept", &report.kept)] {
         for line in lines {
-            let _ = writeln!(text, "{verb} {line}");
+            let _ = writeln!(out, "{verb} {}", text::line(line));
         }
     }
-    if text.is_empty() && report.failed.is_empty() {
-        text.push_str("nothing of ours was there\n");
+    if out.is_empty() && report.failed.is_empty() {
+        out.push_str("nothing of ours was there\n");
     }
-    super::print(&text)?;
+    super::print(&out)?;
     if !report.failed.is_empty() {
         bail!("not everything could be removed: {}", report.failed.join("; "));
     }

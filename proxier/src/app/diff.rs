@@ -13,7 +13,7 @@ use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
 use crate::kernel::Kernel;
-use crate::text::chain;
+use crate::text::{self, chain};
 
 /// The kernel could not be read.
 const EXIT_UNKNOWN: u8 = 2;
@@ -93,7 +93,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "removals": cut,
             "changes": operations(&plan),
         });
-        super::print(&format!("{json:#}\n"))?;
+        super::print_json(&json)?;
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
@@ -105,7 +105,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         if !lines.is_empty() {
             let _ = writeln!(out, "\n{title}:");
             for line in lines {
-                let _ = writeln!(out, "  {line}");
+                let _ = writeln!(out, "  {}", text::line(line));
             }
         }
     }
@@ -131,7 +131,8 @@ fn operations(plan: &Plan) -> Vec<String> {
 fn text(plan: &Plan, output: Output) -> String {
     if output == Output::Json {
         let ops = operations(plan);
-        return format!("{:#}\n", serde_json::json!({ "same": ops.is_empty(), "changes": ops }));
+        let json = serde_json::json!({ "same": ops.is_empty(), "changes": ops });
+        return format!("{}\n", text::json(&format!("{json:#}")));
     }
     if plan.is_empty() {
         return "the kernel is as the cluster says\n".to_owned();
@@ -146,7 +147,7 @@ fn text(plan: &Plan, output: Output) -> String {
             _ => "\x1b[33m",
         };
         let end = if colours { "\x1b[0m" } else { "" };
-        let _ = writeln!(out, "{colour}{sign} {op}{end}");
+        let _ = writeln!(out, "{colour}{sign} {}{end}", text::line(op));
         out
     })
 }

@@ -18,6 +18,7 @@ use crate::dataplane::render::{self, Style};
 use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
 use crate::settings::{Abilities, settings};
+use crate::text;
 
 /// Prints the first complete state; with `watch`, every operation after it.
 #[tokio::main(flavor = "current_thread")]
@@ -33,7 +34,7 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
         reconciler.take(event);
         reconciler.step().await;
         for op in std::mem::take(&mut reconciler.dataplane().done) {
-            super::print(&format!("{op}\n"))?;
+            super::print(&format!("{}\n", text::line(op)))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -96,7 +97,9 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
     let state = desired.state();
     match output {
         Output::Table => render::table(desired, style()),
-        Output::Json => format!("{:#}\n", render::json::desired(desired)),
+        Output::Json => {
+            format!("{}\n", text::json(&format!("{:#}", render::json::desired(desired))))
+        }
         Output::Ipvsadm => render::ipvsadm(state),
         Output::Addresses => render::addresses(state),
         Output::Ipset => render::ipset(state),

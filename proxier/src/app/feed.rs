@@ -13,9 +13,9 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::http::{Watch, Watches};
-use crate::text::chain;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
+use crate::text::chain;
 
 /// Events that may wait for the loop. Sources wait when it is full.
 pub(super) const QUEUE: usize = 4096;

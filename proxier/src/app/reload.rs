@@ -17,11 +17,11 @@ use super::{daemon, feed};
 use crate::args::Args;
 use crate::config::{Config, Host};
 use crate::http::Current;
-use crate::text::chain;
 use crate::reconcile::Event;
 use crate::settings::Abilities;
 use crate::source::files::Folders;
 use crate::telemetry::LogHandle;
+use crate::text::chain;
 
 /// What several changes of a file in a row may take before it is read.
 const SETTLE: Duration = Duration::from_millis(200);

@@ -13,6 +13,7 @@ use super::dry_run::style;
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::render::Style;
+use crate::text;
 use crate::value::GoDuration;
 
 /// How long the running proxy may take to answer.
@@ -23,7 +24,7 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let body = ask(local(config.metrics_bind))?;
     let status: Value = serde_json::from_str(&body).context("read the status")?;
     if args.own.output == Output::Json {
-        super::print(&format!("{status:#}\n"))?;
+        super::print_json(&status)?;
     } else {
         super::print(&text(&status, style()))?;
     }
@@ -122,7 +123,10 @@ fn text(status: &Value, style: Style) -> String {
             "{} goes to {}, not to {}",
             word(&conflict["virtualServer"]),
             word(&conflict["winner"]),
-            losers.join(", ")
+            text::and_more(
+                &losers.join(", "),
+                conflict["moreLosers"].as_u64().unwrap_or(0) as usize
+            )
         )
     });
     for error in list(&status["errors"]) {
@@ -146,10 +150,10 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A text without what a terminal would obey, or a number.
+/// A text that may be shown, or a number.
 fn word(value: &Value) -> String {
     match value {
-        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        Value::String(text) => text::line(text).to_string(),
         other => other.to_string(),
     }
 }
@@ -185,7 +189,7 @@ mod tests {
              draining         10.244.0.9:8080 of 10.96.0.1:80/tcp: 3 connections, at most 1m30s more\n\
              draining         and 50 more\n\
              conflict         10.96.0.1:80/tcp goes to a/older, not to a/newer, b/newest\n\
-             error            bind 10.96.0.1: no[2J\n"
+             error            bind 10.96.0.1: no\\u{1b}[2J\n"
         );
         let colour = text(&status, Style { width: 80, colour: true });
         assert!(colour.contains("\u{1b}[31mnot in sync\u{1b}[0m"), "{colour}");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{EndpointSlice, Node, ObjectKey, Service};
+use crate::text;
 
 /// One fact about the cluster. Applying a change twice is the same as applying it once.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +48,8 @@ impl fmt::Display for NotProxied {
             Self::Headless => f.write_str("it is headless (clusterIP: None)"),
             Self::ExternalName => f.write_str("it is of type ExternalName"),
             Self::OtherProxy(name) => {
-                write!(f, "its label service.kubernetes.io/service-proxy-name gives it to {name:?}")
+                let label = "service.kubernetes.io/service-proxy-name";
+                write!(f, "its label {label} gives it to \"{}\"", text::name(name))
             }
             Self::NoClusterIp => f.write_str("it has no cluster IP"),
         }

@@ -1,7 +1,6 @@
 //! The kernel's counters, read when somebody asks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use netlink_ipvs::{RealServerEntry, VirtualServerEntry, VirtualServerKey};
 use tokio::sync::Mutex;
@@ -19,38 +18,37 @@ pub struct Counted {
 /// It blocks, and is never called by two at once.
 pub type Table = Arc<dyn Fn(&[VirtualServerKey]) -> Result<Vec<Counted>, String> + Send + Sync>;
 
-/// A table that is read by one at a time, on a thread that may wait.
-pub(super) struct Counters {
-    table: Table,
+/// A thread that may wait and work for long, for one at a time: on that of the servers health is
+/// answered.
+#[derive(Clone)]
+pub(super) struct Desk {
+    table: Option<Table>,
     turn: Arc<Mutex<()>>,
 }
 
-impl Counters {
-    pub(super) fn new(table: Table) -> Self {
+impl Desk {
+    pub(super) fn new(table: Option<Table>) -> Self {
         Self { table, turn: Arc::default() }
     }
 
-    pub(super) async fn read(&self, keys: Vec<VirtualServerKey>) -> Result<Vec<Counted>, String> {
-        self.read_then(keys, |counted, _| counted).await?
+    /// Whether the kernel's counters can be read.
+    pub(super) fn has_table(&self) -> bool {
+        self.table.is_some()
     }
 
-    /// What `then` makes of them and the time that it took to read them, on the same thread: it may
-    /// be much. An error is one of the thread.
-    pub(super) async fn read_then<T: Send + 'static>(
+    /// What `work` makes of the kernel's counters, if they can be read. An error is one of the thread.
+    pub(super) async fn work<T: Send + 'static>(
         &self,
-        keys: Vec<VirtualServerKey>,
-        then: impl FnOnce(Result<Vec<Counted>, String>, Duration) -> T + Send + 'static,
+        work: impl FnOnce(Option<&Table>) -> T + Send + 'static,
     ) -> Result<T, String> {
         // Held by the thread: a client that goes away does not let the next one in too early.
         let turn = self.turn.clone().lock_owned().await;
         let table = self.table.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let started = Instant::now();
-            let counted = table(&keys);
-            let made = then(counted, started.elapsed());
+        let worked = tokio::task::spawn_blocking(move || {
+            let made = work(table.as_ref());
             drop(turn);
             made
         });
-        read.await.map_err(|error| error.to_string())
+        worked.await.map_err(|error| error.to_string())
     }
 }

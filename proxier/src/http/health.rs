@@ -1,7 +1,8 @@
 //! `/healthz` and `/livez`, as load balancers and the kubelet ask for them.
 //!
 //! A family is unhealthy when syncing it has been failing, or the loop has been silent, for 2 x
-//! `syncPeriod`, whether there is anything to sync or not. Before everything has been read once it
+//! `syncPeriod`, whether there is anything to sync or not; the whole is, when the loop is stuck in its
+//! first step, before any family is known. Before everything has been read once it
 //! is healthy: what an earlier run has programmed still forwards.
 
 use std::collections::BTreeMap;
@@ -38,9 +39,14 @@ pub(super) struct Answers {
     livez: [AtomicU64; 2],
 }
 
-/// The families that are served: when each was last synced, and whether it is healthy.
+/// What is to be thought of the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict(BTreeMap<String, (SystemTime, bool)>);
+pub(super) struct Verdict {
+    /// It has been silent for too long, maybe since its first step, before any family was synced.
+    stuck: bool,
+    /// The families that are served: when each was last synced, and whether it is healthy.
+    families: BTreeMap<String, (SystemTime, bool)>,
+}
 
 /// The health server.
 #[derive(Debug)]
@@ -109,7 +115,7 @@ impl Monitor {
             let last = of_family.last_success.unwrap_or(self.started);
             (family.to_string(), (last, !stuck && !late(of_family.failing_since)))
         });
-        Verdict(families.collect())
+        Verdict { stuck, families: families.collect() }
     }
 
     /// Whether traffic from outside may be sent to this node. A program without a node object to
@@ -157,21 +163,22 @@ impl Answers {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Whether every family is healthy.
+    /// Whether the loop goes on and every family is healthy.
     pub(super) fn healthy(&self) -> bool {
-        self.0.values().all(|(_, healthy)| *healthy)
+        !self.stuck && self.families.values().all(|(_, healthy)| *healthy)
     }
 
     /// Which families are healthy.
     #[cfg(test)]
     pub(super) fn states(&self) -> BTreeMap<&str, bool> {
-        self.0.iter().map(|(name, (_, healthy))| (name.as_str(), *healthy)).collect()
+        self.families.iter().map(|(name, (_, healthy))| (name.as_str(), *healthy)).collect()
     }
 
     /// The answer's body. `fine` is what its status code says.
     fn body(&self, fine: bool, eligible: Option<bool>, now: SystemTime) -> String {
         // A client of the days when this was one time takes it for that of the answer.
-        let last = if fine { Some(now) } else { self.0.values().map(|(last, _)| *last).max() };
+        let last =
+            if fine { Some(now) } else { self.families.values().map(|(last, _)| *last).max() };
         let family = |(last, healthy): &(SystemTime, bool)| FamilyBody {
             last_updated: rfc3339(*last),
             healthy: *healthy,
@@ -181,7 +188,11 @@ impl Verdict {
             current_time: rfc3339(now),
             node_eligible: eligible,
             healthy: self.healthy(),
-            status: self.0.iter().map(|(name, state)| (name.as_str(), family(state))).collect(),
+            status: self
+                .families
+                .iter()
+                .map(|(name, state)| (name.as_str(), family(state)))
+                .collect(),
         };
         serde_json::to_string(&body).unwrap_or_default()
     }

@@ -5,19 +5,21 @@
 //! each family; a step of the loop serves all families, so each has the same duration.
 
 mod process;
+mod readings;
 mod services;
 mod text;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use netlink_ipvs::Family;
 
 use self::process::Process;
-pub(super) use self::services::Wanted;
+pub(super) use self::readings::{Lease, Readings};
+pub(super) use self::services::{Pieces, Reading};
 pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
+use super::Watch;
 use super::health::Monitor;
-use super::{Counted, Watch};
 use crate::reconcile::{Counters, NoLocal, Status};
 
 // kube-proxy's.
@@ -157,32 +159,24 @@ const WATCH_FAILURES: Metric = Metric::counter(
     "Failed attempts and broken streams of a watch.",
 );
 
-/// The counters of services, if they are asked for and can be read.
-pub(super) struct Services {
-    pub(super) wanted: Wanted,
-    pub(super) counted: Result<Vec<Counted>, String>,
-    pub(super) took: Duration,
-}
-
-/// Everything, as text.
-pub(super) fn render(
-    monitor: &Monitor,
-    status: &Status,
-    watches: &[Watch],
-    services: Option<&Services>,
-) -> String {
+/// Everything but the counters of services, as text.
+pub(super) fn render(monitor: &Monitor, status: &Status, watches: &[Watch]) -> Text {
     let mut out = Text::default();
     kube_proxy(&mut out, status, monitor);
     process(&mut out, &Process::read());
     ours(&mut out, status);
     out.value(&REFUSED, u8::from(monitor.current().refused.is_some()));
     watched(&mut out, watches);
-    if let Some(Services { wanted, counted, took }) = services {
-        out.value(&READ_FAILED, u8::from(counted.is_err()));
-        out.value(&READ_SECONDS, took.as_secs_f64());
-        wanted.render(&mut out, counted.as_deref().unwrap_or_default());
+    out
+}
+
+/// That, and the counters of services after it.
+pub(super) fn with_services(mut out: Text, reading: Lease) -> Pieces {
+    if let Some(reading) = reading.get() {
+        out.value(&READ_FAILED, u8::from(reading.failed));
+        out.value(&READ_SECONDS, reading.took.as_secs_f64());
     }
-    out.into_string()
+    Pieces::new(out.into_string(), reading)
 }
 
 fn kube_proxy(out: &mut Text, status: &Status, monitor: &Monitor) {

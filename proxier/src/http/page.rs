@@ -4,6 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use super::view::{FrontendView, Listing, Part, ServiceView, View};
+use crate::text;
 use crate::value::GoDuration;
 
 const STYLE: &str = include_str!("page.css");
@@ -29,15 +30,13 @@ impl<T: Display> Display for Escaped<T> {
                         '>' => self.0.write_str("&gt;")?,
                         '"' => self.0.write_str("&quot;")?,
                         '\'' => self.0.write_str("&#39;")?,
-                        // Control characters could make a terminal or a reader see something else.
-                        c if c.is_control() => self.0.write_char('\u{fffd}')?,
                         c => self.0.write_char(c)?,
                     }
                 }
                 Ok(())
             }
         }
-        write!(Writer(f), "{}", self.0)
+        write!(Writer(f), "{}", text::line(&self.0))
     }
 }
 
@@ -142,7 +141,7 @@ fn troubles(html: &mut String, view: &View) {
                 "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td></tr>",
                 Escaped(&conflict.virtual_server),
                 Escaped(&conflict.winner),
-                Escaped(conflict.losers.join(", "))
+                Escaped(text::and_more(&conflict.losers.join(", "), conflict.more_losers))
             )
         };
         let heads = ["Address and port", "Has it", "Wants it too"];
@@ -375,7 +374,7 @@ mod tests {
         let hostile = "\"><script>alert('1')</script>&\u{1b}[31m";
         assert_eq!(
             Escaped(hostile).to_string(),
-            "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\u{fffd}[31m"
+            "&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\\u{1b}[31m"
         );
         assert_eq!(Encoded("a b&c=\"é/").to_string(), "a%20b%26c%3D%22%C3%A9%2F");
     }

@@ -8,20 +8,25 @@ use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, REFERRER_POLICY,
 };
 use hyper::{Method, Request, StatusCode};
+use tokio::time::Instant;
 
+use super::body::Body;
 use super::health::{JSON, Monitor};
+use super::metrics::{Reading, Readings};
 use super::page::{self, Page};
 use super::server::{Handler, Response, not_found, response, text};
 use super::time::rfc3339;
 use super::view::{Query, View};
-use super::{Counters, Watch, Watches, metrics};
+use super::{Desk, Watch, Watches, metrics};
 use crate::config::Config;
+use crate::text as shown;
 
 /// Answers at the metrics address.
 pub(super) struct MetricsServer {
     monitor: Monitor,
     watches: Option<Watches>,
-    counters: Option<Counters>,
+    desk: Desk,
+    readings: Readings,
     /// The arguments of the process.
     arguments: Vec<String>,
 }
@@ -30,16 +35,13 @@ const NOT_FOR_MACHINES: &str = "Warning: This endpoint is not meant to be machin
     no formatting compatibility guarantees and is for debugging purposes only.";
 
 impl MetricsServer {
-    pub(super) fn new(
-        monitor: Monitor,
-        watches: Option<Watches>,
-        counters: Option<Counters>,
-    ) -> Self {
+    pub(super) fn new(monitor: Monitor, watches: Option<Watches>, desk: Desk) -> Self {
         let arguments = std::env::args_os().skip(1);
         Self {
             monitor,
             watches,
-            counters,
+            desk,
+            readings: Readings::default(),
             arguments: arguments.map(|text| text.to_string_lossy().into_owned()).collect(),
         }
     }
@@ -63,7 +65,7 @@ impl MetricsServer {
         let mut page = format!("\nproxier statusz\n{NOT_FOR_MACHINES}\n\n");
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
-            let _ = writeln!(page, "{name}: {value}");
+            let _ = writeln!(page, "{name}: {}", shown::line(value));
         };
         line("Started", &rfc3339(self.monitor.started()));
         line("Up", &crate::value::GoDuration::from_secs(up.as_secs().cast_signed()));
@@ -89,7 +91,9 @@ impl MetricsServer {
 
     fn flagz(&self) -> String {
         let mut page = format!("\nproxier flagz\n{NOT_FOR_MACHINES}\n\n");
-        page.extend(self.arguments.iter().flat_map(|argument| [argument, "\n"]));
+        for argument in &self.arguments {
+            let _ = writeln!(page, "{}", shown::line(argument));
+        }
         page
     }
 }
@@ -101,33 +105,44 @@ impl MetricsServer {
 
     async fn metrics(&self) -> Response {
         let status = self.monitor.status();
-        let namespaces = &self.config().service_metrics;
-        let (monitor, watches) = (self.monitor.clone(), self.watches());
-        let body = match self.counters.as_ref().filter(|_| namespaces.any()) {
-            None => Ok(metrics::render(&monitor, &status, &watches, None)),
-            Some(counters) => {
-                let wanted = metrics::Wanted::of(&status, namespaces);
-                let render = move |wanted, counted, took| {
-                    let services = metrics::Services { wanted, counted, took };
-                    metrics::render(&monitor, &status, &watches, Some(&services))
-                };
-                let keys = wanted.keys();
-                counters.read_then(keys, move |counted, took| render(wanted, counted, took)).await
+        let out = metrics::render(&self.monitor, &status, &self.watches());
+        let config = self.config();
+        let body = if self.desk.has_table() && config.service_metrics.any() {
+            let (readings, asked) = (self.readings.clone(), Instant::now());
+            let lease = self.desk.work(move |table| {
+                let read = |table| Reading::new(&status, &config.service_metrics, table);
+                readings.take(asked, || table.map(read).unwrap_or_default())
+            });
+            match lease.await {
+                Ok(lease) => Body::Pieces(Box::new(metrics::with_services(out, lease))),
+                Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error),
             }
+        } else {
+            out.into_string().into()
         };
-        match body {
-            Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
-        }
+        response(StatusCode::OK, metrics::CONTENT_TYPE, body)
     }
 
-    async fn view(&self, query: Option<&str>) -> View {
+    /// What is made of a view, where making it may take its time.
+    async fn view<T: Send + 'static>(
+        &self,
+        query: Option<&str>,
+        show: impl FnOnce(&View) -> T + Send + 'static,
+    ) -> Result<T, Response> {
         let query = Query::parse(query.unwrap_or_default());
-        View::new(&self.monitor, &self.watches(), self.counters.as_ref(), query).await
+        let (monitor, watches) = (self.monitor.clone(), self.watches());
+        let made = self.desk.work(move |table| show(&View::new(&monitor, &watches, table, query)));
+        made.await.map_err(|error| text(StatusCode::INTERNAL_SERVER_ERROR, error))
     }
 
-    async fn status(&self, query: Option<&str>) -> Response {
-        let Page { html, policy } = page::render(&self.view(query).await);
+    async fn status_json(&self, query: Option<&str>) -> Result<Response, Response> {
+        let json = |view: &View| serde_json::to_string(view).unwrap_or_default();
+        let json = self.view(query, move |view| shown::json(&json(view)).into_owned()).await?;
+        Ok(response(StatusCode::OK, JSON, json))
+    }
+
+    async fn status(&self, query: Option<&str>) -> Result<Response, Response> {
+        let Page { html, policy } = self.view(query, page::render).await?;
         let mut page = response(StatusCode::OK, "text/html; charset=utf-8", html);
         let headers = page.headers_mut();
         // Letters, digits and quotes.
@@ -136,7 +151,7 @@ impl MetricsServer {
         }
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        page
+        Ok(page)
     }
 }
 
@@ -160,20 +175,21 @@ impl Handler for MetricsServer {
             return refusal;
         }
         let fine = |body: String| text(StatusCode::OK, body);
+        let query = request.uri().query();
         match request.uri().path() {
             "/healthz" | "/healthz/ping" => {
-                let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
+                let verbose = query.is_some_and(|query| query.contains("verbose"));
                 fine(if verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" }.to_owned())
             }
             "/metrics" => self.metrics().await,
             "/" if wants_html(request) => see_status(),
-            "/status" => self.status(request.uri().query()).await,
-            "/status.json" => {
-                let view = self.view(request.uri().query()).await;
-                response(StatusCode::OK, JSON, serde_json::to_string(&view).unwrap_or_default())
-            }
+            "/status" => self.status(query).await.unwrap_or_else(|failure| failure),
+            "/status.json" => self.status_json(query).await.unwrap_or_else(|failure| failure),
             "/proxyMode" => fine("ipvs".to_owned()),
-            "/configz" => response(StatusCode::OK, JSON, self.config().configz().to_string()),
+            "/configz" => {
+                let configz = self.config().configz().to_string();
+                response(StatusCode::OK, JSON, shown::json(&configz).into_owned())
+            }
             "/statusz" if self.config().statusz => fine(self.statusz()),
             "/flagz" if self.config().flagz => fine(self.flagz()),
             _ => not_found(),

@@ -8,8 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,7 +19,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-pub(super) type Response = hyper::Response<Full<Bytes>>;
+use super::body::Body;
+use super::pace::Paced;
+
+pub(super) type Response = hyper::Response<Body>;
 
 /// Answers requests.
 pub(super) trait Handler: Send + Sync + 'static {
@@ -46,6 +48,11 @@ const HEAD_BYTES: usize = 8192;
 const HEAD_LINES: usize = 64;
 /// Connections that the kernel keeps while nobody accepts them.
 const BACKLOG: u32 = 128;
+/// How long a client may take nothing of its answer.
+pub(super) const STALL: Duration = Duration::from_secs(10);
+/// Bytes that the kernel keeps of what a connection has not taken yet; it counts twice as much. They are
+/// memory of this process's cgroup, and would be megabytes.
+const SEND_BUFFER: u32 = 128 * 1024;
 /// How long the last answer of a connection may take.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted, as there are too many open files.
@@ -73,6 +80,8 @@ pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListen
         }
     };
     socket.set_reuseaddr(true)?;
+    // Accepted connections inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -112,7 +121,7 @@ async fn converse(stream: TcpStream, handler: Arc<impl Handler>, limits: Limits)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEAD_LINES)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Paced::new(stream, STALL)), service);
     let mut connection = pin!(connection);
     let ended = if let Ok(ended) = timeout(limits.age, connection.as_mut()).await {
         ended
@@ -129,9 +138,9 @@ async fn converse(stream: TcpStream, handler: Arc<impl Handler>, limits: Limits)
 pub(super) fn response(
     status: StatusCode,
     content_type: &'static str,
-    body: impl Into<Bytes>,
+    body: impl Into<Body>,
 ) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -140,7 +149,7 @@ pub(super) fn response(
 }
 
 /// An answer for people.
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+pub(super) fn text(status: StatusCode, body: impl Into<Body>) -> Response {
     response(status, "text/plain; charset=utf-8", body)
 }
 

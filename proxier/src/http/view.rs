@@ -8,21 +8,26 @@ use netlink_ipvs::{Flags, VirtualServerKey};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::counters::Counted;
+use super::Watch;
+use super::counters::{Counted, Table};
 use super::health::Monitor;
 use super::time::rfc3339;
-use super::{Counters, Watch};
 use crate::cluster::ObjectKey;
 use crate::dataplane::{Contribution, Frontend};
 use crate::reconcile::Status;
+use crate::text;
 
 /// Services on one page.
 const SERVICES: usize = 25;
 /// Virtual servers that are shown of one service, and real servers of one virtual server.
 const FRONTENDS: usize = 20;
 const REAL_SERVERS: usize = 50;
+/// Real servers that are shown on one page.
+const ROWS: usize = 1000;
 /// Conflicts and draining real servers.
 const OTHERS: usize = 50;
+/// Services that are named of one conflict.
+const LOSERS: usize = 10;
 /// Bytes of a search text.
 const SEARCH: usize = 100;
 
@@ -83,6 +88,8 @@ pub(super) struct ConflictView {
     pub(super) virtual_server: String,
     pub(super) winner: String,
     pub(super) losers: Vec<String>,
+    /// Beyond those that are named.
+    pub(super) more_losers: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,7 +151,7 @@ pub(super) struct RealServerView {
     pub(super) draining: bool,
 }
 
-type Table = BTreeMap<VirtualServerKey, Counted>;
+type Kernel = BTreeMap<VirtualServerKey, Counted>;
 
 // === impl Query ===
 
@@ -211,14 +218,15 @@ fn decoded(text: &str) -> String {
 // === impl View ===
 
 impl View {
-    pub(super) async fn new(
+    /// Takes its time: it looks at every service, and reads counters from the kernel.
+    pub(super) fn new(
         monitor: &Monitor,
         watches: &[Watch],
-        counters: Option<&Counters>,
+        table: Option<&Table>,
         query: Query,
     ) -> Self {
         let (status, current) = (monitor.status(), monitor.current());
-        let listing = Listing::new(&status, counters, query).await;
+        let listing = Listing::new(&status, table, query);
         let now = Instant::now();
         let watch = |watch: &Watch| WatchView {
             resource: watch.resource,
@@ -226,14 +234,13 @@ impl View {
             silent_seconds: watch.silence.map(|silence| silence.as_secs()),
             failures: watch.failures,
         };
-        let conflict = |(key, conflict): (&VirtualServerKey, &crate::dataplane::Conflict)| {
-            let losers = conflict.losers.iter().map(ToString::to_string).take(OTHERS);
-            ConflictView {
+        let conflict =
+            |(key, conflict): (&VirtualServerKey, &crate::dataplane::Conflict)| ConflictView {
                 virtual_server: key.to_string(),
                 winner: conflict.winner.to_string(),
-                losers: losers.collect(),
-            }
-        };
+                losers: conflict.losers.iter().map(ToString::to_string).take(LOSERS).collect(),
+                more_losers: conflict.losers.len().saturating_sub(LOSERS),
+            };
         let drain = |drain: &crate::reconcile::Draining| DrainView {
             virtual_server: drain.virtual_server.to_string(),
             real_server: drain.real_server.to_string(),
@@ -243,7 +250,7 @@ impl View {
         let errors = status.observe_error.iter().chain(status.errors.iter().rev());
         let up = monitor.started().elapsed().unwrap_or(Duration::ZERO);
         Self {
-            node: current.config.node_name.to_string(),
+            node: text::name(&current.config.node_name).to_string(),
             version: env!("CARGO_PKG_VERSION"),
             time: rfc3339(SystemTime::now()),
             up_seconds: up.as_secs(),
@@ -255,9 +262,12 @@ impl View {
             services: status.services,
             virtual_servers: status.virtual_servers,
             real_servers: status.real_servers,
-            configuration_refused: current.refused.clone(),
+            configuration_refused: current
+                .refused
+                .as_ref()
+                .map(|text| text::line(text).to_string()),
             watches: watches.iter().map(watch).collect(),
-            errors: errors.cloned().collect(),
+            errors: errors.map(|error| text::line(error).to_string()).collect(),
             conflicts: Part::of(status.conflicts.iter(), OTHERS, conflict),
             draining: Part::of(status.draining.iter(), OTHERS, drain),
             listing,
@@ -277,40 +287,32 @@ impl<T> Part<T> {
 }
 
 impl Listing {
-    async fn new(status: &Status, counters: Option<&Counters>, query: Query) -> Self {
-        let found = status.directory.find(|key, contribution| query.matches(key, contribution));
+    fn new(status: &Status, table: Option<&Table>, query: Query) -> Self {
+        let all = status.directory.snapshot();
+        let found: Vec<_> = all.iter().filter(|(key, asks)| query.matches(key, asks)).collect();
         let pages = found.len().div_ceil(SERVICES).max(1);
         let page = query.page.min(pages);
-        let shown = &found[((page - 1) * SERVICES).min(found.len())..];
-        let shown = &shown[..shown.len().min(SERVICES)];
-        let frontends = shown
-            .iter()
-            .flat_map(|(_, contribution)| contribution.frontends.iter().take(FRONTENDS));
-        let (table, counters_error) = match counters {
+        let shown = || found.iter().skip((page - 1) * SERVICES).take(SERVICES);
+        let frontends = shown().flat_map(|(_, asks)| asks.frontends.iter().take(FRONTENDS));
+        let keys: Vec<VirtualServerKey> = frontends.map(|frontend| frontend.key).collect();
+        let (kernel, counters_error) = match table.map(|table| table(&keys)) {
             None => (None, None),
-            Some(counters) => match counters.read(frontends.map(|f| f.key).collect()).await {
-                Ok(counted) => {
-                    let by_key = counted.into_iter().map(|entry| (entry.server.server.key, entry));
-                    (Some(by_key.collect::<Table>()), None)
-                }
-                Err(error) => (None, Some(error)),
-            },
+            Some(Ok(counted)) => {
+                let by_key = counted.into_iter().map(|entry| (entry.server.server.key, entry));
+                (Some(by_key.collect::<Kernel>()), None)
+            }
+            Some(Err(error)) => (None, Some(error)),
         };
-        let services = shown.iter().map(|(key, contribution)| ServiceView {
-            namespace: key.namespace.to_string(),
-            name: key.name.to_string(),
-            frontends: Part::of(contribution.frontends.iter(), FRONTENDS, |frontend| {
-                FrontendView::new(key, frontend, status, table.as_ref())
+        let mut rows = ROWS;
+        let services = shown().map(|(key, asks)| ServiceView {
+            namespace: text::name(&key.namespace).to_string(),
+            name: text::name(&key.name).to_string(),
+            frontends: Part::of(asks.frontends.iter(), FRONTENDS, |frontend| {
+                FrontendView::new(key, frontend, status, kernel.as_ref(), &mut rows)
             }),
         });
-        Self {
-            search: query.search,
-            page,
-            pages,
-            matches: found.len(),
-            counters_error,
-            services: services.collect(),
-        }
+        let services = services.collect();
+        Self { search: query.search, page, pages, matches: found.len(), counters_error, services }
     }
 }
 
@@ -319,27 +321,27 @@ impl FrontendView {
         service: &ObjectKey,
         frontend: &Frontend,
         status: &Status,
-        table: Option<&Table>,
+        kernel: Option<&Kernel>,
+        rows: &mut usize,
     ) -> Self {
         let config = &frontend.server.config;
         let conflict = status.conflicts.get(&frontend.key);
         let winner = conflict.map(|conflict| &conflict.winner).filter(|winner| *winner != service);
-        let counted = table.map(|table| table.get(&frontend.key));
+        let counted = kernel.map(|kernel| kernel.get(&frontend.key));
         let wanted = &frontend.server.real_servers;
+        let most = REAL_SERVERS.min(*rows);
         let real_servers = match counted.flatten() {
             // Of the winner.
             _ if winner.is_some() => Part { total: 0, first: Vec::new() },
-            Some(counted) => {
-                Part::of(counted.real_servers.iter(), REAL_SERVERS, |entry| RealServerView {
-                    address: entry.server.key.to_string(),
-                    weight: entry.server.config.weight,
-                    active: Some(entry.connections.active),
-                    inactive: Some(entry.connections.inactive),
-                    connections: Some(entry.stats.connections),
-                    draining: !wanted.iter().any(|real| real.key == entry.server.key),
-                })
-            }
-            None => Part::of(wanted.iter(), REAL_SERVERS, |real| RealServerView {
+            Some(counted) => Part::of(counted.real_servers.iter(), most, |entry| RealServerView {
+                address: entry.server.key.to_string(),
+                weight: entry.server.config.weight,
+                active: Some(entry.connections.active),
+                inactive: Some(entry.connections.inactive),
+                connections: Some(entry.stats.connections),
+                draining: !wanted.iter().any(|real| real.key == entry.server.key),
+            }),
+            None => Part::of(wanted.iter(), most, |real| RealServerView {
                 address: real.key.to_string(),
                 weight: real.config.weight,
                 active: None,
@@ -348,9 +350,10 @@ impl FrontendView {
                 draining: false,
             }),
         };
+        *rows -= real_servers.first.len();
         Self {
             kind: frontend.kind.to_string(),
-            port: frontend.port.to_string(),
+            port: text::name(&frontend.port).to_string(),
             virtual_server: frontend.key.to_string(),
             scheduler: config.scheduler.to_string(),
             sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),

@@ -7,12 +7,12 @@ use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
 
 use super::firewall::Firewall;
 use super::ipset::{IpsetClient, SetSpec};
-use super::nftables::Nftables;
 use super::nfnetlink;
-use crate::text::chain;
+use super::nftables::Nftables;
 use crate::dataplane::INTERFACE;
 use crate::dataplane::leftovers::{Leftover, Scope};
 use crate::dataplane::sets::{Member, SetId, SetRole};
+use crate::text::chain;
 
 /// What a clean-up did.
 #[derive(Debug, Default)]

@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::cluster::ObjectKey;
 use crate::dataplane::Contribution;
 
-/// The contributions of all services by name. The loop changes one where it computes one; readers
-/// take what they need at once, so that none of them holds up the loop.
+/// The contributions of all services by name. The loop changes one where it computes one.
 #[derive(Debug, Default)]
 pub struct Directory(Mutex<BTreeMap<ObjectKey, Arc<Contribution>>>);
 
+/// The directory at one moment. Nobody waits for who reads it.
+#[derive(Debug, Clone)]
+pub struct Snapshot(Vec<(ObjectKey, Arc<Contribution>)>);
+
 impl Directory {
-    /// The services for which this is true, in order, each with what it asks for.
-    pub fn find(
-        &self,
-        wanted: impl Fn(&ObjectKey, &Contribution) -> bool,
-    ) -> Vec<(ObjectKey, Arc<Contribution>)> {
+    /// As it is now. Taking it only copies references: what looks at the services, or writes about
+    /// them, does so afterwards.
+    pub fn snapshot(&self) -> Snapshot {
         let entries = self.entries();
-        let found = entries.iter().filter(|(key, contribution)| wanted(key, contribution));
-        found.map(|(key, contribution)| (key.clone(), contribution.clone())).collect()
+        Snapshot(entries.iter().map(|(key, asks)| (key.clone(), asks.clone())).collect())
     }
 
     pub(super) fn put(&self, key: &ObjectKey, contribution: Option<&Arc<Contribution>>) {
@@ -38,5 +38,12 @@ impl Directory {
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Arc<Contribution>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    /// Every service with what it asks for, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Contribution>)> {
+        self.0.iter().map(|(key, contribution)| (key, contribution))
     }
 }

@@ -20,7 +20,9 @@ fn write(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result 
     let value = text::line(value);
     match field.name() {
         "message" => write!(out, "{value}"),
-        name if out.has_ansi_escapes() => write!(out, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+        name if out.has_ansi_escapes() => {
+            write!(out, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}")
+        }
         name => write!(out, "{name}={value}"),
     }
 }

@@ -227,7 +227,10 @@ mod tests {
             Some(left_out(0, 0)),
             "other places have their own"
         );
-        assert_eq!(repeats.allow("next", HERE, start + OF_THE_DAEMON.1), Some(left_out(0, 10_000 - 30)));
+        assert_eq!(
+            repeats.allow("next", HERE, start + OF_THE_DAEMON.1),
+            Some(left_out(0, 10_000 - 30))
+        );
         assert!(repeats.texts.len() <= MOST);
     }
 }

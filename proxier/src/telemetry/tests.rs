@@ -171,7 +171,8 @@ fn a_line_stays_a_line_and_obeys_nobody() {
             let text = sink.take();
             assert_eq!(text.lines().count(), 3, "{text}");
             assert!(text.len() < 20_000, "{} bytes", text.len());
-            let own = ["\u{1b}[0m", "\u{1b}[2m", "\u{1b}[3m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m"];
+            let own =
+                ["\u{1b}[0m", "\u{1b}[2m", "\u{1b}[3m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m"];
             let rest = own.iter().fold(text.clone(), |text, own| text.replace(own, ""));
             assert!(colour || rest == text);
             assert!(rest.chars().all(|c| c == '\n' || !c.is_control()), "{rest:?}");

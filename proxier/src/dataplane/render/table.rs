@@ -7,6 +7,7 @@ use netlink_ipvs::Flags;
 use super::scheduler_flags;
 use crate::cluster::ObjectKey;
 use crate::dataplane::{Desired, Frontend};
+use crate::text;
 
 /// How the table is to look.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Style {
 const HEADERS: [&str; 4] = ["SERVICE", "FRONTEND", "VIRTUAL SERVER", "SCHEDULER"];
 const LAST: &str = "REAL SERVERS";
 const GAP: usize = 2;
+/// Services that are named of one conflict; more are counted.
+const NAMED: usize = 10;
 
 /// One line for each virtual server, grouped by service; real servers are wrapped to the width.
 pub fn table(desired: &Desired, style: Style) -> String {
@@ -40,7 +43,7 @@ pub fn table(desired: &Desired, style: Style) -> String {
         for frontend in frontends {
             let mut name = key.to_string();
             if !frontend.port.is_empty() {
-                let _ = write!(name, ":{}", frontend.port);
+                let _ = write!(name, ":{}", text::name(&frontend.port));
             }
             let shown = if name == last { String::new() } else { name.clone() };
             last = name;
@@ -112,9 +115,9 @@ pub fn table(desired: &Desired, style: Style) -> String {
         },
     );
     for conflict in desired.conflicts() {
-        let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
+        let losers = text::few(&conflict.losers, NAMED);
         let (key, winner) = (conflict.key, &conflict.winner);
-        let _ = writeln!(out, "conflict: {key} goes to {winner}, not to {}", losers.join(", "));
+        let _ = writeln!(out, "conflict: {key} goes to {winner}, not to {losers}");
     }
     out
 }

@@ -1,152 +1,225 @@
 //! The kernel's counters of services and endpoints, for those namespaces that are asked for.
+//!
+//! As text they are many megabytes on a large node, so the text is made while it is sent, and what is
+//! kept meanwhile are the numbers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use netlink_ipvs::{RealServerEntry, Stats, VirtualServerKey};
+use hyper::body::Bytes;
+use netlink_ipvs::{RealServerEntry, RealServerKey, Stats, VirtualServerKey};
+use tokio::time::Instant;
 
+use super::readings::Lease;
 use super::text::{Labels, Metric, Text};
 use crate::config::ServiceMetrics;
-use crate::http::Counted;
+use crate::http::body::Cut;
+use crate::http::{Counted, Table};
 use crate::reconcile::Status;
 
-type Count = fn(&Stats) -> u64;
-type Now = fn(&RealServerEntry) -> u32;
+/// Virtual servers that are read at once.
+const PART: usize = 256;
+/// Bytes of a piece of text: so much is kept for each connection.
+const PIECE: usize = 16 * 1024;
 
-const SERVICE: [(Metric, Count); 5] = [
-    (
-        Metric::counter(
-            "proxier_service_connections_total",
-            "Connections that a virtual server has scheduled.",
-        ),
-        |stats| stats.connections,
+/// In this order they are kept.
+const SERVICE: [Metric; 5] = [
+    Metric::counter(
+        "proxier_service_connections_total",
+        "Connections that a virtual server has scheduled.",
     ),
-    (
-        Metric::counter(
-            "proxier_service_incoming_packets_total",
-            "Packets from clients to a virtual server.",
-        ),
-        |stats| stats.packets_in,
+    Metric::counter(
+        "proxier_service_incoming_packets_total",
+        "Packets from clients to a virtual server.",
     ),
-    (
-        Metric::counter(
-            "proxier_service_outgoing_packets_total",
-            "Packets from a virtual server to clients.",
-        ),
-        |stats| stats.packets_out,
+    Metric::counter(
+        "proxier_service_outgoing_packets_total",
+        "Packets from a virtual server to clients.",
     ),
-    (
-        Metric::counter(
-            "proxier_service_incoming_bytes_total",
-            "Bytes from clients to a virtual server.",
-        ),
-        |stats| stats.bytes_in,
+    Metric::counter(
+        "proxier_service_incoming_bytes_total",
+        "Bytes from clients to a virtual server.",
     ),
-    (
-        Metric::counter(
-            "proxier_service_outgoing_bytes_total",
-            "Bytes from a virtual server to clients.",
-        ),
-        |stats| stats.bytes_out,
+    Metric::counter(
+        "proxier_service_outgoing_bytes_total",
+        "Bytes from a virtual server to clients.",
     ),
 ];
 
-const ENDPOINT: [(Metric, Count); 5] = [
-    (
-        Metric::counter(
-            "proxier_endpoint_connections_total",
-            "Connections that were scheduled to an endpoint.",
-        ),
-        |stats| stats.connections,
+/// In this order they are kept.
+const ENDPOINT: [Metric; 8] = [
+    Metric::counter(
+        "proxier_endpoint_connections_total",
+        "Connections that were scheduled to an endpoint.",
     ),
-    (
-        Metric::counter("proxier_endpoint_incoming_packets_total", "Packets to an endpoint."),
-        |stats| stats.packets_in,
+    Metric::counter("proxier_endpoint_incoming_packets_total", "Packets to an endpoint."),
+    Metric::counter("proxier_endpoint_outgoing_packets_total", "Packets from an endpoint."),
+    Metric::counter("proxier_endpoint_incoming_bytes_total", "Bytes to an endpoint."),
+    Metric::counter("proxier_endpoint_outgoing_bytes_total", "Bytes from an endpoint."),
+    Metric::gauge("proxier_endpoint_active_connections", "Established connections."),
+    Metric::gauge(
+        "proxier_endpoint_inactive_connections",
+        "Connections that are not established, or no longer.",
     ),
-    (
-        Metric::counter("proxier_endpoint_outgoing_packets_total", "Packets from an endpoint."),
-        |stats| stats.packets_out,
-    ),
-    (Metric::counter("proxier_endpoint_incoming_bytes_total", "Bytes to an endpoint."), |stats| {
-        stats.bytes_in
-    }),
-    (
-        Metric::counter("proxier_endpoint_outgoing_bytes_total", "Bytes from an endpoint."),
-        |stats| stats.bytes_out,
-    ),
+    Metric::gauge("proxier_endpoint_weight", "Weight; 0 takes no new connections."),
 ];
 
-const ENDPOINT_NOW: [(Metric, Now); 3] = [
-    (Metric::gauge("proxier_endpoint_active_connections", "Established connections."), |entry| {
-        entry.connections.active
-    }),
-    (
-        Metric::gauge(
-            "proxier_endpoint_inactive_connections",
-            "Connections that are not established, or no longer.",
-        ),
-        |entry| entry.connections.inactive,
-    ),
-    (Metric::gauge("proxier_endpoint_weight", "Weight; 0 takes no new connections."), |entry| {
-        entry.server.config.weight
-    }),
-];
-
-/// What the counters are read for, with the labels of each.
+/// The counters at one moment.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Wanted(BTreeMap<VirtualServerKey, Labels>);
+pub(in crate::http) struct Reading {
+    pub(super) failed: bool,
+    pub(super) took: Duration,
+    servers: Vec<Server>,
+    endpoints: Vec<Endpoint>,
+}
 
-impl Wanted {
-    /// The virtual servers of the services of these namespaces.
-    pub(in crate::http) fn of(status: &Status, namespaces: &ServiceMetrics) -> Self {
-        let found = status.directory.find(|key, _| namespaces.includes(&key.namespace));
-        let mut wanted = BTreeMap::new();
-        for (service, contribution) in found {
-            for frontend in &contribution.frontends {
-                // A contested one belongs to the winner.
-                let conflict = status.conflicts.get(&frontend.key);
-                if conflict.is_none_or(|conflict| conflict.winner == service) {
-                    let labels = Labels::one("namespace", &service.namespace)
-                        .and("service", &service.name)
-                        .and("port", &frontend.port)
-                        .and("frontend", frontend.kind)
-                        .and("virtual_server", frontend.key);
-                    wanted.insert(frontend.key, labels);
-                }
+#[derive(Debug)]
+struct Server {
+    labels: Labels,
+    counts: [u64; 5],
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    /// Index of its server.
+    server: usize,
+    key: RealServerKey,
+    counts: [u64; 8],
+}
+
+/// The text of a reading, piece by piece, after what is said before it.
+#[derive(Debug)]
+pub(in crate::http) struct Pieces {
+    before: Option<Bytes>,
+    reading: Lease,
+    /// Of those of services and of endpoints together.
+    metric: usize,
+    /// Of its samples.
+    sample: usize,
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// Reads the virtual servers of the services of these namespaces.
+    pub(in crate::http) fn new(
+        status: &Status,
+        namespaces: &ServiceMetrics,
+        table: &Table,
+    ) -> Self {
+        let mut wanted = wanted(status, namespaces);
+        let keys: Vec<VirtualServerKey> = wanted.keys().copied().collect();
+        let started = Instant::now();
+        let mut reading = Self::default();
+        for part in keys.chunks(PART) {
+            match table(part) {
+                Ok(counted) => reading.take(&counted, &mut wanted),
+                Err(_) => return Self { failed: true, took: started.elapsed(), ..Self::default() },
             }
         }
-        Self(wanted)
+        reading.took = started.elapsed();
+        reading
     }
 
-    pub(in crate::http) fn keys(&self) -> Vec<VirtualServerKey> {
-        self.0.keys().copied().collect()
-    }
-
-    pub(in crate::http) fn render(&self, out: &mut Text, counted: &[Counted]) {
-        let of_server = |counted: &Counted| self.0.get(&counted.server.server.key).cloned();
-        for (metric, count) in &SERVICE {
-            let samples = counted
-                .iter()
-                .filter_map(|counted| Some((of_server(counted)?, count(&counted.server.stats))));
-            out.samples(metric, samples);
+    fn take(&mut self, counted: &[Counted], wanted: &mut BTreeMap<VirtualServerKey, Labels>) {
+        for Counted { server, real_servers } in counted {
+            let Some(labels) = wanted.remove(&server.server.key) else { continue };
+            let server = Server { labels, counts: counts(&server.stats) };
+            self.servers.push(server);
+            let server = self.servers.len() - 1;
+            self.endpoints.extend(real_servers.iter().map(|entry| Endpoint::new(server, entry)));
         }
-        let endpoints = || {
-            counted.iter().filter_map(|counted| Some((of_server(counted)?, counted))).flat_map(
-                |(labels, counted)| {
-                    let endpoint = move |entry| (endpoint(&labels, entry), entry);
-                    counted.real_servers.iter().map(endpoint)
-                },
-            )
+    }
+
+    /// Writes a sample of a metric, the first one after what the metric is. Whether there was one.
+    fn write(&self, out: &mut Text, metric: usize, sample: usize) -> bool {
+        let (metric, labels, value) = if let Some(of_service) = SERVICE.get(metric) {
+            let Some(server) = self.servers.get(sample) else { return false };
+            (of_service, server.labels.clone(), server.counts[metric])
+        } else {
+            let metric = metric - SERVICE.len();
+            let Some(endpoint) = self.endpoints.get(sample) else { return false };
+            let labels = self.servers[endpoint.server].labels.clone();
+            (&ENDPOINT[metric], labels.and("endpoint", endpoint.key), endpoint.counts[metric])
         };
-        for (metric, count) in &ENDPOINT {
-            let samples = endpoints().map(|(labels, entry)| (labels, count(&entry.stats)));
-            out.samples(metric, samples);
+        if sample == 0 {
+            out.head(metric);
         }
-        for (metric, now) in &ENDPOINT_NOW {
-            out.samples(metric, endpoints().map(|(labels, entry)| (labels, now(entry))));
-        }
+        out.sample(metric, &labels, value);
+        true
     }
 }
 
-fn endpoint(labels: &Labels, entry: &RealServerEntry) -> Labels {
-    labels.clone().and("endpoint", entry.server.key)
+impl Endpoint {
+    fn new(server: usize, entry: &RealServerEntry) -> Self {
+        let [connections, packets_in, packets_out, bytes_in, bytes_out] = counts(&entry.stats);
+        let (active, inactive) = (entry.connections.active, entry.connections.inactive);
+        let weight = entry.server.config.weight;
+        let (active, inactive, weight) = (active.into(), inactive.into(), weight.into());
+        let counts =
+            [connections, packets_in, packets_out, bytes_in, bytes_out, active, inactive, weight];
+        Self { server, key: entry.server.key, counts }
+    }
+}
+
+fn counts(stats: &Stats) -> [u64; 5] {
+    let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, .. } = *stats;
+    [connections, packets_in, packets_out, bytes_in, bytes_out]
+}
+
+/// What the counters are read for, with the labels of each.
+fn wanted(status: &Status, namespaces: &ServiceMetrics) -> BTreeMap<VirtualServerKey, Labels> {
+    let mut wanted = BTreeMap::new();
+    let all = status.directory.snapshot();
+    for (service, contribution) in all.iter().filter(|(key, _)| namespaces.includes(&key.namespace))
+    {
+        for frontend in &contribution.frontends {
+            // A contested one belongs to the winner.
+            let conflict = status.conflicts.get(&frontend.key);
+            if conflict.is_none_or(|conflict| conflict.winner == *service) {
+                let labels = Labels::one("namespace", &service.namespace)
+                    .and("service", &service.name)
+                    .and("port", &frontend.port)
+                    .and("frontend", frontend.kind)
+                    .and("virtual_server", frontend.key);
+                wanted.insert(frontend.key, labels);
+            }
+        }
+    }
+    wanted
+}
+
+// === impl Pieces ===
+
+impl Pieces {
+    pub(super) fn new(before: String, reading: Lease) -> Self {
+        Self { before: Some(before.into()), reading, metric: 0, sample: 0 }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, Cut>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(before) = self.before.take() {
+            return Some(Ok(before));
+        }
+        let last = SERVICE.len() + ENDPOINT.len();
+        if self.metric == last {
+            return None;
+        }
+        let Some(reading) = self.reading.get() else {
+            self.metric = last;
+            return Some(Err(Cut));
+        };
+        let mut out = Text::default();
+        while self.metric < last && out.len() < PIECE {
+            if reading.write(&mut out, self.metric, self.sample) {
+                self.sample += 1;
+            } else {
+                (self.metric, self.sample) = (self.metric + 1, 0);
+            }
+        }
+        Some(out.into_string()).filter(|text| !text.is_empty()).map(|text| Ok(text.into()))
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use crate::reconcile::Histogram;
+use crate::text;
 
 /// The media type of the format.
 pub(in crate::http) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -61,6 +62,7 @@ impl Labels {
 
     /// Another label after these.
     pub(super) fn and(mut self, name: &str, value: impl Display) -> Self {
+        let value = text::name(value);
         let value =
             value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let comma = if self.0.is_empty() { "" } else { "," };
@@ -122,11 +124,22 @@ impl Text {
         }
     }
 
-    pub(super) fn into_string(self) -> String {
+    /// One sample of a metric whose head is there.
+    pub(super) fn sample(&mut self, metric: &Metric, labels: &Labels, value: impl Display) {
+        self.line(metric.name, "", labels, value);
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(in crate::http) fn into_string(self) -> String {
         self.0
     }
 
-    fn head(&mut self, metric: &Metric) {
+    /// What a metric is, in front of its samples.
+    pub(super) fn head(&mut self, metric: &Metric) {
         let Metric { name, help, kind } = metric;
         let kind = match kind {
             Kind::Counter => "counter",
@@ -151,11 +164,11 @@ mod tests {
         let metric = Metric::gauge("name", "help");
         let mut text = Text::default();
         text.samples(&metric, Vec::<(Labels, u8)>::new());
-        text.samples(&metric, [(Labels::one("a", "q\"b\\n\n").and("c", 1), 0.25)]);
+        text.samples(&metric, [(Labels::one("a", "q\"b\\n\n").and("c", "\u{1b}[2J"), 0.25)]);
         text.value(&metric, 1e21);
         assert_eq!(
             text.into_string(),
-            "# HELP name help\n# TYPE name gauge\nname{a=\"q\\\"b\\\\n\\n\",c=\"1\"} 0.25\n\
+            "# HELP name help\n# TYPE name gauge\nname{a=\"q\\\"b\\\\n\\\\n\",c=\"\\\\u{1b}[2J\"} 0.25\n\
              # HELP name help\n# TYPE name gauge\nname 1000000000000000000000\n"
         );
     }

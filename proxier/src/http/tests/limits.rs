@@ -89,3 +89,70 @@ async fn the_oldest_connection_makes_room_for_a_new_one() {
     send(&idle[1], "Connection: close\r\n\r\n").await;
     assert_eq!(code(&rest(&idle[1]).await), "200");
 }
+
+/// Answers that never end, in pieces that are counted.
+#[derive(Default)]
+struct Endless(Arc<std::sync::atomic::AtomicUsize>);
+
+const PIECE: usize = 16 * 1024;
+
+impl Handler for Endless {
+    async fn answer(&self, _: &hyper::Request<hyper::body::Incoming>) -> server::Response {
+        let made = self.0.clone();
+        let piece = move || {
+            made.fetch_add(PIECE, std::sync::atomic::Ordering::Relaxed);
+            Some(Ok(vec![b'x'; PIECE].into()))
+        };
+        let pieces = std::iter::from_fn(piece);
+        server::response(hyper::StatusCode::OK, "text/plain", body::Body::Pieces(Box::new(pieces)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_is_cut_off_and_holds_little() {
+    let listener = server::listen(any(), false).unwrap();
+    let address = listener.local_addr().unwrap();
+    let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server::serve(listener, Arc::new(Endless(made.clone())), HEALTH));
+
+    let started = Instant::now();
+    let stream = TcpStream::connect(address).await.unwrap();
+    send(&stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    // The pieces go when their connection does.
+    while Arc::strong_count(&made) > 2 || started.elapsed() < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(started.elapsed() <= server::STALL + Duration::from_secs(2), "still held");
+    }
+    let made = made.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((PIECE..1 << 20).contains(&made), "{made} bytes were made for nobody");
+}
+
+/// One who reads is not, however long the answer is; but an answer ends some day.
+#[tokio::test(start_paused = true)]
+async fn who_reads_on_is_served_until_the_connection_is_old() {
+    let listener = server::listen(any(), false).unwrap();
+    let address = listener.local_addr().unwrap();
+    let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server::serve(listener, Arc::new(Endless(made.clone())), HEALTH));
+
+    let started = Instant::now();
+    let stream = TcpStream::connect(address).await.unwrap();
+    send(&stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut read = 0;
+    loop {
+        // So much that the server can go on within its patience.
+        for _ in 0..200 {
+            read += next(&stream).await.len();
+        }
+        if started.elapsed() > HEALTH.age + Duration::from_secs(20) || Arc::strong_count(&made) == 2
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert!(read > 10 << 20, "{read}");
+    assert!(started.elapsed() >= HEALTH.age, "cut off after {:?}", started.elapsed());
+    assert!(started.elapsed() <= HEALTH.age + Duration::from_secs(16), "{:?}", started.elapsed());
+}
