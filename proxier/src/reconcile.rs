@@ -19,6 +19,7 @@ mod first;
 mod measure;
 mod notice;
 mod resolver;
+mod said;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +101,8 @@ pub struct Reconciler<D> {
     desired: Desired,
     believed: Option<State>,
     touched: BTreeSet<Target>,
+    /// Virtual servers over which a conflict may have changed in this step.
+    contested: BTreeSet<VirtualServerKey>,
     /// Virtual servers of which nobody knows what the kernel holds.
     unknown: BTreeSet<VirtualServerKey>,
     unread: Unread,
@@ -142,6 +145,7 @@ impl<D: Dataplane> Reconciler<D> {
             desired: Desired::default(),
             believed: None,
             touched: BTreeSet::new(),
+            contested: BTreeSet::new(),
             unknown: BTreeSet::new(),
             unread: Unread::default(),
             failed: BTreeMap::new(),
@@ -387,6 +391,7 @@ impl<D: Dataplane> Reconciler<D> {
                 drops_changed |= self.compute_service(key);
             }
         }
+        self.say_conflicts();
         // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
         // before a rule with it has something to match.
         let external_ips = self.desired.has_external_ips();
@@ -404,9 +409,7 @@ impl<D: Dataplane> Reconciler<D> {
         let wanted = self.cluster.service(key).map(|service| {
             (service.created, contribution(service, &self.cluster.slices(key), settings))
         });
-        for skipped in wanted.iter().flat_map(|(_, contribution)| &contribution.skipped) {
-            warn!(service = %key, address = %skipped.address, reason = skipped.reason, "not programmed");
-        }
+        self.say_skipped(key, wanted.as_ref().map(|(_, contribution)| contribution));
         self.status.service(key, wanted.as_ref().map(|(_, contribution)| contribution));
         let before: Vec<VirtualServerKey> = self.frontends(key);
         let drops_changed = self.desired.set(key, wanted, &mut self.touched);
@@ -420,25 +423,6 @@ impl<D: Dataplane> Reconciler<D> {
     fn frontends(&self, key: &ObjectKey) -> Vec<VirtualServerKey> {
         let contribution = self.desired.contribution(key);
         contribution.iter().flat_map(|c| c.frontends.iter().map(|frontend| frontend.key)).collect()
-    }
-
-    fn note_conflict(&mut self, key: VirtualServerKey) {
-        let conflict = self.desired.conflict(&key);
-        if self.status.conflicts.get(&key) == conflict.as_ref() {
-            return;
-        }
-        let conflicts = Arc::make_mut(&mut self.status.conflicts);
-        let Some(conflict) = conflict else {
-            conflicts.remove(&key);
-            return;
-        };
-        let losers: Vec<String> = conflict.losers.iter().map(ToString::to_string).collect();
-        warn!(
-            address = %key, winner = %conflict.winner, losers = losers.join(", "),
-            "several services claim the same address and port: one of them has it"
-        );
-        self.notices.send(Notice::Conflict(conflict.clone()));
-        conflicts.insert(key, conflict);
     }
 
     /// Brings what is touched to what is wanted.

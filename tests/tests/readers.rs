@@ -137,7 +137,9 @@ async fn readers_who_do_not_read_cost_little_and_what_they_cost_comes_back() {
             assert!(read(address, path).await.abs_diff(length) < 1000, "an answer is whole");
         }
         let after = resident();
-        println!("{path}: {length} bytes; {before} MB, with {READERS} readers {during}, after {after}");
+        println!(
+            "{path}: {length} bytes; {before} MB, with {READERS} readers {during}, after {after}"
+        );
         assert!(during <= before + 24, "{path}: {before} MB, then {during} MB");
         assert!(after <= before + 16, "{path}: {before} MB, in the end {after} MB");
     }

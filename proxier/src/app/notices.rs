@@ -7,8 +7,6 @@ use crate::source::kube::{Connection, Regarding, Report, report};
 
 /// Notices that may wait; more are in the log only.
 const QUEUE: usize = 256;
-/// Services of one conflict that are told.
-const LOSERS: usize = 10;
 
 /// Starts to tell the API server; where to send notices.
 pub(super) fn start(connection: Connection, node: &str) -> mpsc::Sender<Notice> {
@@ -39,7 +37,7 @@ fn translate(notice: Notice, this_node: &str) -> Vec<Report> {
                  no connections. Give one of them another address or port.",
                 conflict.key, conflict.winner
             );
-            let losers = conflict.losers.into_iter().take(LOSERS);
+            let losers = conflict.losers.into_iter();
             let report = |service| Report {
                 regarding: Regarding::Service(service),
                 reason: "AddressConflict",

@@ -8,6 +8,7 @@ use netlink_ipvs::{Family, VirtualServerKey};
 use super::sets::{SetId, SetRole};
 use super::{Contribution, Frontend, FrontendKind, SetState, State, Target};
 use crate::cluster::ObjectKey;
+use crate::text;
 
 /// The service behind a claim, in the order in which claims win: one that the API server has
 /// allocated, then the oldest, then by name.
@@ -29,8 +30,20 @@ pub struct Conflict {
     pub key: VirtualServerKey,
     /// Who has it.
     pub winner: ObjectKey,
-    /// Who does not.
+    /// Who does not: the first of them, in the order in which they would win.
     pub losers: Vec<ObjectKey>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl Conflict {
+    /// Losers that are named.
+    const NAMED: usize = 10;
+
+    /// `a/b, c/d and 3 more`.
+    pub fn losers_text(&self) -> String {
+        text::and_more(&text::few(&self.losers, Self::NAMED), self.more)
+    }
 }
 
 /// The desired state, kept up to date by difference.
@@ -106,8 +119,14 @@ impl Desired {
         Some(Conflict {
             key: *key,
             winner: self.claims.get(key)?.service.clone(),
-            losers: losers.iter().map(|owner| owner.service.clone()).collect(),
+            losers: losers.iter().take(Conflict::NAMED).map(|it| it.service.clone()).collect(),
+            more: losers.len().saturating_sub(Conflict::NAMED),
         })
+    }
+
+    /// Whether more than one service asks for a virtual server.
+    pub fn is_contested(&self, key: &VirtualServerKey) -> bool {
+        self.contested.contains_key(key)
     }
 
     /// Puts the rules of a family in place of what was wanted before.

@@ -26,8 +26,6 @@ const REAL_SERVERS: usize = 50;
 const ROWS: usize = 1000;
 /// Conflicts and draining real servers.
 const OTHERS: usize = 50;
-/// Services that are named of one conflict.
-const LOSERS: usize = 10;
 /// Bytes of a search text.
 const SEARCH: usize = 100;
 
@@ -238,8 +236,8 @@ impl View {
             |(key, conflict): (&VirtualServerKey, &crate::dataplane::Conflict)| ConflictView {
                 virtual_server: key.to_string(),
                 winner: conflict.winner.to_string(),
-                losers: conflict.losers.iter().map(ToString::to_string).take(LOSERS).collect(),
-                more_losers: conflict.losers.len().saturating_sub(LOSERS),
+                losers: conflict.losers.iter().map(ToString::to_string).collect(),
+                more_losers: conflict.more,
             };
         let drain = |drain: &crate::reconcile::Draining| DrainView {
             virtual_server: drain.virtual_server.to_string(),

@@ -24,6 +24,7 @@ pub fn desired(desired: &Desired) -> Value {
             "virtualServer": conflict.key.to_string(),
             "winner": conflict.winner.to_string(),
             "losers": losers,
+            "moreLosers": conflict.more,
         })
     });
     out["conflicts"] = conflicts.collect();

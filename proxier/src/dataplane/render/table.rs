@@ -21,8 +21,6 @@ pub struct Style {
 const HEADERS: [&str; 4] = ["SERVICE", "FRONTEND", "VIRTUAL SERVER", "SCHEDULER"];
 const LAST: &str = "REAL SERVERS";
 const GAP: usize = 2;
-/// Services that are named of one conflict; more are counted.
-const NAMED: usize = 10;
 
 /// One line for each virtual server, grouped by service; real servers are wrapped to the width.
 pub fn table(desired: &Desired, style: Style) -> String {
@@ -115,8 +113,7 @@ pub fn table(desired: &Desired, style: Style) -> String {
         },
     );
     for conflict in desired.conflicts() {
-        let losers = text::few(&conflict.losers, NAMED);
-        let (key, winner) = (conflict.key, &conflict.winner);
+        let (key, winner, losers) = (conflict.key, &conflict.winner, conflict.losers_text());
         let _ = writeln!(out, "conflict: {key} goes to {winner}, not to {losers}");
     }
     out

@@ -50,7 +50,7 @@ fn conflicts() -> Arc<BTreeMap<VirtualServerKey, Conflict>> {
     let conflict = |n| {
         let key = page::virtual_server(n);
         let [winner, loser] = ["older", "newer"].map(|name| ObjectKey::new("default", name));
-        (key, Conflict { key, winner, losers: vec![loser] })
+        (key, Conflict { key, winner, losers: vec![loser], more: 0 })
     };
     Arc::new([1, 2].map(conflict).into())
 }
@@ -235,6 +235,7 @@ async fn counted(namespaces: &ServiceMetrics, table: Table) -> Vec<String> {
         key: page::virtual_server(2),
         winner: ObjectKey::new("other", "older"),
         losers: vec![ObjectKey::new("dev", "api")],
+        more: 0,
     };
     let status = Status {
         conflicts: Arc::new([(conflict.key, conflict)].into()),

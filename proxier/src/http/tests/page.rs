@@ -178,7 +178,8 @@ async fn hostile_texts_stay_texts() {
     let evil = "\"><script>alert(1)</script><img src=x onerror=alert(2)>";
     let mut contribution = asks(1, &[5]);
     contribution.frontends[0].port = evil.into();
-    let conflict = Conflict { key: virtual_server(1), winner: key(evil), losers: vec![key(evil)] };
+    let conflict =
+        Conflict { key: virtual_server(1), winner: key(evil), losers: vec![key(evil)], more: 0 };
     let status = Status {
         errors: [evil.to_owned()].into(),
         conflicts: Arc::new([(virtual_server(1), conflict)].into()),
