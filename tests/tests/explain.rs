@@ -94,6 +94,60 @@ fn policy_local_without_a_local_endpoint() {
     says(explain("ns/web", spec, &[THERE], ""), &expected);
 }
 
+/// An endpoint that nothing leads to is not said to be used.
+#[test]
+fn policy_local_leaves_endpoints_of_other_nodes_out() {
+    let other = "---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: ns}
+spec: {clusterIP: 10.96.0.12, internalTrafficPolicy: Local, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: other-1, namespace: ns, labels: {kubernetes.io/service-name: other}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints:
+- {addresses: [10.244.0.1], nodeName: n1}
+- {addresses: [10.244.1.1], nodeName: n2}
+";
+    let expected = [
+        "10.244.0.1:8080 on n1: used, local",
+        "10.244.1.1:8080 on n2: left out: not local, and the traffic policy is Local",
+    ];
+    says(explain("ns/other", "", &[], other), &expected);
+    // What another frontend leads to is used, here by the cluster IP.
+    let spec = "  type: NodePort\n  externalTrafficPolicy: Local";
+    let expected = ["10.244.1.1:8080 on n2: used, not local"];
+    says(explain("ns/web", spec, &[HERE, THERE], ""), &expected);
+}
+
+/// Why there are no endpoints: no slice, no such port, or nothing in it.
+#[test]
+fn what_is_lacking_is_named() {
+    let expected = ["none: the EndpointSlices with a port named \"http\" of tcp have no endpoints"];
+    says(explain("ns/web", "", &[], ""), &expected);
+    let dual = "  clusterIPs: [10.96.0.10, 'fd00::10']\n  ipFamilies: [IPv4, IPv6]";
+    let expected = ["none: this service has no EndpointSlice of IPv6"];
+    says(explain("ns/web", dual, &[HERE], ""), &expected);
+    let other = "---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: ns}
+spec: {clusterIP: 10.96.0.12, ports: [{name: https, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: other-1, namespace: ns, labels: {kubernetes.io/service-name: other}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.244.0.7], nodeName: n1}]
+";
+    let expected = ["none: no EndpointSlice of this service has a port named \"https\" of tcp"];
+    says(explain("ns/other", "", &[], other), &expected);
+}
+
 #[test]
 fn hints_for_another_zone() {
     let here = "{addresses: [10.244.0.1], nodeName: n1, hints: {forZones: [{name: a}]}}";

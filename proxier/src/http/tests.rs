@@ -15,6 +15,7 @@ use crate::config::{Environment, NodePortAddresses};
 use crate::dataplane::Health;
 use crate::reconcile::FamilyStatus;
 
+mod hostile;
 mod limits;
 mod metrics;
 mod node_ports;

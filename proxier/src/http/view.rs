@@ -299,7 +299,7 @@ impl Listing {
                 let by_key = counted.into_iter().map(|entry| (entry.server.server.key, entry));
                 (Some(by_key.collect::<Kernel>()), None)
             }
-            Some(Err(error)) => (None, Some(error)),
+            Some(Err(error)) => (None, Some(text::line(error).to_string())),
         };
         let mut rows = ROWS;
         let services = shown().map(|(key, asks)| ServiceView {
