@@ -1,7 +1,7 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,7 +49,13 @@ fn ask(address: SocketAddr) -> anyhow::Result<String> {
     // No service: the question is how the whole is doing.
     write!(stream, "GET /status.json?q=%00 HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("read the answer of {address}"))?;
+    match stream.read_to_string(&mut answer) {
+        // The kernel's words for a time limit are "Resource temporarily unavailable".
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            bail!("the proxy at {address} did not answer within {} s", PATIENCE.as_secs());
+        }
+        result => result.with_context(|| format!("read the answer of {address}"))?,
+    };
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("what answers on {address} does not speak HTTP");
     };

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::health::{JSON, Monitor};
-use super::server::{self, Handler, NODE_PORT, Response, response};
+use super::server::{self, Handler, NODE_PORT, NODE_PORTS, Response, Room, response};
 use super::{Current, LISTEN_AGAIN};
 use crate::cluster::ObjectKey;
 use crate::config::Config;
@@ -33,6 +33,7 @@ pub(super) struct NodePorts {
     monitor: Monitor,
     status: watch::Receiver<Arc<Status>>,
     open: BTreeMap<Place, Open>,
+    room: Room,
     /// What cannot be opened, and why: said once, tried again.
     failed: BTreeMap<Place, String>,
     /// The addresses of each family, as last seen.
@@ -89,6 +90,7 @@ impl NodePorts {
             monitor,
             status,
             open: BTreeMap::new(),
+            room: Room::new(NODE_PORTS),
             failed: BTreeMap::new(),
             addresses: BTreeMap::new(),
         }
@@ -137,7 +139,7 @@ impl NodePorts {
                     let handler =
                         ServiceHealth { place: place.clone(), monitor: self.monitor.clone() };
                     self.failed.remove(&place);
-                    self.open.insert(place, Open::new(sockets, listeners, handler));
+                    self.open.insert(place, Open::new(sockets, listeners, handler, &self.room));
                 }
                 Err(error) => self.complain(place, sockets.port, error.to_string()),
             }
@@ -215,9 +217,19 @@ impl Sockets {
 // === impl Open ===
 
 impl Open {
-    fn new(sockets: Sockets, listeners: Vec<TcpListener>, handler: ServiceHealth) -> Self {
+    fn new(
+        sockets: Sockets,
+        listeners: Vec<TcpListener>,
+        handler: ServiceHealth,
+        room: &Room,
+    ) -> Self {
         let handler = Arc::new(handler);
-        let serve = |listener| tokio::spawn(server::serve(listener, handler.clone(), NODE_PORT));
+        let serve = |listener| {
+            let (handler, room) = (handler.clone(), room.clone());
+            tokio::spawn(async move {
+                server::serve_in(listener, handler, NODE_PORT, &room).await;
+            })
+        };
         Self { sockets, tasks: listeners.into_iter().map(serve).collect() }
     }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -42,6 +42,14 @@ pub(super) struct Limits {
     pub(super) age: Duration,
 }
 
+/// Room for connections.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    most: usize,
+    /// Oldest first.
+    inside: Arc<Mutex<VecDeque<AbortHandle>>>,
+}
+
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 8192;
 /// Header lines of a request.
@@ -68,6 +76,8 @@ pub(super) const METRICS: Limits =
 
 /// For one health check node port: there may be hundreds of them.
 pub(super) const NODE_PORT: Limits = Limits { connections: 16, ..HEALTH };
+/// Connections of all health check node ports together.
+pub(super) const NODE_PORTS: usize = 512;
 
 /// Listens. `[::]` takes IPv4 too, unless `only_v6`.
 pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
@@ -88,8 +98,18 @@ pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListen
 
 /// Accepts connections and answers what they ask, for ever. Ends them all when it is dropped.
 pub(super) async fn serve(listener: TcpListener, handler: Arc<impl Handler>, limits: Limits) {
+    serve_in(listener, handler, limits, &Room::new(usize::MAX)).await;
+}
+
+/// The same for one of several servers that together have so much room.
+pub(super) async fn serve_in(
+    listener: TcpListener,
+    handler: Arc<impl Handler>,
+    limits: Limits,
+    shared: &Room,
+) {
     let mut tasks = JoinSet::new();
-    let mut order: VecDeque<AbortHandle> = VecDeque::new();
+    let own = Room::new(limits.connections);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -100,13 +120,27 @@ pub(super) async fn serve(listener: TcpListener, handler: Arc<impl Handler>, lim
             }
         };
         while tasks.try_join_next().is_some() {}
-        order.retain(|task| !task.is_finished());
-        if order.len() >= limits.connections
-            && let Some(oldest) = order.pop_front()
+        let task = tasks.spawn(converse(stream, handler.clone(), limits));
+        own.enter(task.clone());
+        shared.enter(task);
+    }
+}
+
+impl Room {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, inside: Arc::default() }
+    }
+
+    /// Lets a connection in, in place of the oldest if there are as many as there may be.
+    fn enter(&self, task: AbortHandle) {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.retain(|task| !task.is_finished());
+        if inside.len() >= self.most
+            && let Some(oldest) = inside.pop_front()
         {
             oldest.abort();
         }
-        order.push_back(tasks.spawn(converse(stream, handler.clone(), limits)));
+        inside.push_back(task);
     }
 }
 

@@ -47,3 +47,21 @@ impl Snapshot {
         self.0.iter().map(|(key, contribution)| (key, contribution))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The loop goes on while somebody looks at a snapshot, which stays what it was.
+    #[test]
+    fn who_reads_a_snapshot_holds_nothing() {
+        let key = |n: u8| ObjectKey::new("ns", format!("s{n}"));
+        let directory = Directory::of((0..3).map(|n| (key(n), Contribution::default())));
+        let snapshot = directory.snapshot();
+        for (known, _) in snapshot.iter() {
+            directory.put(known, None);
+        }
+        assert_eq!(snapshot.iter().count(), 3);
+        assert_eq!(directory.snapshot().iter().count(), 0);
+    }
+}

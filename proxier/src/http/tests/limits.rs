@@ -90,6 +90,34 @@ async fn the_oldest_connection_makes_room_for_a_new_one() {
     assert_eq!(code(&rest(&idle[1]).await), "200");
 }
 
+#[tokio::test(start_paused = true)]
+async fn servers_that_share_room_end_the_oldest_connection_of_all() {
+    let room = server::Room::new(3);
+    let mut tasks = JoinSet::new();
+    let mut addresses = Vec::new();
+    for _ in 0..4 {
+        let listener = server::listen(any(), false).unwrap();
+        addresses.push(listener.local_addr().unwrap());
+        let room = room.clone();
+        tasks.spawn(async move {
+            server::serve_in(listener, Arc::new(Fine), HEALTH, &room).await;
+        });
+    }
+    let mut idle = Vec::new();
+    for address in &addresses[..3] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        send(&stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(!next(&stream).await.is_empty());
+        idle.push(stream);
+    }
+    let started = Instant::now();
+    assert_eq!(code(&get(addresses[3], "/").await), "200");
+    assert_eq!(rest(&idle[0]).await, "");
+    assert_eq!(started.elapsed(), Duration::ZERO, "no time limit was waited for");
+    send(&idle[1], "GET / HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n").await;
+    assert_eq!(code(&rest(&idle[1]).await), "200");
+}
+
 /// Answers that never end, in pieces that are counted.
 #[derive(Default)]
 struct Endless(Arc<std::sync::atomic::AtomicUsize>);

@@ -172,6 +172,28 @@ async fn ten_thousand_services_are_shown_page_by_page() {
     assert!(page.contains("<a rel=\"next\" href=\"/status?q=s0&amp;page=3\">Next</a>"), "{page}");
 }
 
+/// Neither do services with many frontends and endpoints make an answer that is not.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_the_largest_services_is_bounded() {
+    let endpoints: Vec<u8> = (0..=255).collect();
+    let large = |n: u16| {
+        let frontends = (0..100).flat_map(|at| asks(n * 100 + at, &endpoints).frontends);
+        Contribution { frontends: frontends.collect(), ..Contribution::default() }
+    };
+    let services = (0..50).map(|n| (key(&format!("{}{n}", "s".repeat(240))), large(n)));
+    let (_servers, address) = show(with_services(services), None).await;
+    for path in ["/status", "/status.json"] {
+        let answer = get(address, path).await;
+        assert!((200_000..1_000_000).contains(&answer.len()), "{path}: {} bytes", answer.len());
+    }
+    let view = json(address, "").await;
+    let frontends = view["listing"]["services"][24]["frontends"].clone();
+    assert_eq!(
+        (&frontends["total"], &frontends["first"][19]["realServers"]["total"]),
+        (&100.into(), &256.into())
+    );
+}
+
 /// Names that no API server would accept, and a search that nobody would type.
 #[tokio::test(start_paused = true)]
 async fn hostile_texts_stay_texts() {
