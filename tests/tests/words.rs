@@ -261,7 +261,7 @@ fn texts_of_configurations_reach_no_terminal_as_they_are() {
 }
 
 /// Answers everything with this.
-fn server(head: &str, body: String) -> String {
+fn server(head: &str, body: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -287,7 +287,7 @@ fn answers_of_the_api_server_forge_no_line() {
         ("200 OK", format!("{{\"type\": \"ADDED\", \"object\": {}}}\n", json!({"kind": EVIL}))),
         ("200 OK", EVIL.to_owned() + "\n"),
     ] {
-        let master = format!("--master=http://{}", server(head, body.clone()));
+        let master = format!("--master=http://{}", server(head, &body));
         let mut child = proxier()
             .args(["--dry-run", "--hostname-override=n1", "--node-address=192.0.2.1", &master])
             .stderr(Stdio::piped())
@@ -325,7 +325,7 @@ fn what_answers_instead_of_the_daemon_reaches_no_terminal_as_it_is() {
         ("200 OK", EVIL.to_owned()),
         ("500 \u{1b}[2J\u{202e}", EVIL.to_owned()),
     ] {
-        let address = server(head, body);
+        let address = server(head, &body);
         for output in ["table", "json"] {
             let mut command = proxier();
             command.args(["status", "--output", output, "--proxy-mode=ipvs"]);

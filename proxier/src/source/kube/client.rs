@@ -78,8 +78,8 @@ pub struct Unquoted(String);
 impl Unquoted {
     /// The first line, in which the place stands, and `...` for what it quotes. The lines below it
     /// show a part of the file.
-    fn new(error: KubeconfigError) -> Self {
-        let text = crate::text::causes(&error);
+    fn new(error: &KubeconfigError) -> Self {
+        let text = crate::text::causes(error);
         let line = text.lines().next().unwrap_or_default();
         let parts = line.split(['"', '`', '\'']).enumerate();
         Self(parts.map(|(n, part)| if n % 2 == 0 { part } else { "\"...\"" }).collect())
@@ -111,7 +111,7 @@ impl Connection {
         let mut config = match (&self.kubeconfig, &server) {
             (Some(path), _) => {
                 let failed =
-                    |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(error) };
+                    |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(&error) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
                 check_tokens(&kubeconfig)
                     .map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
@@ -182,20 +182,17 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chain(error: Error) -> String {
-        crate::text::chain(&error)
-    }
+    use crate::text::chain;
 
     #[tokio::test]
     async fn a_configuration_that_cannot_be_used_says_which_and_why() {
         let connection =
             Connection { kubeconfig: Some("/nonexistent/config".into()), server: None };
-        let text = chain(connection.check().await.err().unwrap());
+        let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
         assert_eq!(text.matches("No such file").count(), 1, "{text}");
         let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
-        let text = chain(connection.check().await.err().unwrap());
+        let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");
     }
 }

@@ -202,7 +202,7 @@ async fn send(client: Client, node: &str, series: &Series) -> Result<String, Err
     let regarding = regarding(client, node, &report.regarding).await;
     let object = regarding.name.as_deref().unwrap_or_default();
     let name = format!("{object}.{:x}", series.at.as_nanosecond());
-    let note = text::line(&report.note).to_string();
+    let shown = text::line(&report.note).to_string();
     let event = Event {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -212,7 +212,7 @@ async fn send(client: Client, node: &str, series: &Series) -> Result<String, Err
         event_time: Some(MicroTime(series.at)),
         action: Some(report.action.to_owned()),
         reason: Some(report.reason.to_owned()),
-        note: Some(note[..note.floor_char_boundary(NOTE)].to_owned()),
+        note: Some(shown[..shown.floor_char_boundary(NOTE)].to_owned()),
         type_: Some("Warning".to_owned()),
         regarding: Some(regarding),
         reporting_controller: Some(CONTROLLER.to_owned()),
