@@ -202,7 +202,10 @@ pub enum Action {
 
 /// The arguments cannot be used, or ask for nothing but help.
 #[derive(Debug)]
-pub struct ArgsError(clap::Error);
+pub struct ArgsError {
+    text: String,
+    exit_status: u8,
+}
 
 // === impl Args ===
 
@@ -217,7 +220,7 @@ impl Args {
         Self::read(arguments.iter().cloned()).map_err(|error| {
             // The error quotes arguments: those that may be shown are wrong in the same way.
             let shown = arguments.iter().map(|it| text::line(it.display()).to_string().into());
-            ArgsError(Self::read(shown).err().unwrap_or(error))
+            ArgsError::new(&Self::read(shown).err().unwrap_or(error))
         })
     }
 
@@ -285,16 +288,24 @@ impl Args {
 // === impl ArgsError ===
 
 impl ArgsError {
+    fn new(error: &clap::Error) -> Self {
+        let rendered = error.render().to_string();
+        let text = rendered
+            .lines()
+            .fold(String::new(), |all, line| all + &text::line(line).to_string() + "\n");
+        Self { text, exit_status: if error.use_stderr() { 64 } else { 0 } }
+    }
+
     /// Exit status: 0 if help was asked for, 64 (`EX_USAGE`) if the arguments are wrong.
     pub fn exit_status(&self) -> u8 {
-        if self.0.use_stderr() { 64 } else { 0 }
+        self.exit_status
     }
 }
 
 /// The help, or what is wrong and how it is meant. Ends with a line break.
 impl fmt::Display for ArgsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.render().fmt(f)
+        f.write_str(&self.text)
     }
 }
 

@@ -145,6 +145,10 @@ const READ_FAILED: Metric = Metric::gauge(
     "proxier_service_counters_read_failed",
     "1 when the counters of services could not be read.",
 );
+const LEFT_OUT: Metric = Metric::gauge(
+    "proxier_service_counters_left_out",
+    "Virtual servers and endpoints without counters in this answer, as there are too many.",
+);
 const WATCH_SILENCE: Metric = Metric::gauge(
     "proxier_watch_silence_seconds",
     "Time since the API server was last heard on a watch: an object, a list, a bookmark.",
@@ -175,6 +179,7 @@ pub(super) fn with_services(mut out: Text, reading: Lease) -> Pieces {
     if let Some(reading) = reading.get() {
         out.value(&READ_FAILED, u8::from(reading.failed));
         out.value(&READ_SECONDS, reading.took.as_secs_f64());
+        out.value(&LEFT_OUT, reading.left_out);
     }
     Pieces::new(out.into_string(), reading)
 }

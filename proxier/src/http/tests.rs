@@ -19,7 +19,7 @@ mod hostile;
 mod limits;
 mod metrics;
 mod node_ports;
-mod page;
+pub(super) mod page;
 
 struct Fake;
 

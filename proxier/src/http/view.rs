@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use netlink_ipvs::{Flags, VirtualServerKey};
+use netlink_ipvs::{Flags, RealServerEntry, VirtualServerKey};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -149,7 +149,22 @@ pub(super) struct RealServerView {
     pub(super) draining: bool,
 }
 
-type Kernel = BTreeMap<VirtualServerKey, Counted>;
+/// What the kernel has, each virtual server with the first of its real servers and their number.
+type Kernel = BTreeMap<VirtualServerKey, (Counted, usize)>;
+
+/// Reads them one at a time: of one with a hundred thousand real servers few are kept.
+fn count(table: &Table, keys: impl Iterator<Item = VirtualServerKey>) -> Result<Kernel, String> {
+    let mut kernel = Kernel::new();
+    for key in keys {
+        for mut counted in table(&[key])? {
+            let total = counted.real_servers.len();
+            counted.real_servers.truncate(REAL_SERVERS);
+            counted.real_servers.shrink_to_fit();
+            kernel.insert(key, (counted, total));
+        }
+    }
+    Ok(kernel)
+}
 
 // === impl Query ===
 
@@ -292,13 +307,10 @@ impl Listing {
         let page = query.page.min(pages);
         let shown = || found.iter().skip((page - 1) * SERVICES).take(SERVICES);
         let frontends = shown().flat_map(|(_, asks)| asks.frontends.iter().take(FRONTENDS));
-        let keys: Vec<VirtualServerKey> = frontends.map(|frontend| frontend.key).collect();
-        let (kernel, counters_error) = match table.map(|table| table(&keys)) {
+        let counted = table.map(|table| count(table, frontends.map(|frontend| frontend.key)));
+        let (kernel, counters_error) = match counted {
             None => (None, None),
-            Some(Ok(counted)) => {
-                let by_key = counted.into_iter().map(|entry| (entry.server.server.key, entry));
-                (Some(by_key.collect::<Kernel>()), None)
-            }
+            Some(Ok(kernel)) => (Some(kernel), None),
             Some(Err(error)) => (None, Some(text::line(error).to_string())),
         };
         let mut rows = ROWS;
@@ -331,14 +343,18 @@ impl FrontendView {
         let real_servers = match counted.flatten() {
             // Of the winner.
             _ if winner.is_some() => Part { total: 0, first: Vec::new() },
-            Some(counted) => Part::of(counted.real_servers.iter(), most, |entry| RealServerView {
-                address: entry.server.key.to_string(),
-                weight: entry.server.config.weight,
-                active: Some(entry.connections.active),
-                inactive: Some(entry.connections.inactive),
-                connections: Some(entry.stats.connections),
-                draining: !wanted.iter().any(|real| real.key == entry.server.key),
-            }),
+            Some((counted, total)) => {
+                let view = |entry: &RealServerEntry| RealServerView {
+                    address: entry.server.key.to_string(),
+                    weight: entry.server.config.weight,
+                    active: Some(entry.connections.active),
+                    inactive: Some(entry.connections.inactive),
+                    connections: Some(entry.stats.connections),
+                    draining: !wanted.iter().any(|real| real.key == entry.server.key),
+                };
+                let first = counted.real_servers.iter().take(most).map(view).collect();
+                Part { total: *total, first }
+            }
             None => Part::of(wanted.iter(), most, |real| RealServerView {
                 address: real.key.to_string(),
                 weight: real.config.weight,
@@ -357,7 +373,7 @@ impl FrontendView {
             sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
             taken_by: winner.map(ToString::to_string),
             programmed: counted.map(|entry| entry.is_some()),
-            connections: counted.flatten().map(|entry| entry.server.stats.connections),
+            connections: counted.flatten().map(|(entry, _)| entry.server.stats.connections),
             real_servers,
         }
     }

@@ -17,8 +17,9 @@ use crate::http::body::Cut;
 use crate::http::{Counted, Table};
 use crate::reconcile::Status;
 
-/// Virtual servers that are read at once.
-const PART: usize = 256;
+/// Virtual servers and endpoints of one reading: some 20 MB. Neither a person nor a time series database
+/// has use for more.
+const MOST: usize = 200_000;
 /// Bytes of a piece of text: so much is kept for each connection.
 const PIECE: usize = 16 * 1024;
 
@@ -69,6 +70,8 @@ const ENDPOINT: [Metric; 8] = [
 pub(in crate::http) struct Reading {
     pub(super) failed: bool,
     pub(super) took: Duration,
+    /// Virtual servers and endpoints beyond [`MOST`].
+    pub(super) left_out: usize,
     servers: Vec<Server>,
     endpoints: Vec<Endpoint>,
 }
@@ -107,13 +110,13 @@ impl Reading {
         namespaces: &ServiceMetrics,
         table: &Table,
     ) -> Self {
-        let mut wanted = wanted(status, namespaces);
-        let keys: Vec<VirtualServerKey> = wanted.keys().copied().collect();
+        let wanted = wanted(status, namespaces);
         let started = Instant::now();
         let mut reading = Self::default();
-        for part in keys.chunks(PART) {
-            match table(part) {
-                Ok(counted) => reading.take(&counted, &mut wanted),
+        for (key, labels) in wanted {
+            // One at a time: all that the kernel says of them would be many times what is kept.
+            match table(&[key]) {
+                Ok(counted) => reading.take(labels, counted.first()),
                 Err(_) => return Self { failed: true, took: started.elapsed(), ..Self::default() },
             }
         }
@@ -121,14 +124,18 @@ impl Reading {
         reading
     }
 
-    fn take(&mut self, counted: &[Counted], wanted: &mut BTreeMap<VirtualServerKey, Labels>) {
-        for Counted { server, real_servers } in counted {
-            let Some(labels) = wanted.remove(&server.server.key) else { continue };
-            let server = Server { labels, counts: counts(&server.stats) };
-            self.servers.push(server);
-            let server = self.servers.len() - 1;
-            self.endpoints.extend(real_servers.iter().map(|entry| Endpoint::new(server, entry)));
+    fn take(&mut self, labels: Labels, counted: Option<&Counted>) {
+        let Some(Counted { server, real_servers }) = counted else { return };
+        let room = MOST.saturating_sub(self.servers.len() + self.endpoints.len());
+        if room == 0 {
+            self.left_out += 1 + real_servers.len();
+            return;
         }
+        self.servers.push(Server { labels, counts: counts(&server.stats) });
+        let (server, first) = (self.servers.len() - 1, real_servers.len().min(room - 1));
+        let endpoints = real_servers[..first].iter().map(|entry| Endpoint::new(server, entry));
+        self.endpoints.extend(endpoints);
+        self.left_out += real_servers.len() - first;
     }
 
     /// Writes a sample of a metric, the first one after what the metric is. Whether there was one.
@@ -221,5 +228,30 @@ impl Iterator for Pieces {
             }
         }
         Some(out.into_string()).filter(|text| !text.is_empty()).map(|text| Ok(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::ObjectKey;
+    use crate::http::tests::page;
+
+    #[test]
+    fn of_too_many_the_rest_is_left_out_and_counted() {
+        let services = [("web", 1), ("api", 2)];
+        let services = services.map(|(name, n)| (ObjectKey::new("dev", name), page::asks(n, &[5])));
+        let inner = page::table(&[5]);
+        let many: Table = Arc::new(move |keys| {
+            let mut counted = inner(keys)?;
+            counted[0].real_servers = vec![counted[0].real_servers[0].clone(); 150_000];
+            Ok(counted)
+        });
+        let status = page::with_services(services);
+        let reading = Reading::new(&status, &ServiceMetrics::All, &many);
+        assert_eq!((reading.servers.len(), reading.endpoints.len()), (2, MOST - 2));
+        assert_eq!(reading.left_out, 2 * (1 + 150_000) - MOST);
     }
 }

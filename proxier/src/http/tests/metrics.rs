@@ -273,11 +273,13 @@ async fn counters_of_services_are_read_for_the_namespaces_that_are_asked_for() {
         assert!(dev.contains(&line), "{line} is not in\n{}", dev.join("\n"));
     }
     // One virtual server has 5 series, each endpoint 8; the contested one is not dev/api's.
-    assert_eq!(dev.len(), 1 + 5 + 2 * 8, "{}", dev.join("\n"));
+    assert_eq!(dev.len(), 2 + 5 + 2 * 8, "{}", dev.join("\n"));
     let all = counted(&ServiceMetrics::All, page::table(&[5, 6])).await;
-    assert_eq!(all.len(), 1 + 2 * (5 + 2 * 8), "{}", all.join("\n"));
+    assert_eq!(all.len(), 2 + 2 * (5 + 2 * 8), "{}", all.join("\n"));
 
     let failing: Table = Arc::new(|_| Err("no".to_owned()));
     let failed = counted(&ServiceMetrics::All, failing).await;
-    assert_eq!(failed, ["proxier_service_counters_read_failed 1"]);
+    let expected =
+        ["proxier_service_counters_read_failed 1", "proxier_service_counters_left_out 0"];
+    assert_eq!(failed, expected);
 }

@@ -11,7 +11,7 @@ use crate::dataplane::{Conflict, Contribution, Frontend, FrontendKind, VirtualSe
 use crate::reconcile::Directory;
 use netlink_ipvs::{Protocol, VirtualServerKey};
 
-pub(super) fn virtual_server(n: u16) -> VirtualServerKey {
+pub(in crate::http) fn virtual_server(n: u16) -> VirtualServerKey {
     let [high, low] = n.to_be_bytes();
     VirtualServerKey::new([10, 96, high, low].into(), 80, Protocol::Tcp)
 }
@@ -22,7 +22,7 @@ fn real_server(n: u8) -> RealServer {
 }
 
 /// A service with one virtual server and these endpoints.
-pub(super) fn asks(n: u16, endpoints: &[u8]) -> Contribution {
+pub(in crate::http) fn asks(n: u16, endpoints: &[u8]) -> Contribution {
     let server = VirtualServerState {
         config: VirtualServerConfig::new(Scheduler::RR, Family::Ipv4),
         real_servers: endpoints.iter().map(|n| real_server(*n)).collect(),
@@ -41,7 +41,7 @@ pub(super) fn asks(n: u16, endpoints: &[u8]) -> Contribution {
 
 /// The kernel has every virtual server that it is asked for, with these endpoints, whose numbers
 /// are their counters as well; the last of them is draining.
-pub(super) fn table(endpoints: &'static [u8]) -> Table {
+pub(in crate::http) fn table(endpoints: &'static [u8]) -> Table {
     Arc::new(move |keys| {
         let counted = |key: &VirtualServerKey| {
             let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
@@ -64,7 +64,7 @@ pub(super) fn table(endpoints: &'static [u8]) -> Table {
     })
 }
 
-pub(super) fn with_services(
+pub(in crate::http) fn with_services(
     services: impl IntoIterator<Item = (ObjectKey, Contribution)>,
 ) -> Status {
     Status { directory: Arc::new(Directory::of(services)), ..synced() }
@@ -142,7 +142,7 @@ async fn ten_thousand_services_are_shown_page_by_page() {
     let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let (inner, count) = (table(&[5, 6]), read.clone());
     let table: Table = Arc::new(move |keys| {
-        count.fetch_max(keys.len(), std::sync::atomic::Ordering::Relaxed);
+        count.fetch_add(keys.len(), std::sync::atomic::Ordering::Relaxed);
         inner(keys)
     });
     let (_servers, address) = show(with_services(services), Some(table)).await;
@@ -151,6 +151,7 @@ async fn ten_thousand_services_are_shown_page_by_page() {
         services.map(|service| service["name"].as_str().unwrap().to_owned()).collect()
     };
     let first = json(address, "").await;
+    assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), 25);
     assert_eq!(
         (&first["listing"]["matches"], &first["listing"]["pages"]),
         (&10_000.into(), &400.into())
@@ -166,7 +167,6 @@ async fn ten_thousand_services_are_shown_page_by_page() {
     // By the address of a virtual server: 0x0102 = 258.
     assert_eq!(names(&json(address, "q=10.96.1.2%3A80").await), ["s00258"]);
     assert_eq!(names(&json(address, "q=nobody").await), [""; 0]);
-    assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), 25);
     let page = get(address, "/status?q=s0&page=2").await;
     assert!(page.len() < 100_000, "{}", page.len());
     assert!(page.contains("<a rel=\"next\" href=\"/status?q=s0&amp;page=3\">Next</a>"), "{page}");
