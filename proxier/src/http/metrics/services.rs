@@ -246,7 +246,7 @@ mod tests {
         let inner = page::table(&[5]);
         let many: Table = Arc::new(move |keys| {
             let mut counted = inner(keys)?;
-            counted[0].real_servers = vec![counted[0].real_servers[0].clone(); 150_000];
+            counted[0].real_servers = vec![counted[0].real_servers[0]; 150_000];
             Ok(counted)
         });
         let status = page::with_services(services);

@@ -1,0 +1,111 @@
+//! What becomes of the endpoints of a port, and why there are none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use netlink_ipvs::{Family, RealServerKey};
+
+use super::NAMED;
+use crate::cluster::topology::{Endpoints, Place, Selection, Topology};
+use crate::cluster::{Cluster, Endpoint, Service, ServicePort, SlicePort};
+use crate::dataplane::Frontend;
+use crate::text;
+
+/// Why a port has no endpoints of a family.
+pub(super) fn lacking(
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+    cluster: &Cluster,
+) -> String {
+    let mut slices = cluster.slices(&service.key).filter(|slice| slice.family == family).peekable();
+    if slices.peek().is_none() {
+        return format!("this service has no EndpointSlice of {family}");
+    }
+    let (name, protocol) = (text::name(&port.name), port.protocol);
+    let is_port = |it: &SlicePort| it.name == port.name && it.protocol == protocol;
+    if slices.any(|slice| slice.ports.iter().any(is_port)) {
+        format!("the EndpointSlices with a port named \"{name}\" of {protocol} have no endpoints")
+    } else {
+        format!("no EndpointSlice of this service has a port named \"{name}\" of {protocol}")
+    }
+}
+
+/// Which endpoints fit, and which are led to.
+pub(super) struct Uses {
+    cluster: BTreeSet<RealServerKey>,
+    local: BTreeSet<RealServerKey>,
+    /// By any of the frontends.
+    led_to: BTreeSet<RealServerKey>,
+}
+
+impl Uses {
+    /// These frontends are those that the service has, and has not lost to another.
+    pub(super) fn new<'a>(
+        selection: &Selection,
+        frontends: impl Iterator<Item = &'a Frontend>,
+    ) -> Self {
+        let set = |list: &Option<Vec<RealServerKey>>| list.iter().flatten().copied().collect();
+        let mut led_to = BTreeSet::new();
+        let mut seen = Vec::new();
+        for real_servers in frontends.map(|frontend| &frontend.server.real_servers) {
+            // Most frontends share one list.
+            if !seen.contains(&real_servers.as_ptr()) {
+                seen.push(real_servers.as_ptr());
+                led_to.extend(real_servers.iter().map(|real| real.key));
+            }
+        }
+        Self { cluster: set(&selection.cluster), local: set(&selection.local), led_to }
+    }
+}
+
+/// What becomes of one endpoint.
+pub(super) fn verdict(
+    key: &RealServerKey,
+    endpoint: &Endpoint,
+    selection: &Selection,
+    uses: &Uses,
+    place: &Place,
+) -> String {
+    let conditions = endpoint.conditions;
+    let local = if place.is_local(endpoint) { "local" } else { "not local" };
+    match (uses.cluster.contains(key), uses.local.contains(key)) {
+        (fits, fits_local) if (fits || fits_local) && !uses.led_to.contains(key) => {
+            if fits_local {
+                format!("not used: nothing leads to it on this node, {local}")
+            } else {
+                format!("left out: {local}, and the traffic policy is Local")
+            }
+        }
+        (true, _) => format!("used, {local}"),
+        (false, true) => format!("used by policy Local only, {local}"),
+        (false, false) if conditions.ready => {
+            let hints = endpoint.hints.as_deref().cloned().unwrap_or_default();
+            let names = |list: &[Arc<str>]| text::few(list.iter().map(text::name), NAMED);
+            match selection.topology {
+                Topology::Node => format!("left out: hinted for nodes {}", names(&hints.nodes)),
+                _ => format!("left out: hinted for zones {}", names(&hints.zones)),
+            }
+        }
+        (false, false) if conditions.terminating && conditions.serving => {
+            "left out: terminating, and others are ready".to_owned()
+        }
+        (false, false) if conditions.terminating => {
+            "left out: terminating and no longer serving".to_owned()
+        }
+        (false, false) => "left out: not ready".to_owned(),
+    }
+}
+
+pub(super) fn fallbacks(out: &mut String, endpoints: &Endpoints<'_>, selection: &Selection) {
+    if selection.cluster_terminating {
+        out.push_str("    no endpoint is ready: those that terminate but still serve are used\n");
+    } else if !endpoints.is_empty() && selection.cluster.as_ref().is_some_and(Vec::is_empty) {
+        out.push_str("    no endpoint is ready or still serving\n");
+    }
+    match selection.topology {
+        Topology::Ignored => {}
+        Topology::Node => out.push_str("    every ready endpoint has hints for nodes: followed\n"),
+        Topology::Zone => out.push_str("    every ready endpoint has hints for zones: followed\n"),
+    }
+}
