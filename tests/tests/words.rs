@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use proptest::prelude::*;
 use proxier_tests::command::program;
 use proxier_tests::daemon::Scratch;
+use proxier_tests::simulated::cases;
 use serde_json::{Value, json};
 
 /// Line ends, escapes of terminals, changes of direction, what is invisible.
@@ -379,7 +380,7 @@ fn many_conflicts_and_many_addresses_that_cannot_be_are_a_few_lines() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(cases(12))]
     /// The same with texts that nobody has thought of.
     #[test]
     fn no_text_finds_a_way_around(text in "(?s)(.|[\u{0}-\u{1f}\u{7f}-\u{9f}\u{2000}-\u{206f}]){1,40}") {
