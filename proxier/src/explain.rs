@@ -124,7 +124,7 @@ fn at(address: SocketAddr, protocol: Option<Protocol>, known: Known<'_>) -> Resu
         }
     }
     if services.is_empty() {
-        let bound = known.desired.state().addresses.contains(&address.ip());
+        let bound = known.desired.state().interface.addresses.contains(&address.ip());
         return Err(if bound {
             format!(
                 "no service has port {} of {}; the address belongs to a service, so new connections \

@@ -1,16 +1,16 @@
 //! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use netlink_ipvs::{Family, Forwarding, RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{
+    Family, Forwarding, RealServer, RealServerKey, VirtualServerConfig, VirtualServerKey,
+};
 
 use crate::dataplane::sets::{Member, SetId};
 use crate::dataplane::{
-    Connections, Dataplane, Listing, Look, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
-    SetState, State, VirtualServerState,
+    Answer, Connections, Counted, Dataplane, Execution, Look, Op, OpError, OpErrorKind, Outcome,
+    Plan, Query, RealServers, RulesState, SetState, State, VirtualServerState,
 };
 
 /// Decides whether an operation fails, and how.
@@ -28,14 +28,16 @@ pub struct Memory {
     pub done: Vec<Op>,
     /// How long it takes to read anything.
     pub reading: Duration,
-    /// How often everything was observed.
+    /// How often the virtual servers were listed.
     pub observed: usize,
     /// Of how many virtual servers the real servers were read by themselves.
     pub read: usize,
     /// Faults to inject.
     pub fault: Option<Fault>,
-    /// Whether observing fails.
+    /// Whether reading fails.
     pub blind: bool,
+    /// What is still to come of a list.
+    pub listing: Vec<(VirtualServerKey, VirtualServerConfig)>,
 }
 
 impl Memory {
@@ -49,102 +51,134 @@ impl Memory {
         if let Some(kind) = self.fault.as_mut().and_then(|fault| fault(op)) {
             return Err(OpError { kind, text: "injected fault".to_owned() });
         }
-        let surprise =
-            |text: &str| OpError { kind: OpErrorKind::Surprise, text: format!("{op}: {text}") };
         let state = &mut self.state;
-        match op {
-            Op::CreateSet(set, capacity) => {
-                if state.sets.contains_key(set) {
-                    return Err(surprise("exists"));
-                }
-                state.sets.insert(*set, SetState { capacity: *capacity, ..SetState::default() });
-            }
-            Op::GrowSet(set, capacity) => {
-                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
-                if known.members.len() > *capacity as usize {
-                    return Err(surprise("its members do not fit"));
-                }
-                known.capacity = *capacity;
-            }
-            Op::RemoveLeftover(leftover) => {
-                if !state.leftovers.remove(leftover) {
-                    return Err(surprise("not found"));
-                }
-            }
-            Op::InstallFirewall(family, rules) => {
-                let missing = SetId::all()
-                    .filter(|set| set.family == *family)
-                    .find(|set| !state.sets.contains_key(set));
-                if let Some(set) = missing {
-                    return Err(surprise(&format!("set {set} does not exist")));
-                }
-                state.firewall.insert(*family, rules.clone());
-            }
-            Op::AddMember(set, member) => {
-                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
-                add_member(known, *set, *member).map_err(surprise)?;
-            }
-            Op::RemoveMember(set, member) => {
-                let known = state.sets.get_mut(set).ok_or_else(|| surprise("no such set"))?;
-                if !known.members.remove(member) {
-                    return Err(surprise("not found"));
-                }
-            }
-            Op::AddVirtualServer(key, config) => {
-                if state.virtual_servers.contains_key(key) {
-                    return Err(surprise("exists"));
-                }
-                let real_servers = RealServers::from([]);
-                let server = VirtualServerState { config: *config, real_servers };
-                state.virtual_servers.insert(*key, server);
-            }
-            Op::SetVirtualServer(key, config) => {
-                let known = state.virtual_servers.get_mut(key);
-                known.ok_or_else(|| surprise("not found"))?.config = *config;
-            }
-            Op::RemoveVirtualServer(key) => {
-                state.virtual_servers.remove(key).ok_or_else(|| surprise("not found"))?;
-            }
-            Op::AddRealServer(key, server) => {
-                let tunnel = matches!(server.config.forwarding, Forwarding::Tunnel(_));
-                if !tunnel && Family::of(server.key.address) != key.family() {
-                    return Err(surprise("the real server is of another family"));
-                }
-                let add = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                    at.err().map(|at| servers.insert(at, *server))
-                };
-                edit(state, key, &server.key, add)
-                    .ok_or_else(|| surprise("exists, or its virtual server does not"))?;
-            }
-            Op::SetRealServer(key, server) => {
-                let set = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                    at.ok().map(|at| servers[at] = *server)
-                };
-                edit(state, key, &server.key, set).ok_or_else(|| surprise("not found"))?;
-            }
-            Op::RemoveRealServer(key, server) => {
-                let remove = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                    at.ok().map(|at| {
-                        servers.remove(at);
-                    })
-                };
-                edit(state, key, server, remove).ok_or_else(|| surprise("not found"))?;
-            }
-            Op::Bind(address) => {
-                if !state.addresses.insert(*address) {
-                    return Err(surprise("exists"));
-                }
-            }
-            Op::Unbind(address) => {
-                if !state.addresses.remove(address) {
-                    return Err(surprise("not found"));
-                }
-            }
-            Op::ForgetFlows(..) => {}
-        }
+        let done = match op {
+            Op::CreateSet(..)
+            | Op::GrowSet(..)
+            | Op::AddMember(..)
+            | Op::RemoveMember(..)
+            | Op::RemoveForeignMembers(..) => change_sets(state, op),
+            Op::AddVirtualServer(..)
+            | Op::SetVirtualServer(..)
+            | Op::RemoveVirtualServer(..)
+            | Op::AddRealServer(..)
+            | Op::SetRealServer(..)
+            | Op::RemoveRealServer(..) => change_virtual_servers(state, op),
+            _ => change_rest(state, op),
+        };
+        done.map_err(|text| OpError { kind: OpErrorKind::Unknown, text: format!("{op}: {text}") })?;
         self.done.push(op.clone());
         Ok(())
     }
+}
+
+/// Why the kernel would refuse an operation.
+type Refused = Result<(), String>;
+
+fn found(there: bool) -> Refused {
+    if there { Ok(()) } else { Err("not found".to_owned()) }
+}
+
+fn change_sets(state: &mut State, op: &Op) -> Refused {
+    if let Op::CreateSet(set, capacity) = op {
+        if state.sets.contains_key(set) {
+            return Err("exists".to_owned());
+        }
+        state.sets.insert(*set, SetState { capacity: *capacity, ..SetState::default() });
+        return Ok(());
+    }
+    let (Op::GrowSet(set, _)
+    | Op::AddMember(set, _)
+    | Op::RemoveMember(set, _)
+    | Op::RemoveForeignMembers(set, _)) = op
+    else {
+        return Ok(());
+    };
+    let known = state.sets.get_mut(set).ok_or("no such set")?;
+    match op {
+        Op::GrowSet(_, capacity) if known.members.len() > *capacity as usize => {
+            Err("its members do not fit".to_owned())
+        }
+        Op::GrowSet(_, capacity) => {
+            known.capacity = *capacity;
+            Ok(())
+        }
+        Op::AddMember(_, member) => Ok(add_member(known, *set, *member)?),
+        Op::RemoveMember(_, member) => found(known.members.remove(member)),
+        Op::RemoveForeignMembers(_, members) => {
+            found(members.iter().all(|member| known.foreign.remove(member)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn change_virtual_servers(state: &mut State, op: &Op) -> Refused {
+    match op {
+        Op::AddVirtualServer(key, config) => {
+            if state.virtual_servers.contains_key(key) {
+                return Err("exists".to_owned());
+            }
+            let real_servers = RealServers::from([]);
+            let server = VirtualServerState { config: *config, real_servers };
+            state.virtual_servers.insert(*key, server);
+        }
+        Op::SetVirtualServer(key, config) => {
+            state.virtual_servers.get_mut(key).ok_or("not found")?.config = *config;
+        }
+        Op::RemoveVirtualServer(key) => {
+            state.virtual_servers.remove(key).ok_or("not found")?;
+        }
+        Op::AddRealServer(key, server) => {
+            let tunnel = matches!(server.config.forwarding, Forwarding::Tunnel(_));
+            if !tunnel && Family::of(server.key.address) != key.family() {
+                return Err("the real server is of another family".to_owned());
+            }
+            let add = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                at.err().map(|at| servers.insert(at, *server))
+            };
+            edit(state, key, &server.key, add).ok_or("exists, or its virtual server does not")?;
+        }
+        Op::SetRealServer(key, server) => {
+            let set = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                at.ok().map(|at| servers[at] = *server)
+            };
+            edit(state, key, &server.key, set).ok_or("not found")?;
+        }
+        Op::RemoveRealServer(key, server) => {
+            let remove = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
+                at.ok().map(|at| {
+                    servers.remove(at);
+                })
+            };
+            edit(state, key, server, remove).ok_or("not found")?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn change_rest(state: &mut State, op: &Op) -> Refused {
+    match op {
+        Op::InstallFirewall(family, rules) => {
+            let missing = SetId::all()
+                .filter(|set| set.family == *family)
+                .find(|set| !state.sets.contains_key(set));
+            if let Some(set) = missing {
+                return Err(format!("set {set} does not exist"));
+            }
+            state.firewall.insert(*family, rules.clone());
+        }
+        Op::Bind(address) if !state.interface.addresses.insert(*address) => {
+            return Err("exists".to_owned());
+        }
+        Op::Unbind(address) => found(state.interface.addresses.remove(address))?,
+        Op::RemoveForeignAddress(foreign) => found(state.interface.foreign.remove(foreign))?,
+        Op::RemoveLeftover(leftover) => found(state.leftovers.remove(leftover))?,
+        Op::TakeLinkDown => state.interface.up = false,
+        Op::SetSysctl(path, value) => _ = state.sysctls.insert(path, value.clone()),
+        _ => {}
+    }
+    Ok(())
 }
 
 fn add_member(known: &mut SetState, set: SetId, member: Member) -> Result<(), &'static str> {
@@ -181,89 +215,87 @@ async fn sleep(time: Duration) {
 }
 
 fn blind() -> OpError {
-    OpError { kind: OpErrorKind::Retry, text: "injected fault".to_owned() }
+    OpError { kind: OpErrorKind::Failed, text: "injected fault".to_owned() }
+}
+
+impl Memory {
+    fn answer(&mut self, query: &Query) -> Answer {
+        /// Virtual servers in a piece of a list.
+        const PIECE: usize = 16;
+        match query {
+            Query::Sysctls(settings) => {
+                let found = |path: &&str| self.state.sysctls.get(path).cloned();
+                let paths = settings.iter().map(|setting| setting.path);
+                Answer::Sysctls(paths.filter_map(|path| Some((path, found(&path)?))).collect())
+            }
+            Query::Interface => Answer::Interface(self.state.interface.clone()),
+            Query::Set(set) => Answer::Set(*set, self.state.sets.get(set).cloned()),
+            Query::List { begin } => {
+                if *begin {
+                    self.observed += 1;
+                    let servers = self.state.virtual_servers.iter();
+                    self.listing = servers.map(|(key, server)| (*key, server.config)).collect();
+                }
+                let piece = self.listing.len().min(PIECE);
+                Answer::List(self.listing.drain(..piece).collect())
+            }
+            Query::VirtualServers(keys) => {
+                let known = |key: &VirtualServerKey| self.state.virtual_servers.get(key).cloned();
+                Answer::VirtualServers(keys.iter().map(|key| (*key, Ok(known(key)))).collect())
+            }
+            Query::RealServers(keys) => {
+                self.read += keys.len();
+                let counted = keys.iter().map(|key| (*key, Ok(self.counted(key)))).collect();
+                Answer::RealServers(counted)
+            }
+        }
+    }
+
+    fn counted(&self, key: &VirtualServerKey) -> Counted {
+        let known = self.state.virtual_servers.get(key).into_iter();
+        let servers = known.flat_map(|known| known.real_servers.iter());
+        let count = |server: &RealServer| self.connections.get(&(*key, server.key)).copied();
+        servers.map(|server| (*server, count(server).unwrap_or_default())).collect()
+    }
+
+    /// The rules of a family.
+    fn rules(&self, family: Family) -> RulesState {
+        let left = self.state.leftovers.iter().copied();
+        RulesState {
+            rules: self.state.firewall.get(&family).cloned(),
+            leftovers: left.filter(|leftover| leftover.family() == family).collect(),
+        }
+    }
 }
 
 impl Dataplane for Memory {
-    async fn observe(&mut self) -> Result<State, OpError> {
-        self.observed += 1;
-        if self.blind {
-            return Err(blind());
-        }
-        Ok(self.state.clone())
-    }
-
-    async fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
+    async fn read(&mut self, query: &Query) -> Result<Answer, OpError> {
         sleep(self.reading).await;
-        if self.blind { Err(blind()) } else { Ok(self.state.addresses.clone()) }
+        if self.blind { Err(blind()) } else { Ok(self.answer(query)) }
     }
 
-    async fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
-        sleep(self.reading).await;
-        if self.blind { Err(blind()) } else { Ok(self.state.sets.clone()) }
-    }
-
-    /// As they are now: what changes until a piece is taken is not in it.
-    fn list_virtual_servers(&mut self) -> Result<Listing, OpError> {
-        const PIECE: usize = 16;
-        if self.blind {
-            return Err(blind());
-        }
-        self.observed += 1;
-        let servers = self.state.virtual_servers.iter();
-        let servers: Vec<_> = servers.map(|(key, server)| (*key, server.config)).collect();
-        let pieces: Vec<_> = servers.chunks(PIECE).map(|piece| Ok(piece.to_vec())).collect();
-        let reading = self.reading;
-        Ok(Box::pin(stream::iter(pieces).then(move |piece| async move {
-            sleep(reading).await;
-            piece
-        })))
-    }
-
-    fn look_at_rules(&mut self) -> Look {
-        let read = if self.blind { Err(blind()) } else { Ok(self.state.rules()) };
+    fn look_at_rules(&mut self, families: &[Family]) -> Look {
+        let read = |family: &Family| {
+            (*family, if self.blind { Err(blind()) } else { Ok(self.rules(*family)) })
+        };
+        let found = families.iter().map(read).collect();
         let reading = self.reading;
         Box::pin(async move {
             sleep(reading).await;
-            read
+            found
         })
     }
 
-    async fn observe_virtual_servers(
-        &mut self,
-        keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
-        sleep(self.reading).await;
-        let known =
-            |key: &VirtualServerKey| Some((*key, self.state.virtual_servers.get(key)?.clone()));
-        Ok(keys.iter().filter_map(known).collect())
-    }
-
-    async fn real_servers(
-        &mut self,
-        keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
-        sleep(self.reading).await;
-        self.read += keys.len();
-        let mut out = Vec::new();
-        for key in keys {
-            let Some(known) = self.state.virtual_servers.get(key) else { continue };
-            out.extend(known.real_servers.iter().map(|server| {
-                let connections = self.connections.get(&(*key, server.key));
-                (*key, *server, connections.copied().unwrap_or_default())
-            }));
-        }
-        Ok(out)
-    }
-
-    async fn apply(&mut self, plan: &Plan) -> Outcome {
-        let mut outcome = Outcome::default();
+    async fn write(&mut self, plan: &Plan) -> Outcome {
+        let mut execution = Execution::new(plan);
         for (index, op) in plan.ops.iter().enumerate() {
-            if let Err(error) = self.run(op) {
-                outcome.failed.push((index, error));
+            if execution.may_begin(index)
+                && let Err(error) = self.run(op)
+            {
+                execution.failed(index, error);
             }
         }
-        outcome
+        execution.outcome
     }
 }
 

@@ -2,6 +2,7 @@
 //! addresses of the host. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netlink_ipvs::Family;
 
@@ -11,6 +12,7 @@ use crate::config::node::{node_ips, node_port_ips};
 use crate::config::{Config, DetectLocal};
 use crate::dataplane::Settings;
 use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
+use crate::dataplane::sysctls::Sysctl;
 
 /// What the host's firewall tools and kernel can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +21,17 @@ pub struct Abilities {
     pub families: Vec<Family>,
     /// iptables knows `--random-fully`.
     pub random_fully: bool,
+    /// The kernel settings that this kernel has and that are to be kept.
+    pub sysctls: Arc<[Sysctl]>,
 }
 
 impl Default for Abilities {
     fn default() -> Self {
-        Self { families: vec![Family::Ipv4, Family::Ipv6], random_fully: true }
+        Self {
+            families: vec![Family::Ipv4, Family::Ipv6],
+            random_fully: true,
+            sysctls: Arc::from([]),
+        }
     }
 }
 
@@ -65,6 +73,7 @@ pub fn settings(
         node_port_addresses: node_ports.collect(),
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         firewall: firewall.collect(),
+        sysctls: abilities.sysctls.clone(),
     }
 }
 

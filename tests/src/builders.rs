@@ -76,6 +76,7 @@ pub fn settings() -> Settings {
         node_port_addresses: addresses.into(),
         node_ips: addresses.to_vec(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
+        sysctls: std::sync::Arc::from([]),
     }
 }
 

@@ -1,16 +1,13 @@
 //! The loop over a kernel in memory that can be watched, broken and killed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
-use proxier::dataplane::sets::SetId;
 use proxier::dataplane::{
-    Connections, Dataplane, Listing, Look, Op, OpError, OpErrorKind, Outcome, Plan, SetState,
-    State, Target, VirtualServerState,
+    Answer, Dataplane, Execution, Look, Op, OpError, OpErrorKind, Outcome, Part, Plan, Query,
+    State, Target,
 };
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
@@ -68,10 +65,10 @@ pub enum Fate {
 pub enum Call<'a> {
     /// One operation.
     Op(&'a Op),
-    /// Looking at everything, or at some virtual servers.
-    Observe,
+    /// Reading a part of the kernel.
+    Read(Part),
     /// Reading real servers, to compare them or to count their connections.
-    RealServers,
+    RealServers(VirtualServerKey),
 }
 
 /// Decides what becomes of a call.
@@ -94,7 +91,7 @@ impl Kernel {
         Self { memory, decide: Box::new(|_| Fate::Done), busy: false }
     }
 
-    fn look(&mut self, call: Call<'_>) -> Result<(), OpError> {
+    fn fails(&mut self, call: Call<'_>) -> Result<(), OpError> {
         match (self.decide)(call) {
             Fate::Done => Ok(()),
             Fate::Failed(kind) | Fate::Lost(kind) => Err(error(kind)),
@@ -107,65 +104,65 @@ fn error(kind: OpErrorKind) -> OpError {
 }
 
 impl Dataplane for Kernel {
-    async fn observe(&mut self) -> Result<State, OpError> {
-        self.look(Call::Observe)?;
-        self.memory.observe().await
-    }
-
-    async fn observe_virtual_servers(
-        &mut self,
-        keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
-        self.look(Call::Observe)?;
-        self.memory.observe_virtual_servers(keys).await
-    }
-
-    async fn addresses(&mut self) -> Result<BTreeSet<IpAddr>, OpError> {
-        self.look(Call::Observe)?;
-        self.memory.addresses().await
-    }
-
-    async fn sets(&mut self) -> Result<BTreeMap<SetId, SetState>, OpError> {
-        self.look(Call::Observe)?;
-        self.memory.sets().await
-    }
-
-    fn list_virtual_servers(&mut self) -> Result<Listing, OpError> {
-        self.look(Call::Observe)?;
-        self.memory.list_virtual_servers()
-    }
-
-    fn look_at_rules(&mut self) -> Look {
-        let read = self.look(Call::Observe);
-        let look = self.memory.look_at_rules();
-        Box::pin(async move { read.and(look.await) })
-    }
-
-    async fn real_servers(
-        &mut self,
-        keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
-        self.look(Call::RealServers)?;
-        let mut servers = self.memory.real_servers(keys).await?;
-        if self.busy {
-            for (_, _, connections) in &mut servers {
-                connections.active = 1;
+    async fn read(&mut self, query: &Query) -> Result<Answer, OpError> {
+        let part = match query {
+            Query::Sysctls(_) => Some(Part::Sysctls),
+            Query::Interface => Some(Part::Interface),
+            Query::Set(set) => Some(Part::Set(*set)),
+            Query::List { .. } => Some(Part::VirtualServers),
+            Query::VirtualServers(_) | Query::RealServers(_) => None,
+        };
+        part.map_or(Ok(()), |part| self.fails(Call::Read(part)))?;
+        let mut answer = self.memory.read(query).await?;
+        match &mut answer {
+            Answer::VirtualServers(found) => {
+                for (key, found) in found {
+                    let part = Part::VirtualServer(*key);
+                    self.fails(Call::Read(part)).unwrap_or_else(|error| *found = Err(error));
+                }
             }
+            Answer::RealServers(found) => {
+                for (key, found) in found {
+                    let call = Call::RealServers(*key);
+                    self.fails(call).unwrap_or_else(|error| *found = Err(error));
+                    if let (Ok(counted), true) = (found, self.busy) {
+                        for (_, connections) in counted {
+                            connections.active = 1;
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
-        Ok(servers)
+        Ok(answer)
     }
 
-    async fn apply(&mut self, plan: &Plan) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn look_at_rules(&mut self, families: &[Family]) -> Look {
+        let fails = |family: &Family| self.fails(Call::Read(Part::Rules(*family)));
+        let results: Vec<_> = families.iter().map(fails).collect();
+        let look = self.memory.look_at_rules(families);
+        Box::pin(async move {
+            let found = look.await.into_iter().zip(results);
+            found.map(|((family, found), result)| (family, result.and(found))).collect()
+        })
+    }
+
+    async fn write(&mut self, plan: &Plan) -> Outcome {
+        let mut execution = Execution::new(plan);
         for (index, op) in plan.ops.iter().enumerate() {
+            if !execution.may_begin(index) {
+                continue;
+            }
             let result = match (self.decide)(Call::Op(op)) {
                 Fate::Done => self.memory.run(op),
                 Fate::Failed(kind) => Err(error(kind)),
                 Fate::Lost(kind) => self.memory.run(op).and(Err(error(kind))),
             };
-            outcome.failed.extend(result.err().map(|error| (index, error)));
+            if let Err(error) = result {
+                execution.failed(index, error);
+            }
         }
-        outcome
+        execution.outcome
     }
 }
 
@@ -220,6 +217,8 @@ impl Simulation {
     /// Looks at the whole kernel and repairs it. How much was not as believed is the result.
     pub async fn audit(&mut self) -> u64 {
         let before = self.status.borrow().counters.drift;
+        // Events hasten an audit once a second.
+        tokio::time::advance(Duration::from_secs(1)).await;
         self.reconciler.take(Event::Disturbed);
         self.step().await;
         self.status.borrow().counters.drift - before
@@ -290,8 +289,8 @@ pub fn unsafe_between(before: &State, state: &State, after: &State) -> Option<St
             |key| matches!(key, VirtualServerKey::Address { address: vip, .. } if vip == address),
         )
     };
-    for address in &state.addresses {
-        let was = before.addresses.contains(address);
+    for address in &state.interface.addresses {
+        let was = before.interface.addresses.contains(address);
         if !served(state, address) && (!was || served(before, address)) {
             return Some(format!("{address} is bound without a virtual server"));
         }

@@ -106,8 +106,9 @@ pub struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// The kernel of a node that has these addresses on its other interfaces.
     pub fn new(state: &'a State, host: &[IpAddr], interfaces: Interfaces) -> Self {
-        let local = host.iter().chain(&state.addresses).copied().collect();
-        let rules = state.firewall.iter().map(|(family, text)| (*family, Rules::parse(text)));
+        let local = host.iter().chain(&state.interface.addresses).copied().collect();
+        let rules =
+            state.firewall.iter().map(|(family, text)| (*family, Rules::parse(text.text())));
         Self { state, local, interfaces, rules: Rc::new(rules.collect()) }
     }
 
@@ -117,7 +118,7 @@ impl<'a> Machine<'a> {
         if state.firewall != self.state.firewall {
             return Machine::new(state, host, self.interfaces);
         }
-        let local = host.iter().chain(&state.addresses).copied().collect();
+        let local = host.iter().chain(&state.interface.addresses).copied().collect();
         Machine { state, local, interfaces: self.interfaces, rules: Rc::clone(&self.rules) }
     }
 

@@ -103,7 +103,8 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
         deadline: tokio::time::Instant::now() + Duration::from_hours(5),
     };
     troubled.draining = [draining].into();
-    troubled.errors.push_back("bind 10.96.0.1: <b>no</b> & \"never\"".to_owned());
+    Arc::make_mut(&mut troubled.errors)
+        .push_back("bind 10.96.0.1: <b>no</b> & \"never\"".to_owned());
     let draining_at = *draining_at;
 
     // What the kernel would count: numbers that can be found again.

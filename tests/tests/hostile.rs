@@ -120,7 +120,7 @@ fn program(what: &str, objects: Vec<Value>) -> Outcome {
         let servers: Vec<String> = servers.iter().map(|server| server.key.to_string()).collect();
         assert_eq!(servers, [server], "{what}: {address}");
     }
-    for address in &state.addresses {
+    for address in &state.interface.addresses {
         assert!(is_for_services(*address), "{what}: {address} is bound");
     }
     for key in state.virtual_servers.keys() {
@@ -128,7 +128,7 @@ fn program(what: &str, objects: Vec<Value>) -> Outcome {
             panic!("{what}: {key}");
         };
         let own = NODE_ADDRESSES.map(ip).contains(address);
-        assert!(own || state.addresses.contains(address), "{what}: {key} is not bound");
+        assert!(own || state.interface.addresses.contains(address), "{what}: {key} is not bound");
         assert!(*port != 0, "{what}: {key}");
     }
     Outcome { state, said }

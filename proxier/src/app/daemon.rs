@@ -17,6 +17,7 @@ use super::reload::{self, Reload};
 use super::{checks, feed, notices, privileges};
 use crate::args::Args;
 use crate::config::Config;
+use crate::dataplane::sysctls::Sysctl;
 use crate::http::{self, Current, Sources};
 use crate::kernel::firewall::Firewall;
 use crate::kernel::{Kernel, cleanup};
@@ -210,7 +211,7 @@ impl Host {
     /// Checks everything that the daemon cannot do without, then sets kernel settings and timeouts.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
         let mut host = Self::look()?;
-        prepare(&mut host.ipvs, config)?;
+        host.abilities.sysctls = prepare(&mut host.ipvs, config)?;
         checks::host(config, &mut host);
         Ok(host)
     }
@@ -219,7 +220,7 @@ impl Host {
     pub(super) fn look() -> anyhow::Result<Self> {
         let ipvs = open_ipvs()?;
         let firewall = Firewall::find(iptables_directory().as_deref());
-        let mut abilities = Abilities { families: Vec::new(), random_fully: true };
+        let mut abilities = Abilities { families: Vec::new(), ..Abilities::default() };
         for family in [Family::Ipv4, Family::Ipv6] {
             match firewall.tools(family) {
                 Ok(tools) => {
@@ -236,10 +237,11 @@ impl Host {
     }
 }
 
-/// Makes the host what the configuration asks for. What may be refused comes first.
-pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<()> {
+/// Makes the host what the configuration asks for. What may be refused comes first. The result are
+/// the settings that are to stay as they are now.
+pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
     check_scheduler(ipvs, config.scheduler)?;
-    super::sysctls::apply(config)?;
+    let sysctls = super::sysctls::apply(config)?;
     oom_score(config.oom_score_adj);
     let timeouts = netlink_ipvs::Timeouts {
         tcp: config.ipvs_timeouts.tcp,
@@ -254,7 +256,7 @@ pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<()> 
             info!("IPVS timeouts: {before} -> {after}");
         }
     }
-    Ok(())
+    Ok(sysctls)
 }
 
 /// Tells the kernel how early to end this process when memory is short. A container that may not

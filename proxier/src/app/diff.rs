@@ -11,7 +11,11 @@ use super::daemon::Host;
 use super::{dry_run, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
-use crate::dataplane::{Dataplane as _, Drains, Op, Plan, Target, plan};
+use crate::dataplane::sets::SetId;
+use crate::dataplane::{
+    Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, Settings, State, Target,
+    plan,
+};
 use crate::kernel::Kernel;
 use crate::text::{self, chain};
 
@@ -51,19 +55,54 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
     let strict_arp = config.strict_arp;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
     let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
-    let observed = kernel.observe().await.map_err(|error| anyhow!(error.text))?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
+    let observed = observe(&mut kernel, settings).await.map_err(|error| anyhow!(error.text))?;
     // What drains is as it should be. For how long does not matter: none is ended here.
     let mut drains = Drains::new(Duration::ZERO);
     for (key, server) in &observed.virtual_servers {
         drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
     }
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
-    let mut plan = plan(desired, &observed, &all, &drains, settings);
+    let mut plan = plan(Planning::new(desired, &observed, &drains, settings), &all);
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
     let neighbours = neighbours::find(desired, strict_arp);
     Ok(Difference { plan, present: observed.virtual_servers.len(), neighbours })
+}
+
+/// Reads the whole kernel, or fails.
+async fn observe(kernel: &mut Kernel, settings: &Settings) -> Result<State, OpError> {
+    let mut state = State::default();
+    let sets = SetId::all().filter(|set| settings.families.contains(&set.family));
+    let parts = [Query::Sysctls(settings.sysctls.clone()), Query::Interface];
+    for query in parts.into_iter().chain(sets.map(Query::Set)) {
+        match kernel.read(&query).await? {
+            Answer::Sysctls(found) => state.sysctls = found,
+            Answer::Interface(found) => state.interface = found,
+            Answer::Set(set, found) => state.sets.extend(found.map(|found| (set, found))),
+            _ => {}
+        }
+    }
+    let mut keys = Vec::new();
+    let mut begin = true;
+    while let Answer::List(found) = kernel.read(&Query::List { begin }).await? {
+        if found.is_empty() {
+            break;
+        }
+        begin = false;
+        keys.extend(found.into_iter().map(|(key, _)| key));
+    }
+    if let Answer::VirtualServers(found) = kernel.read(&Query::VirtualServers(keys)).await? {
+        for (key, server) in found {
+            state.virtual_servers.extend(server?.map(|server| (key, server)));
+        }
+    }
+    for (family, found) in kernel.look_at_rules(&settings.families).await {
+        let found = found?;
+        state.firewall.extend(found.rules.map(|rules| (family, rules)));
+        state.leftovers.extend(found.leftovers);
+    }
+    Ok(state)
 }
 
 /// `proxier migrate --check`: what taking over this node would change, before it is done. Exit
@@ -160,6 +199,8 @@ fn sign(op: &Op) -> char {
         | Op::AddRealServer(..)
         | Op::Bind(..) => '+',
         Op::GrowSet(..)
+        | Op::SetSysctl(..)
+        | Op::TakeLinkDown
         | Op::InstallFirewall(..)
         | Op::SetVirtualServer(..)
         | Op::SetRealServer(..)
@@ -168,6 +209,8 @@ fn sign(op: &Op) -> char {
         | Op::RemoveRealServer(..)
         | Op::RemoveVirtualServer(..)
         | Op::RemoveMember(..)
+        | Op::RemoveForeignMembers(..)
+        | Op::RemoveForeignAddress(..)
         | Op::RemoveLeftover(..) => '-',
     }
 }

@@ -79,7 +79,10 @@ fn said(
         }
     }
     let outside = of(&[ExternalIp, ExternalIpLocal, LoadBalancer]);
-    let bound = outside.iter().filter(|ip| ip.is_ipv4() && desired.addresses.contains(ip)).count();
+    let bound = outside
+        .iter()
+        .filter(|ip| ip.is_ipv4() && desired.interface.addresses.contains(ip))
+        .count();
     if answers_all && bound > 0 {
         out.push(format!(
             "this node answers ARP for {bound} external and load balancer addresses on every link \
@@ -98,7 +101,7 @@ fn said(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::SetState;
+    use crate::dataplane::{InterfaceState, SetState};
     use netlink_ipvs::{Family, Protocol};
 
     fn entry(name: &str, address: &str) -> InterfaceAddress {
@@ -112,7 +115,10 @@ mod tests {
         let set = SetState { members, ..SetState::default() };
         State {
             sets: [(role.of(Family::of(address)), set)].into(),
-            addresses: bound.then_some(address).into_iter().collect(),
+            interface: InterfaceState {
+                addresses: bound.then_some(address).into_iter().collect(),
+                ..InterfaceState::default()
+            },
             ..State::default()
         }
     }

@@ -1,5 +1,7 @@
 //! The kernel settings that the configuration asks for.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
@@ -7,10 +9,12 @@ use crate::config::Config;
 use crate::dataplane::sysctls::{self, ConntrackOptions, Sysctl, SysctlOptions};
 use crate::kernel::sysctl::Sysctls;
 
-/// Brings the settings of this host to their values and says what was changed.
-pub(super) fn apply(config: &Config) -> anyhow::Result<()> {
+/// Brings the settings of this host to their values and says what was changed. The result are those
+/// that have their value now, which is to stay so.
+pub(super) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
     let system = Sysctls::system();
-    let report = system.apply(&wanted(config, &system)?);
+    let mut wanted = wanted(config, &system)?;
+    let report = system.apply(&wanted);
     for change in &report.changes {
         info!("{change}");
     }
@@ -21,7 +25,8 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<()> {
         }
         warn!("{text}");
     }
-    Ok(())
+    wanted.retain(|setting| system.read(setting).is_ok_and(|found| setting.wanted.allows(&found)));
+    Ok(wanted.into())
 }
 
 /// What [`apply`] would change, one line each.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, VirtualServerKey};
 
+use super::firewall::Rules;
 use super::sets::{SetId, SetRole};
+use super::sysctls::Sysctl;
 use super::{Contribution, Frontend, FrontendKind, SetState, State, Target};
 use crate::cluster::ObjectKey;
 use crate::text;
@@ -130,16 +132,18 @@ impl Desired {
     }
 
     /// Puts the rules of a family in place of what was wanted before.
-    pub fn set_firewall(
-        &mut self,
-        family: Family,
-        rules: Arc<str>,
-        touched: &mut BTreeSet<Target>,
-    ) {
+    pub fn set_firewall(&mut self, family: Family, rules: Rules, touched: &mut BTreeSet<Target>) {
         if self.state.firewall.get(&family) != Some(&rules) {
             self.state.firewall.insert(family, rules);
             touched.insert(Target::Firewall(family));
         }
+    }
+
+    /// Puts kernel settings in place of those that were wanted before.
+    pub fn set_sysctls(&mut self, sysctls: &[Sysctl], touched: &mut BTreeSet<Target>) {
+        let value = |setting: &Sysctl| (setting.path, Arc::from(setting.wanted.value()));
+        self.state.sysctls = sysctls.iter().map(value).collect();
+        touched.extend(sysctls.iter().map(|setting| Target::Sysctl(setting.path)));
     }
 
     /// Replaces what a service asks for; `None` is a service that is gone. Adds what has changed
@@ -301,11 +305,8 @@ impl Desired {
                 }
                 new
             }
-            Target::Address(address) => self.state.addresses.insert(address),
-            Target::Set(_)
-            | Target::Firewall(_)
-            | Target::VirtualServer(_)
-            | Target::Leftover(_) => return,
+            Target::Address(address) => self.state.interface.addresses.insert(address),
+            _ => return,
         };
         if !new {
             *self.repeated.entry(target).or_default() += 1;
@@ -332,13 +333,10 @@ impl Desired {
                 }
             }
             Target::Address(address) => {
-                self.state.addresses.remove(&address);
+                self.state.interface.addresses.remove(&address);
                 self.remove(Target::ipvs_ip(address), touched);
             }
-            Target::Set(_)
-            | Target::Firewall(_)
-            | Target::VirtualServer(_)
-            | Target::Leftover(_) => return,
+            _ => return,
         }
         touched.insert(target);
     }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -188,6 +189,65 @@ struct Rule {
     table: Table,
     chain: &'static str,
     spec: String,
+}
+
+/// The rules of one family as `iptables-save` prints our part of them, shared. Two are equal when
+/// there is nothing to install.
+#[derive(Clone)]
+pub struct Rules(Arc<Text>);
+
+struct Text {
+    all: Arc<str>,
+    /// Without the drops of single virtual servers.
+    base: Box<str>,
+    /// The drops, without the `-A CHAIN`.
+    drops: BTreeSet<Box<str>>,
+}
+
+impl Rules {
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.0.all
+    }
+
+    /// Whether there is the same but for the drops of single virtual servers.
+    pub(crate) fn has_base_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.base == other.0.base
+    }
+
+    /// Whether the node may not use this virtual server.
+    pub(crate) fn drops(&self, key: &VirtualServerKey) -> bool {
+        !self.0.drops.is_empty()
+            && rules::drop_spec(key).is_some_and(|spec| self.0.drops.contains(&*spec))
+    }
+}
+
+impl From<&str> for Rules {
+    fn from(text: &str) -> Self {
+        let chain = format!("-A {OUT_FILTER} ");
+        let (mut base, mut drops) = (String::with_capacity(text.len()), BTreeSet::new());
+        for line in text.split_inclusive('\n') {
+            match line.strip_prefix(&*chain) {
+                Some(spec) => _ = drops.insert(spec.trim_end().into()),
+                None => base.push_str(line),
+            }
+        }
+        Self(Arc::new(Text { all: text.into(), base: base.into(), drops }))
+    }
+}
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.all == other.0.all
+    }
+}
+
+impl Eq for Rules {}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 /// All rules of one family, in the exact words of `iptables-save`.

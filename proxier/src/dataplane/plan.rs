@@ -1,26 +1,36 @@
 //! From the difference of two states to ordered operations.
 //!
-//! Make before break: whatever prefix of a plan has been carried out, no address is bound without
-//! its virtual server, no service that has endpoints before and after is without, and no VIP is
-//! open to host processes or unfiltered sources.
+//! Make before break: whatever part of a plan has been carried out, and whatever failed in it, no
+//! address is bound without its virtual server and the rules that close it, no service that has
+//! endpoints before and after is without, and nothing reaches real servers that source ranges or
+//! drops should keep away. The order gives this where everything works; [`Needs`] give it where
+//! something fails.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod protection;
+mod virtual_server;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_ipvs::{Family, Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
+pub(crate) use self::protection::protects;
 use super::leftovers::Leftover;
-use super::sets::{SetId, SetRole, SetType};
-use super::{Drains, Op, Settings, State, Target, VirtualServerState};
+use super::sets::{Member, SetId, SetRole, SetType};
+use super::{Drains, Op, Settings, State, Subject, Target, VirtualServerState};
 
 /// Ordered operations, and what each virtual server is once they all took place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The operations, in their order.
     pub ops: Vec<Op>,
-    /// Every virtual server that the plan works on; `None` is one that is removed.
-    pub intended: Vec<(VirtualServerKey, Option<VirtualServerState>)>,
+    /// What operations need, by their index; most need nothing.
+    pub needs: BTreeMap<usize, Needs>,
+    /// What is not planned although it is wanted, each with what it waits for.
+    pub held: Vec<(Target, Subject)>,
+    /// The virtual servers that the plan brings to what is wanted; `None` is one that is removed.
+    pub intended: BTreeMap<VirtualServerKey, Option<VirtualServerState>>,
 }
 
 impl Plan {
@@ -30,14 +40,67 @@ impl Plan {
     }
 }
 
+/// The targets of earlier operations of a plan without which an operation must not take place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Every one of these.
+    pub all: Vec<Target>,
+    /// At least one of these, unless there are none.
+    pub any: Arc<[Target]>,
+}
+
+impl Needs {
+    fn all(targets: impl Into<Vec<Target>>) -> Self {
+        Self { all: targets.into(), any: Arc::from([]) }
+    }
+
+    /// One that is lacking, if the operations on these targets did not take place.
+    pub fn missing(&self, missed: &BTreeSet<Target>) -> Option<Target> {
+        let all = self.all.iter().find(|target| missed.contains(target));
+        let none = !self.any.is_empty() && self.any.iter().all(|target| missed.contains(target));
+        all.or_else(|| self.any.first().filter(|_| none)).copied()
+    }
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+pub struct Planning<'a> {
+    /// What is wanted.
+    pub desired: &'a State,
+    /// What is there.
+    pub believed: &'a State,
+    /// What drains.
+    pub drains: &'a Drains,
+    /// The settings of this node.
+    pub settings: &'a Settings,
+    /// What a target has to wait for: its own next try, or a part of the kernel that was not read.
+    pub waits: &'a dyn Fn(&Target) -> Option<Subject>,
+}
+
+impl<'a> Planning<'a> {
+    /// One in which nothing has to wait.
+    pub fn new(
+        desired: &'a State,
+        believed: &'a State,
+        drains: &'a Drains,
+        settings: &'a Settings,
+    ) -> Self {
+        Self { desired, believed, drains, settings, waits: &|_| None }
+    }
+}
+
 /// The order of operations. One that stands higher is carried out first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    Sysctls,
+    Link,
     Sets,
     Firewall,
     AddMembers,
     /// Members by which an address is closed to those that no other set lets through.
     Close,
+    /// Members that let others through an address that stays closed.
+    Narrow,
     VirtualServers,
     AddRealServers,
     Quiesce,
@@ -59,108 +122,205 @@ impl Phase {
     const COUNT: usize = Self::RemoveLeftovers as usize + 1;
 }
 
-/// Plans the way from `believed` to `desired` (with what drains) for the `touched` targets.
-pub fn plan(
-    desired: &State,
-    believed: &State,
-    touched: &BTreeSet<Target>,
-    drains: &Drains,
-    settings: &Settings,
-) -> Plan {
+/// Plans the way from what is there to what is wanted, for the `touched` targets.
+pub fn plan(from: Planning<'_>, touched: &BTreeSet<Target>) -> Plan {
     let mut planner = Planner {
-        steps: std::array::from_fn(|_| Vec::new()),
-        planned: 0,
-        intended: Vec::new(),
+        from,
+        phases: std::array::from_fn(|_| Vec::new()),
+        planned: HashSet::new(),
+        out: Plan::default(),
         capacities: BTreeMap::new(),
         added: BTreeMap::new(),
-        settings,
+        seen: None,
     };
+    // In the order of targets, so that what is needed is planned before what needs it.
     for target in touched {
+        // Its virtual server stands for a real server, and comes before it.
         match target {
-            Target::Set(set) => match (desired.sets.get(set), believed.sets.get(set)) {
-                (Some(wanted), None) => {
-                    planner.push(Phase::Sets, Op::CreateSet(*set, wanted.capacity));
-                }
-                (Some(wanted), Some(_)) => {
-                    planner.capacities.insert(*set, wanted.capacity);
-                }
-                (None, _) => {}
-            },
-            Target::Firewall(family) => {
-                let Some(rules) = desired.firewall.get(family) else { continue };
-                if believed.firewall.get(family) != Some(rules) {
-                    let op = Op::InstallFirewall(*family, Arc::clone(rules));
-                    let taken = believed.leftovers.contains(&Leftover::Iptables(*family));
-                    planner.push(if taken { Phase::TakeOver } else { Phase::Firewall }, op);
-                }
-            }
-            Target::Member(set, member) => {
-                // What closes an address comes after what opens it, and goes before.
-                let closes = matches!(set.role, SetRole::LoadBalancerFw | SetRole::IpvsIps);
-                match (desired.has_member(*set, member), believed.has_member(*set, member)) {
-                    (true, false) => {
-                        let phase = if closes { Phase::Close } else { Phase::AddMembers };
-                        planner.push(phase, Op::AddMember(*set, *member));
-                        *planner.added.entry(*set).or_default() += 1;
-                    }
-                    (false, true) if settings.families.contains(&set.family) => {
-                        let phase = if closes { Phase::Reopen } else { Phase::RemoveMembers };
-                        planner.push(phase, Op::RemoveMember(*set, *member));
-                    }
-                    _ => {}
-                }
-            }
-            Target::Address(address) => {
-                match (desired.addresses.contains(address), believed.addresses.contains(address)) {
-                    (true, false) => planner.push(Phase::Bind, Op::Bind(*address)),
-                    (false, true) if settings.families.contains(&Family::of(*address)) => {
-                        planner.push(Phase::Unbind, Op::Unbind(*address));
-                    }
-                    _ => {}
-                }
-            }
-            Target::Leftover(leftover) => {
-                let served = settings.families.contains(&leftover.family());
-                if served && believed.leftovers.contains(leftover) {
-                    planner.push(Phase::RemoveLeftovers, Op::RemoveLeftover(*leftover));
-                }
-            }
-            Target::VirtualServer(key) => {
-                let wanted = desired.virtual_servers.get(key).map(|s| drains.overlay(key, s));
-                planner.virtual_server(*key, wanted, believed.virtual_servers.get(key));
-            }
+            Target::RealServer(key, _) if touched.contains(&Target::VirtualServer(*key)) => {}
+            Target::RealServer(key, _) if planner.seen == Some(*key) => {}
+            _ => planner.target(target),
         }
     }
-    planner.grow_sets(believed);
-    let ops = planner.steps.into_iter().reduce(|mut ops, mut phase| {
-        ops.append(&mut phase);
-        ops
-    });
-    Plan { ops: ops.unwrap_or_default(), intended: planner.intended }
+    planner.grow_sets();
+    planner.finish()
 }
 
 struct Planner<'a> {
+    from: Planning<'a>,
     /// The operations of each phase.
-    steps: [Vec<Op>; Phase::COUNT],
-    planned: usize,
-    intended: Vec<(VirtualServerKey, Option<VirtualServerState>)>,
+    phases: [Vec<(Op, Option<Needs>)>; Phase::COUNT],
+    /// The targets of those on which others may depend.
+    planned: HashSet<Target>,
+    out: Plan,
     /// Wanted capacities of sets that exist.
     capacities: BTreeMap<SetId, u32>,
     /// How many members each set gets.
     added: BTreeMap<SetId, usize>,
-    settings: &'a Settings,
+    /// The last virtual server that was planned.
+    seen: Option<VirtualServerKey>,
 }
 
 impl Planner<'_> {
-    fn push(&mut self, phase: Phase, op: Op) {
-        self.steps[phase as usize].push(op);
-        self.planned += 1;
+    fn target(&mut self, target: &Target) {
+        let Planning { desired, believed, settings, .. } = self.from;
+        match *target {
+            Target::Sysctl(path) => {
+                let wanted = desired.sysctls.get(path);
+                if let Some(wanted) = wanted.filter(|_| believed.sysctls.get(path) != wanted) {
+                    self.push(Phase::Sysctls, Op::SetSysctl(path, wanted.clone()));
+                }
+            }
+            Target::Link if believed.interface.up && !desired.interface.up => {
+                self.push(Phase::Link, Op::TakeLinkDown);
+            }
+            Target::Link => {}
+            Target::Set(set) => match (desired.sets.get(&set), believed.sets.get(&set)) {
+                (Some(wanted), None) => {
+                    self.push(Phase::Sets, Op::CreateSet(set, wanted.capacity));
+                }
+                (Some(wanted), Some(_)) => {
+                    self.capacities.insert(set, wanted.capacity);
+                }
+                (None, _) => {}
+            },
+            Target::Firewall(family) => self.firewall(family),
+            Target::Member(set, member) => self.member(set, member),
+            Target::ForeignMembers(set) => {
+                let known = believed.sets.get(&set).filter(|known| !known.foreign.is_empty());
+                if let Some(known) = known.filter(|_| settings.families.contains(&set.family)) {
+                    let members = known.foreign.iter().cloned().collect();
+                    self.push(Phase::Narrow, Op::RemoveForeignMembers(set, members));
+                }
+            }
+            Target::VirtualServer(key) | Target::RealServer(key, _) => self.virtual_server(key),
+            Target::Flows(key) => {
+                let servers = desired.virtual_servers.get(&key);
+                let keep = servers.map(|known| known.real_servers.clone()).unwrap_or_default();
+                self.forget_flows(key, keep);
+            }
+            Target::Address(address) => self.address(address),
+            Target::ForeignAddress(foreign) => {
+                if believed.interface.foreign.contains(&foreign) {
+                    self.push(Phase::Link, Op::RemoveForeignAddress(foreign));
+                }
+            }
+            Target::Leftover(leftover) => {
+                let family = leftover.family();
+                if settings.families.contains(&family) && believed.leftovers.contains(&leftover) {
+                    // Without our rules nothing would take the packets.
+                    let mut needs = vec![Target::Firewall(family)];
+                    needs.extend(self.planned_sets(family));
+                    let op = Op::RemoveLeftover(leftover);
+                    self.push_needing(Phase::RemoveLeftovers, op, Needs::all(needs));
+                }
+            }
+        }
+    }
+
+    fn firewall(&mut self, family: Family) {
+        let Planning { desired, believed, .. } = self.from;
+        let Some(rules) = desired.firewall.get(&family) else { return };
+        if believed.firewall.get(&family) != Some(rules) {
+            let phase = if self.is_taken_over(family) { Phase::TakeOver } else { Phase::Firewall };
+            let needs = self.planned_sets(family).collect::<Vec<_>>();
+            let op = Op::InstallFirewall(family, rules.clone());
+            self.push_needing(phase, op, Needs::all(needs));
+        }
+    }
+
+    /// Whether rules of iptables mode take the packets, until everything is there.
+    fn is_taken_over(&self, family: Family) -> bool {
+        self.from.believed.leftovers.contains(&Leftover::Iptables(family))
+    }
+
+    fn planned_sets(&self, family: Family) -> impl Iterator<Item = Target> + '_ {
+        let sets = SetId::all().filter(move |set| set.family == family).map(Target::Set);
+        sets.filter(|set| self.planned.contains(set))
+    }
+
+    fn member(&mut self, set: SetId, member: Member) {
+        let Planning { desired, believed, settings, .. } = self.from;
+        // What closes an address comes after what opens it, and goes before.
+        let closes = matches!(set.role, SetRole::LoadBalancerFw | SetRole::IpvsIps);
+        match (desired.has_member(set, &member), believed.has_member(set, &member)) {
+            (true, false) => {
+                let phase = if closes { Phase::Close } else { Phase::AddMembers };
+                let target = Target::Set(set);
+                let made = self.planned.contains(&target);
+                if !made && !believed.sets.contains_key(&set) {
+                    let waits = (self.from.waits)(&target).unwrap_or(Subject::Target(target));
+                    self.out.held.push((Target::Member(set, member), waits));
+                    return;
+                }
+                let needs = if made { Needs::all([target]) } else { Needs::default() };
+                if self.push_needing(phase, Op::AddMember(set, member), needs) {
+                    *self.added.entry(set).or_default() += 1;
+                }
+            }
+            (false, true) if settings.families.contains(&set.family) => {
+                let protected = protection::closed_by(set, &member);
+                let still_there = match protected {
+                    Some(Target::Address(ip)) => believed.interface.addresses.contains(&ip),
+                    Some(Target::VirtualServer(key)) => {
+                        believed.virtual_servers.contains_key(&key)
+                            && !desired.virtual_servers.contains_key(&key)
+                    }
+                    _ => false,
+                };
+                let phase = match closes {
+                    true => Phase::Reopen,
+                    false if self.narrows(set, &member) => Phase::Narrow,
+                    false => Phase::RemoveMembers,
+                };
+                let op = Op::RemoveMember(set, member);
+                let needs: Vec<Target> = protected.filter(|_| still_there).into_iter().collect();
+                self.push_needing(phase, op, Needs::all(needs));
+            }
+            _ => {}
+        }
+    }
+
+    fn address(&mut self, address: IpAddr) {
+        let Planning { desired, believed, settings, .. } = self.from;
+        let (wanted, bound) = (&desired.interface.addresses, &believed.interface.addresses);
+        match (wanted.contains(&address), bound.contains(&address)) {
+            (true, false) => match self.bind_needs(address) {
+                Ok(needs) => _ = self.push_needing(Phase::Bind, Op::Bind(address), needs),
+                Err(waits) => self.out.held.push((Target::Address(address), waits)),
+            },
+            (false, true) if settings.families.contains(&Family::of(address)) => {
+                self.push(Phase::Unbind, Op::Unbind(address));
+            }
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, phase: Phase, op: Op) -> bool {
+        self.push_needing(phase, op, Needs::default())
+    }
+
+    /// Whether the operation is part of the plan. What it needs may have to wait itself.
+    fn push_needing(&mut self, phase: Phase, op: Op, needs: Needs) -> bool {
+        let target = op.target();
+        let waits = self.from.waits;
+        let lacking = |needed: &Target| waits(needed).filter(|_| !self.planned.contains(needed));
+        if let Some(subject) = waits(&target).or_else(|| needs.all.iter().find_map(lacking)) {
+            self.out.held.push((target, subject));
+            return false;
+        }
+        if is_needed_by_others(&target) {
+            self.planned.insert(target);
+        }
+        let needs = (!needs.all.is_empty() || !needs.any.is_empty()).then_some(needs);
+        self.phases[phase as usize].push((op, needs));
+        true
     }
 
     /// New members come before old ones go, so a set must hold both for a moment.
-    fn grow_sets(&mut self, believed: &State) {
+    fn grow_sets(&mut self) {
         for set in SetId::all().filter(|set| set.set_type() != SetType::BitmapPort) {
-            let Some(known) = believed.sets.get(&set) else { continue };
+            let Some(known) = self.from.believed.sets.get(&set) else { continue };
             let most = known.members.len() + self.added.get(&set).copied().unwrap_or_default();
             let wanted = self.capacities.get(&set).copied().unwrap_or_default();
             let mut capacity = known.capacity.max(wanted);
@@ -173,103 +333,40 @@ impl Planner<'_> {
         }
     }
 
-    fn virtual_server(
-        &mut self,
-        key: VirtualServerKey,
-        wanted: Option<VirtualServerState>,
-        known: Option<&VirtualServerState>,
-    ) {
-        let before = self.planned;
-        match (&wanted, known) {
-            (None, None) => {}
-            (None, Some(known)) => {
-                if !self.settings.owns(&key) {
-                    return;
-                }
-                self.push(Phase::RemoveVirtualServers, Op::RemoveVirtualServer(key));
-                self.forget_flows(key, &[], known.real_servers.first());
-            }
-            (Some(wanted), None) => {
-                self.push(Phase::VirtualServers, Op::AddVirtualServer(key, wanted.config));
-                self.real_servers(key, &wanted.real_servers, &[]);
-                self.forget_flows(key, &wanted.real_servers, wanted.real_servers.first());
-            }
-            (Some(wanted), Some(known)) => {
-                if wanted.config != known.config {
-                    let settles = known.config.flags.contains(Flags::SCHED1)
-                        && !wanted.config.flags.contains(Flags::SCHED1);
-                    let phase =
-                        if settles { Phase::SettleVirtualServers } else { Phase::VirtualServers };
-                    self.push(phase, Op::SetVirtualServer(key, wanted.config));
-                }
-                if !Arc::ptr_eq(&wanted.real_servers, &known.real_servers) {
-                    let gone = self.real_servers(key, &wanted.real_servers, &known.real_servers);
-                    self.forget_flows(key, &wanted.real_servers, gone.as_ref());
-                }
-            }
+    fn finish(self) -> Plan {
+        let mut plan = self.out;
+        plan.ops.reserve(self.phases.iter().map(Vec::len).sum());
+        for (op, needs) in self.phases.into_iter().flatten() {
+            plan.needs.extend(needs.map(|needs| (plan.ops.len(), needs)));
+            plan.ops.push(op);
         }
-        if self.planned > before {
-            self.intended.push((key, wanted));
-        }
-    }
-
-    /// Both lists are in ascending order. The result is one real server that is removed, or the
-    /// first that is added to none: either way flows may lead elsewhere.
-    fn real_servers(
-        &mut self,
-        key: VirtualServerKey,
-        wanted: &[RealServer],
-        known: &[RealServer],
-    ) -> Option<RealServer> {
-        let mut added: Vec<RealServer> = Vec::new();
-        let mut stale = if known.is_empty() { wanted.first().copied() } else { None };
-        let (mut wanted, mut known) = (wanted.iter().peekable(), known.iter().peekable());
-        while wanted.peek().is_some() || known.peek().is_some() {
-            let want = wanted.next_if(|want| known.peek().is_none_or(|have| want.key <= have.key));
-            let have = known.next_if(|have| want.is_none_or(|want| have.key == want.key));
-            match (want, have) {
-                (Some(want), Some(have)) if want.config != have.config => {
-                    let phase = if want.config.weight == 0 {
-                        Phase::Quiesce
-                    } else {
-                        Phase::AddRealServers
-                    };
-                    self.push(phase, Op::SetRealServer(key, *want));
-                }
-                (Some(want), None) => added.push(*want),
-                (None, Some(have)) => {
-                    stale = Some(*have);
-                    self.push(Phase::RemoveRealServers, Op::RemoveRealServer(key, have.key));
-                }
-                _ => {}
-            }
-        }
-        // Every node in its own order, always the same: or the first connection of every node
-        // would go to the same pod.
-        added.sort_by_cached_key(|server| shuffled(&self.settings.place.node, &server.key));
-        for server in added {
-            self.push(Phase::AddRealServers, Op::AddRealServer(key, server));
-        }
-        stale
-    }
-
-    fn forget_flows(
-        &mut self,
-        key: VirtualServerKey,
-        keep: &[RealServer],
-        stale: Option<&RealServer>,
-    ) {
-        let udp = matches!(key, VirtualServerKey::Address { protocol: Protocol::Udp, .. });
-        if udp && stale.is_some() {
-            self.push(Phase::Flows, Op::ForgetFlows(key, keep.into()));
-        }
+        plan
     }
 }
 
-fn shuffled(node: &str, server: &RealServerKey) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (node, server).hash(&mut hasher);
-    hasher.finish()
+fn is_needed_by_others(target: &Target) -> bool {
+    match target {
+        Target::Set(_) | Target::Firewall(_) | Target::VirtualServer(_) => true,
+        Target::Member(set, _) => protection::PROTECTING.contains(&set.role),
+        _ => false,
+    }
+}
+
+/// The virtual server by which an address, a port and a protocol are served.
+fn by_port(member: &Member) -> Option<VirtualServerKey> {
+    match *member {
+        Member::IpPort(address, protocol, port)
+        | Member::IpPortIp(address, protocol, port, _)
+        | Member::IpPortNet(address, protocol, port, _) => {
+            Some(VirtualServerKey::new(address, port, protocol))
+        }
+        Member::Ip(_) | Member::Port(_) => None,
+    }
+}
+
+/// The first of the keys of an address in their order.
+fn first_key(address: IpAddr) -> VirtualServerKey {
+    VirtualServerKey::new(address, 0, Protocol::Tcp)
 }
 
 #[cfg(test)]

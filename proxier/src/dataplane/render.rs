@@ -12,6 +12,7 @@ use netlink_ipvs::{
 };
 
 use super::State;
+use super::firewall::Rules;
 
 use super::sets::{SetId, SetType};
 pub use table::{Style, table};
@@ -137,7 +138,7 @@ fn real_server_arguments(real: &RealServer) -> String {
 
 /// The addresses on `kube-ipvs0`, one a line: `inet 10.96.0.1/32 scope global`.
 pub fn addresses(state: &State) -> String {
-    state.addresses.iter().fold(String::new(), |mut out, address| {
+    state.interface.addresses.iter().fold(String::new(), |mut out, address| {
         let _ = match address {
             IpAddr::V4(ip) => writeln!(out, "inet {ip}/32 scope global"),
             IpAddr::V6(ip) => writeln!(out, "inet6 {ip}/128 scope global"),
@@ -171,7 +172,7 @@ pub fn ipset(state: &State) -> String {
 
 /// The firewall rules of a family, as `iptables-save` prints our part of them.
 pub fn firewall(state: &State, family: Family) -> &str {
-    state.firewall.get(&family).map_or("", |rules| rules)
+    state.firewall.get(&family).map_or("", Rules::text)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol};
@@ -318,6 +319,22 @@ impl fmt::Display for Member {
             Self::IpPortNet(ip, protocol, port, net) => write!(f, "{ip},{protocol}:{port},{net}"),
             Self::Port(port) => port.fmt(f),
         }
+    }
+}
+
+/// A member that this program would never add: of another kind, or with options of its own. It is
+/// known by the bytes with which the kernel lists it, and by which it can be removed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignMember {
+    /// The netlink attributes of the element.
+    pub attributes: Arc<[u8]>,
+    /// What `ipset save` would print, as far as it is understood.
+    pub text: Arc<str>,
+}
+
+impl fmt::Display for ForeignMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -143,12 +143,17 @@ impl Wanted {
 }
 
 impl Sysctl {
-    /// As `sysctl` names it; what is not below `/proc/sys` by its path.
+    /// As `sysctl` names it.
     pub fn name(&self) -> String {
-        match self.path.strip_prefix("proc/sys/") {
-            Some(path) => path.replace('/', "."),
-            None => format!("/{}", self.path),
-        }
+        name(self.path)
+    }
+}
+
+/// The name of a setting as `sysctl` has it; what is not below `/proc/sys` goes by its path.
+pub(crate) fn name(path: &str) -> String {
+    match path.strip_prefix("proc/sys/") {
+        Some(path) => path.replace('/', "."),
+        None => format!("/{path}"),
     }
 }
 

@@ -172,7 +172,7 @@ impl NodePorts {
 
     fn wanted(&self, status: &Status) -> BTreeMap<Place, Sockets> {
         let mut wanted = BTreeMap::new();
-        for (key, health) in &*status.health {
+        for (key, health) in status.health.iter() {
             for (family, _) in &health.local_endpoints {
                 let addresses = self.addresses.get(family).cloned().unwrap_or_default();
                 if !addresses.is_empty() {
@@ -198,7 +198,7 @@ impl NodePorts {
 
 /// Whether the sockets may have to be others.
 fn is_other(last: &Status, status: &Status) -> bool {
-    !Arc::ptr_eq(&last.health, &status.health)
+    last.health.version() != status.health.version()
         || last.host_addresses != status.host_addresses
         || last.node_addresses != status.node_addresses
         || !last.families.keys().eq(status.families.keys())

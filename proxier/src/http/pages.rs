@@ -83,7 +83,7 @@ impl MetricsServer {
         if let Some(refused) = &self.monitor.current().refused {
             line("Configuration refused", refused);
         }
-        for error in status.observe_error.iter().chain(&status.errors) {
+        for error in status.observe_error.iter().chain(status.errors.iter()) {
             line("Error", error);
         }
         page

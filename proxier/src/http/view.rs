@@ -301,7 +301,7 @@ impl<T> Part<T> {
 
 impl Listing {
     fn new(status: &Status, table: Option<&Table>, query: Query) -> Self {
-        let all = status.directory.snapshot();
+        let all = status.directory.clone();
         let found: Vec<_> = all.iter().filter(|(key, asks)| query.matches(key, asks)).collect();
         let pages = found.len().div_ceil(SERVICES).max(1);
         let page = query.page.min(pages);

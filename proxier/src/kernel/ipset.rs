@@ -99,7 +99,16 @@ impl IpsetClient {
     /// [`ErrorKind::NotFound`] if there is no such set. Any failure to read the whole list is an
     /// error, never a shorter list.
     pub fn members(&mut self, name: &str) -> Result<SetContent, Error> {
+        Ok(self.set(name)?.1)
+    }
+
+    /// A set and what it holds.
+    ///
+    /// # Errors
+    /// As for [`Self::members`].
+    pub fn set(&mut self, name: &str) -> Result<(SetHeader, SetContent), Error> {
         check_name(name)?;
+        let operation = || format!("list the members of set {name}");
         let encoder = self.encoder;
         let list = self.socket.dump(
             |batch| encoder.list(batch, name),
@@ -111,9 +120,9 @@ impl IpsetClient {
                 codec::decode_elements(body, set_type, |element| content.insert(element))
             },
         );
-        let failed =
-            |failure| failed(format!("list the members of set {name}"), failure, About::Set);
-        Ok(list.map_err(failed)?.1)
+        let (header, content) = list.map_err(|failure| failed(operation(), failure, About::Set))?;
+        let none = || Error::new(ErrorKind::NotFound, format!("{}: there is none", operation()));
+        Ok((header.ok_or_else(none)?, content))
     }
 
     /// Makes an empty set.

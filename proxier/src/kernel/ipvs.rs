@@ -1,15 +1,13 @@
 //! IPVS: operations to commands, dumps to state.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use netlink_ipvs::{
     Client, Command, ErrorKind, RealServer, VirtualServer, VirtualServerConfig, VirtualServerEntry,
     VirtualServerKey,
 };
 
-use super::{lost, op_error};
-use crate::dataplane::{Connections, Op, OpError, OpErrorKind, RealServers, VirtualServerState};
+use super::op_error;
+use super::write::lost_answer;
+use crate::dataplane::{Connections, Counted, Op, OpError, OpErrorKind, VirtualServerState};
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -22,94 +20,74 @@ impl Ipvs {
         Self { client }
     }
 
-    /// Every virtual server, without real servers.
-    pub(super) fn observe(
-        &mut self,
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
-        let servers = self.client.virtual_servers().map_err(failed)?;
-        let none = RealServers::from([]);
-        let state = |server: VirtualServer| VirtualServerState {
-            config: server.config,
-            real_servers: Arc::clone(&none),
-        };
-        Ok(servers.into_iter().map(|entry| (entry.server.key, state(entry.server))).collect())
-    }
-
-    /// Gives virtual servers their real servers.
-    pub(super) fn fill(
-        &mut self,
-        servers: &mut BTreeMap<VirtualServerKey, VirtualServerState>,
-    ) -> Result<(), OpError> {
-        for (key, server) in servers {
-            server.real_servers = self.real_servers_of(*key)?;
-        }
-        Ok(())
-    }
-
-    /// Some virtual servers with their real servers, those of them that exist.
-    pub(super) fn observe_some(
+    /// Some virtual servers with their real servers, each by itself.
+    pub(super) fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, OpError> {
-        let mut out = BTreeMap::new();
-        for key in keys {
-            match self.client.virtual_server(*key) {
-                Ok(entry) => {
-                    let real_servers = self.real_servers_of(*key)?;
-                    let config = entry.server.config;
-                    out.insert(*key, VirtualServerState { config, real_servers });
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Ok(out)
+    ) -> Vec<(VirtualServerKey, Result<Option<VirtualServerState>, OpError>)> {
+        keys.iter().map(|key| (*key, self.virtual_server(*key))).collect()
     }
 
-    fn real_servers_of(&mut self, key: VirtualServerKey) -> Result<RealServers, OpError> {
-        let entries = self.client.real_servers(key).map_err(failed)?;
+    fn virtual_server(
+        &mut self,
+        key: VirtualServerKey,
+    ) -> Result<Option<VirtualServerState>, OpError> {
+        let entry = match self.client.virtual_server(key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entry => entry.map_err(failed)?,
+        };
         let mut real_servers: Vec<RealServer> =
-            entries.into_iter().map(|entry| entry.server).collect();
+            self.counted(key)?.into_iter().map(|(server, _)| server).collect();
         real_servers.sort_unstable_by_key(|real| real.key);
-        Ok(real_servers.into())
+        let config = entry.server.config;
+        Ok(Some(VirtualServerState { config, real_servers: real_servers.into() }))
     }
 
-    /// The real servers of some virtual servers with their connections.
+    /// The real servers of some virtual servers with their connections, each by itself.
     pub(super) fn real_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<Vec<(VirtualServerKey, RealServer, Connections)>, OpError> {
-        let mut out = Vec::new();
-        for key in keys {
-            for entry in self.client.real_servers(*key).map_err(failed)? {
-                let connections = Connections {
-                    active: entry.connections.active,
-                    inactive: entry.connections.inactive,
-                };
-                out.push((*key, entry.server, connections));
-            }
-        }
-        Ok(out)
+    ) -> Vec<(VirtualServerKey, Result<Counted, OpError>)> {
+        keys.iter().map(|key| (*key, self.counted(*key))).collect()
+    }
+
+    fn counted(&mut self, key: VirtualServerKey) -> Result<Counted, OpError> {
+        let entries = self.client.real_servers(key).map_err(failed)?;
+        let counted = entries.into_iter().map(|entry| {
+            let (active, inactive) = (entry.connections.active, entry.connections.inactive);
+            (entry.server, Connections { active, inactive })
+        });
+        Ok(counted.collect())
     }
 
     /// Carries out operations on virtual and real servers; those that failed, by their index.
-    pub(super) fn execute(&mut self, ops: &[Op]) -> Vec<(usize, OpError)> {
-        let report = self.client.execute(ops.iter().filter_map(command));
-        let mut out: Vec<(usize, OpError)> =
-            report.failed.into_iter().map(|(at, error)| (at, failed(error))).collect();
-        out.extend(lost(report.uncertain));
+    pub(super) fn execute(&mut self, ops: &[&Op]) -> Vec<(usize, OpError)> {
+        let report = self.client.execute(ops.iter().filter_map(|op| command(op)));
+        let failed = report.failed.into_iter().map(|(at, error)| (at, failed(error)));
+        let lost = report.uncertain.into_iter().flatten().map(|at| (at, lost_answer()));
+        let mut out: Vec<_> = failed.chain(lost).collect();
+        out.sort_unstable_by_key(|(at, _)| *at);
         out
     }
 }
 
-/// The virtual servers of this network namespace, in pieces, over a connection of its own.
-pub(super) fn list() -> Result<
-    impl Iterator<Item = Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError>>,
-    OpError,
-> {
-    let entry = |entry: VirtualServerEntry| (entry.server.key, entry.server.config);
-    let pieces = Client::open().and_then(Client::into_virtual_servers).map_err(failed)?;
-    Ok(pieces.map(move |piece| Ok(piece.map_err(failed)?.into_iter().map(entry).collect())))
+/// A list of the virtual servers of this network namespace, in pieces.
+#[derive(Debug)]
+pub(super) struct Listing(netlink_ipvs::VirtualServers);
+
+impl Listing {
+    /// Begins, over a connection of its own.
+    pub(super) fn begin() -> Result<Self, OpError> {
+        Client::open().and_then(Client::into_virtual_servers).map(Self).map_err(failed)
+    }
+
+    /// The next of them; none is the end.
+    pub(super) fn next(&mut self) -> Result<Vec<(VirtualServerKey, VirtualServerConfig)>, OpError> {
+        let entry = |entry: VirtualServerEntry| (entry.server.key, entry.server.config);
+        let piece = self.0.find(|piece| !piece.as_ref().is_ok_and(Vec::is_empty));
+        let piece = piece.transpose().map_err(failed)?.unwrap_or_default();
+        Ok(piece.into_iter().map(entry).collect())
+    }
 }
 
 /// The command of an operation; none for those that other parts of the kernel carry out.
@@ -132,11 +110,8 @@ fn command(op: &Op) -> Option<Command> {
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn failed(error: netlink_ipvs::Error) -> OpError {
     let kind = match error.kind() {
-        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Uncertain => OpErrorKind::Surprise,
-        ErrorKind::NoPermission | ErrorKind::Unsupported | ErrorKind::Invalid => {
-            OpErrorKind::Refused
-        }
-        _ => OpErrorKind::Retry,
+        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Uncertain => OpErrorKind::Unknown,
+        _ => OpErrorKind::Failed,
     };
     op_error(kind, &error)
 }

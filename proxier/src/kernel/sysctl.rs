@@ -173,17 +173,19 @@ impl Sysctls {
         Ok(fs::read_to_string(self.root.join(setting.path))?.trim_end().to_owned())
     }
 
+    /// Writes a value to the file of a setting.
+    pub fn write(&self, path: &str, value: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(self.root.join(path))?;
+        file.write_all(value.as_bytes())
+    }
+
     fn set(&self, setting: &Sysctl) -> Result<Option<Change>, Error> {
         let found = self.read(setting).ok();
         if found.as_ref().is_some_and(|found| setting.wanted.allows(found)) {
             return Ok(None);
         }
         let to = setting.wanted.value();
-        let written = OpenOptions::new()
-            .write(true)
-            .open(self.root.join(setting.path))
-            .and_then(|mut file| file.write_all(to.as_bytes()));
-        match written {
+        match self.write(setting.path, &to) {
             Ok(()) => {
                 let from = found.unwrap_or_else(|| "unreadable".to_owned());
                 Ok(Some(Change { name: setting.name(), from, to, why: setting.why }))

@@ -79,9 +79,9 @@ fn fails_on_command_and_remembers_what_it_did() {
     let bind = |text: &str| Op::Bind(text.parse().unwrap());
     let bad = bind("10.0.0.1");
     let refused = bad.clone();
-    memory.fault = Some(Box::new(move |op| (*op == refused).then_some(OpErrorKind::Refused)));
-    assert_eq!(memory.run(&bad).unwrap_err().kind, OpErrorKind::Refused);
+    memory.fault = Some(Box::new(move |op| (*op == refused).then_some(OpErrorKind::Failed)));
+    assert_eq!(memory.run(&bad).unwrap_err().kind, OpErrorKind::Failed);
     memory.run(&bind("10.0.0.2")).unwrap();
     assert_eq!(memory.done, [bind("10.0.0.2")]);
-    assert_eq!(memory.state.addresses.len(), 1);
+    assert_eq!(memory.state.interface.addresses.len(), 1);
 }

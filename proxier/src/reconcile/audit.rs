@@ -1,407 +1,300 @@
-//! Looking at what was not just written: everything once in a while, and what drains.
+//! Reading everything, piece by piece: when the loop begins, and once in a while after that.
 //!
-//! So that no change waits for all of it, it is read in pieces, between which the loop looks for
-//! events: the kernel lists virtual servers a datagram at a time and gives real servers one virtual
-//! server at a time, and the rules take processes, for which nobody waits.
+//! ```text
+//!            due                                               all listed
+//!   Idle ─────────▶ Sysctls ─▶ Interface ─▶ Sets ─▶ Listing ─────────────▶ RealServers ─▶ Idle
+//!    │                                               │  ▲                     │  ▲
+//!    └── a look at the rules goes on beside it       ▼  │ a suspect is read   ▼  │
+//!                                                  by itself before it counts as drift
+//! ```
+//!
+//! So that no change waits for all of it, an audit goes on between events, each piece followed by a
+//! pause. The first one does not pause, and takes what it finds instead of comparing it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
-use netlink_ipvs::{RealServer, VirtualServerConfig, VirtualServerKey};
+use netlink_ipvs::{Family, VirtualServerKey};
 use tokio::time::Instant;
-use tracing::warn;
 
-use super::{Notice, Reconciler};
-use crate::dataplane::{Dataplane, Listing, Look, OpError, State, Target};
+use crate::dataplane::sets::SetId;
+use crate::dataplane::{Query, RulesState, Settings, Target};
 
 /// Virtual servers whose real servers are read at once: a millisecond. About as many are listed at
 /// once.
 const SLICE: usize = 16;
 /// Of the time until everything was read, one part in so many goes into reading.
 const SHARE: u32 = 10;
+/// Events hasten an audit at most so often.
+const HASTE: Duration = Duration::from_secs(1);
 
-/// What an audit reads, in this order. The rules are looked at beside it, and the real servers come
-/// after the virtual servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    /// First, because the kernel tells of their changes.
-    Addresses,
-    Sets,
-    VirtualServers,
+/// What is read next.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Sysctls,
+    Interface,
+    Sets(VecDeque<SetId>),
+    /// With the virtual servers seen so far; none before the list has begun.
+    Listing(Option<HashSet<VirtualServerKey>>),
+    RealServers(Vec<VirtualServerKey>),
 }
 
-impl Part {
-    const ALL: [Self; 3] = [Self::Addresses, Self::Sets, Self::VirtualServers];
+/// The look at the rules.
+#[derive(Debug, Default)]
+enum Rules {
+    #[default]
+    Idle,
+    /// To be begun.
+    Due(BTreeSet<Family>),
+    /// Under way, with what was believed when it began, and the families that have to be looked at
+    /// again since then.
+    Looking(Vec<(Family, RulesState)>, BTreeSet<Family>),
 }
 
-/// What is still to be read.
-#[derive(Default)]
-pub(super) struct Unread {
-    /// What has not begun.
-    parts: BTreeSet<Part>,
-    /// The list of virtual servers that goes on.
-    list: Option<List>,
+/// An audit and what it has still to read.
+#[derive(Debug)]
+pub(super) struct Audit {
+    /// When the next one begins.
+    due: Instant,
+    /// Before this, no event makes one begin.
+    no_haste_before: Instant,
+    stage: Stage,
+    rules: Rules,
     /// Virtual servers that are not as believed, or were not when they were listed.
     suspects: BTreeSet<VirtualServerKey>,
-    /// What was found to be not as believed among them.
-    drift: BTreeSet<Target>,
-    /// The rules, from the next look on.
-    rules: bool,
-    /// The look at the rules that goes on, and what was believed of them when it began.
-    looking: Option<(State, Look)>,
-    /// Virtual servers whose real servers are to be compared.
-    audit: Vec<VirtualServerKey>,
+    /// What turned out not to be as believed among them.
+    pub(super) drift: BTreeSet<Target>,
     /// Virtual servers with connections to count of real servers that drain.
-    drains: Vec<VirtualServerKey>,
-    /// Something of the audit could not be read.
-    failed: bool,
-    /// Somebody has to be told what came of it.
-    ended: bool,
-    /// The next read, not before.
-    not_before: Option<Instant>,
+    counting: Vec<VirtualServerKey>,
+    /// The next piece, not before.
+    not_before: Instant,
     /// When all of it is to be read.
-    until: Option<Instant>,
+    until: Instant,
+    /// An audit has ended and its result has not been reported.
+    pub(super) ended: bool,
 }
 
-/// A list of virtual servers that is being read.
-struct List {
-    listing: Listing,
-    seen: HashSet<VirtualServerKey>,
-    /// How many there should be.
-    expected: usize,
-}
-
-impl Unread {
-    /// Whether there is something to begin with.
-    fn has_next(&self) -> bool {
-        self.next_part().is_some()
-            || (self.rules && self.looking.is_none())
-            || self.list.is_some()
-            || !self.suspects.is_empty()
-            || !self.audit.is_empty()
-            || !self.drains.is_empty()
-    }
-
-    /// What can begin. A round through the virtual servers ends before the next one, or its end
-    /// would never be reached.
-    fn next_part(&self) -> Option<Part> {
-        let part = *self.parts.first()?;
-        let busy = self.list.is_some() || !self.audit.is_empty();
-        (part != Part::VirtualServers || !busy).then_some(part)
-    }
-
-    /// When the next piece is to be read, if there is one.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.has_next().then(|| self.not_before.unwrap_or_else(Instant::now))
-    }
-
-    /// Leaves the processor to others after this read: so long that reading is a small share, and
-    /// that all of it is read in time. What may have to be repaired does not wait.
-    fn pause(&mut self, took: Duration) {
-        if !self.suspects.is_empty() {
-            self.not_before = None;
-            return;
-        }
-        let now = Instant::now();
-        // After a list of virtual servers come their real servers.
-        let listed = |list: &List| 2 * list.expected - list.expected.min(list.seen.len());
-        let servers = self.audit.len() + self.drains.len() + self.list.as_ref().map_or(0, listed);
-        let left = u32::try_from(self.parts.len() + servers / SLICE + 1).unwrap_or(u32::MAX);
-        let rest = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let spare = (rest / left).saturating_sub(took);
-        self.not_before = Some(now + (took * (SHARE - 1)).min(spare));
-    }
-
-    /// Whether an audit has ended that no step has drawn the balance of.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Waits for the rules; for ever when nobody looks at them.
-    pub(super) async fn rules(&mut self) -> Result<State, OpError> {
-        match &mut self.looking {
-            Some((_, look)) => look.await,
-            None => std::future::pending().await,
+impl Audit {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            no_haste_before: now,
+            stage: Stage::Idle,
+            rules: Rules::Idle,
+            suspects: BTreeSet::new(),
+            drift: BTreeSet::new(),
+            counting: Vec::new(),
+            not_before: now,
+            until: now,
+            ended: false,
         }
     }
-}
 
-impl<D: Dataplane> Reconciler<D> {
-    /// Whether an audit is not at its end.
-    pub fn is_auditing(&self) -> bool {
-        self.unread.has_next() || self.unread.looking.is_some() || self.unread.ended
+    /// Begins, if it is time and the one before has ended.
+    pub(super) fn begin_if_due(&mut self, now: Instant, period: Duration, settings: &Settings) {
+        if now >= self.due && !self.is_reading() {
+            (self.due, self.until, self.not_before) = (now + period, now + period / 2, now);
+            self.stage = Stage::Sysctls;
+            self.rules = Rules::Due(settings.families.iter().copied().collect());
+        }
     }
 
-    /// From now on everything is read, piece by piece, if it is time.
-    pub(super) fn begin_due_audit(&mut self, now: Instant) {
-        if self.believed.is_none() || now < self.due.audit {
-            return;
-        }
-        self.due.audit = now + self.timing.sync_period;
-        self.unread.until = Some(now + self.timing.sync_period / 2);
-        self.unread.parts = Part::ALL.into();
-        self.unread.rules = true;
-        self.unread.failed = false;
+    /// Something else may have changed the kernel: the next audit begins soon.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        self.due = self.due.min(now.max(self.no_haste_before));
+        self.no_haste_before = self.due + HASTE;
     }
 
-    /// Reads the next piece, if it is time.
-    pub(super) async fn read_on(&mut self) {
-        let began = Instant::now();
-        if let Some(read) = self.unread.rules().now_or_never() {
-            self.rules_read(read);
-        }
-        let too_early = self.unread.not_before.is_some_and(|at| at > began);
-        if too_early || !self.unread.has_next() {
-            return;
-        }
-        self.read_next().await;
-        let took = began.elapsed();
-        self.read_for(took);
-        self.unread.pause(took);
+    /// The period has changed.
+    pub(super) fn within(&mut self, now: Instant, period: Duration) {
+        self.due = self.due.min(now + period);
     }
 
-    async fn read_next(&mut self) {
-        if self.unread.rules && self.unread.looking.is_none() {
-            let Some(believed) = &self.believed else { return };
-            self.unread.rules = false;
-            self.unread.looking = Some((believed.rules(), self.dataplane.look_at_rules()));
-        }
-        let keys = slice(&mut self.unread.drains);
-        self.count(keys).await;
-        if !self.unread.suspects.is_empty() {
-            self.verify().await;
-        } else if let Some(part) = self.unread.next_part() {
-            self.unread.parts.remove(&part);
-            if let Err(error) = self.read_part(part).await {
-                self.cannot_read(error);
-            }
-        } else if self.unread.list.is_some() {
-            self.list_on().await;
+    /// Whether it is under way.
+    pub(super) fn is_reading(&self) -> bool {
+        self.has_piece() || !matches!(self.rules, Rules::Idle)
+    }
+
+    fn has_piece(&self) -> bool {
+        !matches!(self.stage, Stage::Idle) || !self.suspects.is_empty()
+    }
+
+    /// When it has something to do by itself.
+    pub(super) fn next_wake(&self) -> Instant {
+        if self.has_piece() || !self.counting.is_empty() || matches!(self.rules, Rules::Due(_)) {
+            self.not_before
+        } else if self.is_reading() {
+            // The look wakes the loop.
+            self.due.max(self.until)
         } else {
-            let keys = slice(&mut self.unread.audit);
-            self.compare(keys).await;
+            self.due
         }
     }
 
-    /// Reads a part and compares it, or begins to.
-    async fn read_part(&mut self, part: Part) -> Result<(), OpError> {
-        let Some(believed) = &mut self.believed else { return Ok(()) };
-        let drift = match part {
-            Part::Addresses => {
-                let found = self.dataplane.addresses().await?;
-                let drift = believed.addresses.symmetric_difference(&found);
-                let drift = drift.copied().map(Target::Address).collect();
-                believed.addresses = found;
-                drift
-            }
-            Part::Sets => {
-                let read = State { sets: self.dataplane.sets().await?, ..State::default() };
-                let sets = std::mem::take(&mut believed.sets);
-                let drift = State { sets, ..State::default() }.differences(&read);
-                believed.sets = read.sets;
-                drift
-            }
-            Part::VirtualServers => {
-                let listing = self.dataplane.list_virtual_servers()?;
-                let expected = believed.virtual_servers.len();
-                self.unread.list = Some(List { listing, seen: HashSet::new(), expected });
-                return Ok(());
-            }
-        };
-        self.drifted(drift);
-        self.look_ended();
-        Ok(())
+    /// Whether a pause is over.
+    pub(super) fn may_read(&self, now: Instant) -> bool {
+        self.not_before <= now
     }
 
-    /// Reads the next of a list of virtual servers.
-    async fn list_on(&mut self) {
-        let (Some(list), Some(believed)) = (&mut self.unread.list, &self.believed) else { return };
-        match list.listing.next().await {
-            Some(Ok(servers)) => {
-                let other = |(key, config): &(VirtualServerKey, VirtualServerConfig)| {
-                    let known = believed.virtual_servers.get(key);
-                    known.is_none_or(|known| known.config != *config)
-                };
-                list.seen.extend(servers.iter().map(|(key, _)| *key));
-                let other = servers.into_iter().filter(other).map(|(key, _)| key);
-                self.unread.suspects.extend(other);
-            }
-            Some(Err(error)) => self.cannot_read(error),
-            None => {
-                let known = believed.virtual_servers.keys().copied();
-                let missing = known.clone().filter(|key| !list.seen.contains(key));
-                self.unread.suspects.extend(missing);
-                self.unread.audit = known.collect();
-                self.unread.list = None;
-                self.look_ended();
-            }
+    /// The next thing to read, which is being read from now on.
+    pub(super) fn next(&mut self, settings: &Settings) -> Option<Query> {
+        if !self.suspects.is_empty() {
+            return Some(Query::VirtualServers(self.some_suspects()));
         }
-    }
-
-    /// Reads by themselves some of those that were not as believed: a list may be of before the last
-    /// change.
-    async fn verify(&mut self) {
-        let suspects = std::iter::from_fn(|| self.unread.suspects.pop_first());
-        let keys: Vec<VirtualServerKey> = suspects.take(SLICE).collect();
-        let mut found = match self.dataplane.observe_virtual_servers(&keys).await {
-            Ok(found) => found,
-            Err(error) => return self.cannot_read(error),
-        };
-        for key in keys {
-            let found = found.remove(&key);
-            let believed = self.believed.as_ref();
-            if believed.and_then(|state| state.virtual_servers.get(&key)) != found.as_ref() {
-                self.status.replace(self.believed.as_mut(), key, found);
-                self.unread.drift.insert(Target::VirtualServer(key));
-            }
+        if !self.counting.is_empty() {
+            return Some(Query::RealServers(slice(&mut self.counting)));
         }
-        if self.unread.suspects.is_empty() {
-            let drift = std::mem::take(&mut self.unread.drift);
-            self.drifted(drift);
-            self.look_ended();
-        }
-    }
-
-    /// Compares the rules, unless they were changed while they were read.
-    pub(super) fn rules_read(&mut self, read: Result<State, OpError>) {
-        let Some((known, _)) = self.unread.looking.take() else { return };
-        match (read, &mut self.believed) {
-            (Ok(read), Some(believed)) => {
-                if believed.rules() == known {
-                    let State { firewall, leftovers, .. } = read.clone();
-                    (believed.firewall, believed.leftovers) = (firewall, leftovers);
-                    self.drifted(known.differences(&read));
-                }
-                self.look_ended();
-            }
-            (Err(error), _) => self.cannot_read(error),
-            (Ok(_), None) => {}
-        }
-    }
-
-    /// Notes the end of an audit, but for the real servers.
-    fn look_ended(&mut self) {
-        let unread = &mut self.unread;
-        let servers = unread.list.is_none() && unread.suspects.is_empty();
-        let rules = !unread.rules && unread.looking.is_none();
-        if unread.parts.is_empty() && servers && rules && !unread.failed {
-            unread.ended = true;
-            self.status.observe_error = None;
-        }
-    }
-
-    /// Takes note that a step draws the balance of what was read so far.
-    pub(super) fn balance_drawn(&mut self) {
-        self.unread.ended = false;
-    }
-
-    /// Reads real servers, and compares them.
-    async fn compare(&mut self, keys: Vec<VirtualServerKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        let read = match self.dataplane.real_servers(&keys).await {
-            Ok(read) => read,
-            Err(error) => return self.cannot_read(error),
-        };
-        let mut found: BTreeMap<VirtualServerKey, Vec<RealServer>> = BTreeMap::new();
-        for (key, server, _) in read {
-            found.entry(key).or_default().push(server);
-        }
-        let Some(believed) = &self.believed else { return };
-        for key in keys {
-            let mut found = found.remove(&key).unwrap_or_default();
-            found.sort_unstable_by_key(|server| server.key);
-            // One that was removed meanwhile is right to have none.
-            let known = believed.virtual_servers.get(&key);
-            if known.is_some_and(|known| *known.real_servers != *found) {
-                self.unread.suspects.insert(key);
-            }
-        }
-    }
-
-    /// Notes which connections are to be counted, if it is time.
-    pub(super) fn look_after_drains(&mut self) {
-        let now = Instant::now();
-        if self.due.drain_check.is_some_and(|at| at <= now) {
-            // As with an audit: what is not at its end goes on.
-            if !self.unread.has_next() {
-                self.unread.until = Some(now + self.timing.drain_check);
-            }
-            if self.unread.drains.is_empty() {
-                self.unread.drains = self.drains.virtual_servers();
-            }
-            let some = !self.unread.drains.is_empty();
-            self.due.drain_check = some.then(|| now + self.timing.drain_check);
-        }
-    }
-
-    /// Counts the connections of what has just begun to drain.
-    pub(super) async fn count_fresh(&mut self) {
-        let keys = self.drains.take_fresh();
-        if !keys.is_empty() {
-            self.due.drain_check.get_or_insert(Instant::now() + self.timing.drain_check);
-            self.count(keys).await;
-        }
-    }
-
-    async fn count(&mut self, keys: Vec<VirtualServerKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        match self.dataplane.real_servers(&keys).await {
-            Ok(counts) => {
-                for finished in self.drains.count(&counts, Instant::now().into_std()) {
-                    self.touched.insert(Target::VirtualServer(finished.virtual_server));
-                    if finished.cut > 0 {
-                        self.status.counters.drains_cut += 1;
-                        let owner = self.desired.owner(&finished.virtual_server);
-                        self.notices.send(Notice::DrainCut {
-                            service: owner.map(|(service, _)| service.clone()),
-                            virtual_server: finished.virtual_server,
-                            real_server: finished.real_server,
-                            connections: finished.cut,
-                        });
-                        warn!(
-                            virtual_server = %finished.virtual_server,
-                            real_server = %finished.real_server,
-                            connections = finished.cut,
-                            "drained for too long, removed with its connections"
-                        );
+        loop {
+            match &mut self.stage {
+                Stage::Idle => return None,
+                Stage::Sysctls => {
+                    self.stage = Stage::Interface;
+                    if !settings.sysctls.is_empty() {
+                        return Some(Query::Sysctls(settings.sysctls.clone()));
                     }
                 }
-            }
-            Err(error) => {
-                warn!(error = error.text, "cannot count connections of draining servers");
+                Stage::Interface => {
+                    let ours = |set: &SetId| settings.families.contains(&set.family);
+                    self.stage = Stage::Sets(SetId::all().filter(ours).collect());
+                    return Some(Query::Interface);
+                }
+                Stage::Sets(sets) => match sets.pop_front() {
+                    Some(set) => return Some(Query::Set(set)),
+                    None => self.stage = Stage::Listing(None),
+                },
+                Stage::Listing(seen) => {
+                    let begin = seen.is_none();
+                    seen.get_or_insert_default();
+                    return Some(Query::List { begin });
+                }
+                Stage::RealServers(keys) if keys.is_empty() => {
+                    self.stage = Stage::Idle;
+                    self.ended = true;
+                }
+                Stage::RealServers(keys) => return Some(Query::RealServers(slice(keys))),
             }
         }
     }
 
-    /// Counts and repairs what is not as believed.
-    fn drifted(&mut self, mut targets: BTreeSet<Target>) {
-        self.touched.extend(&targets);
-        targets.retain(|target| self.is_ours(target));
-        self.note_drift(&targets);
+    /// The families whose rules are to be looked at, which begins now; with what is believed of
+    /// them.
+    pub(super) fn begin_look(
+        &mut self,
+        believed: impl Fn(Family) -> RulesState,
+    ) -> Option<Vec<Family>> {
+        let Rules::Due(families) = &mut self.rules else { return None };
+        let families: Vec<Family> = std::mem::take(families).into_iter().collect();
+        let known = families.iter().map(|family| (*family, believed(*family)));
+        self.rules = Rules::Looking(known.collect(), BTreeSet::new());
+        Some(families)
     }
 
-    pub(super) fn read_for(&mut self, took: Duration) {
-        let measures = std::sync::Arc::make_mut(&mut self.status.measures);
-        measures.worked("observe", took);
+    /// The look has ended: what was believed when it began of the families for which it counts.
+    pub(super) fn end_look(&mut self) -> BTreeMap<Family, RulesState> {
+        let Rules::Looking(known, again) = std::mem::take(&mut self.rules) else {
+            return BTreeMap::new();
+        };
+        let counts = known.into_iter().filter(|(family, _)| !again.contains(family)).collect();
+        if !again.is_empty() {
+            self.rules = Rules::Due(again);
+        }
+        counts
     }
 
-    pub(super) fn cannot_read(&mut self, error: OpError) {
-        warn!(error = error.text, "cannot read the kernel, keeping what is there");
-        self.status.observe_error = Some(error.text);
-        self.due.audit = Instant::now() + self.due.retry_delay;
-        self.unread.parts.clear();
-        self.unread.audit.clear();
-        self.unread.suspects.clear();
-        self.unread.list = None;
-        self.unread.rules = false;
-        let drift = std::mem::take(&mut self.unread.drift);
-        self.drifted(drift);
-        (self.unread.failed, self.unread.ended) = (true, true);
+    pub(super) fn is_looking(&self) -> bool {
+        matches!(self.rules, Rules::Looking(..))
+    }
+
+    /// Looks at the rules of a family; what a look finds that is under way is out of date.
+    pub(super) fn look_again(&mut self, family: Family) {
+        match &mut self.rules {
+            Rules::Due(families) | Rules::Looking(_, families) => _ = families.insert(family),
+            Rules::Idle => self.rules = Rules::Due([family].into()),
+        }
+    }
+
+    /// These were in the list.
+    pub(super) fn listed(&mut self, keys: impl Iterator<Item = VirtualServerKey>) {
+        if let Stage::Listing(Some(seen)) = &mut self.stage {
+            seen.extend(keys);
+        }
+    }
+
+    /// The list has ended: which of these were not in it. Their real servers come next.
+    pub(super) fn list_ended(&mut self, known: Vec<VirtualServerKey>) -> Vec<VirtualServerKey> {
+        let Stage::Listing(Some(seen)) = std::mem::take(&mut self.stage) else { return Vec::new() };
+        let missing = known.iter().copied().filter(|key| !seen.contains(key)).collect();
+        self.stage = Stage::RealServers(known);
+        missing
+    }
+
+    /// The list cannot be read: that is the end of it.
+    pub(super) fn list_failed(&mut self) {
+        self.stage = Stage::Idle;
+        self.ended = true;
+    }
+
+    /// Lists virtual servers anew, if nothing else is being read.
+    pub(super) fn list_again(&mut self) {
+        if matches!(self.stage, Stage::Idle) {
+            self.stage = Stage::Listing(None);
+        }
+    }
+
+    /// A virtual server may not be as believed.
+    pub(super) fn suspect(&mut self, keys: impl IntoIterator<Item = VirtualServerKey>) {
+        self.suspects.extend(keys);
+    }
+
+    /// Whether there are connections to count.
+    pub(super) fn is_counting(&self) -> bool {
+        !self.counting.is_empty()
+    }
+
+    /// Whether every suspect has been read.
+    pub(super) fn no_suspects(&self) -> bool {
+        self.suspects.is_empty()
+    }
+
+    fn some_suspects(&mut self) -> Vec<VirtualServerKey> {
+        std::iter::from_fn(|| self.suspects.pop_first()).take(SLICE).collect()
+    }
+
+    /// Connections of these are to be counted.
+    pub(super) fn count(&mut self, now: Instant, keys: Vec<VirtualServerKey>, within: Duration) {
+        if !self.is_reading() && self.counting.is_empty() {
+            (self.until, self.not_before) = (now + within, now);
+        }
+        if self.counting.is_empty() {
+            self.counting = keys;
+        }
+    }
+
+    /// Leaves the processor to others after a piece that took so long: long enough that reading
+    /// stays a small share, short enough that all of it is read in time. What may have to be
+    /// repaired does not wait.
+    pub(super) fn pause(&mut self, now: Instant, took: Duration, virtual_servers: usize) {
+        if !self.suspects.is_empty() {
+            self.not_before = now;
+            return;
+        }
+        // After a list of virtual servers come their real servers.
+        let servers = self.counting.len()
+            + match &self.stage {
+                Stage::Idle => 0,
+                Stage::RealServers(keys) => keys.len(),
+                Stage::Listing(Some(seen)) => 2 * virtual_servers - virtual_servers.min(seen.len()),
+                Stage::Sysctls | Stage::Interface | Stage::Sets(_) | Stage::Listing(None) => {
+                    2 * virtual_servers
+                }
+            };
+        let sets = if let Stage::Sets(sets) = &self.stage { sets.len() } else { 0 };
+        let left = u32::try_from(sets + servers / SLICE + 1).unwrap_or(u32::MAX);
+        let rest = self.until.saturating_duration_since(now);
+        let spare = (rest / left).saturating_sub(took);
+        self.not_before = now + (took * (SHARE - 1)).min(spare);
     }
 }
 

@@ -1,67 +1,138 @@
-//! What every service asks for, for those who show it.
+//! Maps that are published whole after every step: a copy shares all that has not changed, so it
+//! costs the same however much there is, and nobody who reads one holds up the loop.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::Arc;
+
+use immutable_chunkmap::map::Map;
 
 use crate::cluster::ObjectKey;
 use crate::dataplane::Contribution;
 
-/// The contributions of all services by name. The loop changes one where it computes one.
-#[derive(Debug, Default)]
-pub struct Directory(Mutex<BTreeMap<ObjectKey, Arc<Contribution>>>);
+/// Entries that a change copies.
+const CHUNK: usize = 16;
 
-/// The directory at one moment. Nobody waits for who reads it.
-#[derive(Debug, Clone)]
-pub struct Snapshot(Vec<(ObjectKey, Arc<Contribution>)>);
+/// An ordered map that is cheap to copy.
+pub struct Published<K: Ord + Clone, V: Clone> {
+    map: Map<K, V, CHUNK>,
+    /// Of the map, whose own count takes a walk through it.
+    len: usize,
+    version: u64,
+}
+
+/// What every service asks for.
+pub type Directory = Published<ObjectKey, Arc<Contribution>>;
+
+impl<K: Ord + Clone, V: Clone> Published<K, V> {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key)
+    }
+
+    /// All entries in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
+        Entries { entries: self.map.into_iter(), left: self.len }
+    }
+
+    /// All values in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Sets the value of a key, or removes it. Whether there was something to do.
+    pub(crate) fn put(&mut self, key: &K, value: Option<V>) -> bool
+    where
+        V: PartialEq,
+    {
+        let known = self.map.get(key);
+        if known == value.as_ref() {
+            return false;
+        }
+        match (known.is_some(), value.is_some()) {
+            (false, true) => self.len += 1,
+            (true, false) => self.len -= 1,
+            _ => {}
+        }
+        self.version += 1;
+        match value {
+            Some(value) => _ = self.map.insert_cow(key.clone(), value),
+            None => _ = self.map.remove_cow(key),
+        }
+        true
+    }
+
+    /// How often it has changed. Copies with the same number are equal.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+}
 
 impl Directory {
-    /// As it is now. Taking it only copies references: what looks at the services, or writes about
-    /// them, does so afterwards.
-    pub fn snapshot(&self) -> Snapshot {
-        let entries = self.entries();
-        Snapshot(entries.iter().map(|(key, asks)| (key.clone(), asks.clone())).collect())
-    }
-
-    pub(super) fn put(&self, key: &ObjectKey, contribution: Option<&Arc<Contribution>>) {
-        match contribution {
-            Some(contribution) => self.entries().insert(key.clone(), contribution.clone()),
-            None => self.entries().remove(key),
-        };
-    }
-
-    /// One with this content.
-    #[cfg(test)]
-    pub(crate) fn of(content: impl IntoIterator<Item = (ObjectKey, Contribution)>) -> Self {
-        let content = content.into_iter().map(|(key, value)| (key, Arc::new(value)));
-        Self(Mutex::new(content.collect()))
-    }
-
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Arc<Contribution>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The services for which this is true, in order, each with what it asks for.
+    pub fn find(
+        &self,
+        wanted: impl Fn(&ObjectKey, &Contribution) -> bool,
+    ) -> Vec<(ObjectKey, Arc<Contribution>)> {
+        let found = self.iter().filter(|(key, contribution)| wanted(key, contribution));
+        found.map(|(key, contribution)| (key.clone(), contribution.clone())).collect()
     }
 }
 
-impl Snapshot {
-    /// Every service with what it asks for, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Contribution>)> {
-        self.0.iter().map(|(key, contribution)| (key, contribution))
+/// Entries of a map whose number is known.
+struct Entries<I> {
+    entries: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Entries<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.entries.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<I: Iterator> ExactSizeIterator for Entries<I> {}
 
-    /// The loop goes on while somebody looks at a snapshot, which stays what it was.
-    #[test]
-    fn who_reads_a_snapshot_holds_nothing() {
-        let key = |n: u8| ObjectKey::new("ns", format!("s{n}"));
-        let directory = Directory::of((0..3).map(|n| (key(n), Contribution::default())));
-        let snapshot = directory.snapshot();
-        for (known, _) in snapshot.iter() {
-            directory.put(known, None);
+impl<K: Ord + Clone, V: Clone> Clone for Published<K, V> {
+    fn clone(&self) -> Self {
+        Self { map: self.map.clone(), ..*self }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Default for Published<K, V> {
+    fn default() -> Self {
+        Self { map: Map::new(), len: 0, version: 0 }
+    }
+}
+
+impl<K: Ord + Clone + fmt::Debug, V: Clone + fmt::Debug> fmt::Debug for Published<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + PartialEq> FromIterator<(K, V)> for Published<K, V> {
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
+        let mut out = Self::default();
+        for (key, value) in entries {
+            out.put(&key, Some(value));
         }
-        assert_eq!(snapshot.iter().count(), 3);
-        assert_eq!(directory.snapshot().iter().count(), 0);
+        out
     }
 }

@@ -1,56 +1,49 @@
 //! What is said of services that do not get what they ask for: once, and in few words however many
 //! they are.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use netlink_ipvs::VirtualServerKey;
 use tracing::warn;
 
-use super::{Notice, Reconciler};
+use super::Notice;
+use super::engine::Engine;
+use super::reporter::Reporter;
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Contribution, Dataplane, Skipped};
+use crate::dataplane::{Conflict, Contribution, Skipped};
 use crate::text;
 
 /// Addresses of one service that are named, and conflicts of one step that have a line of their own.
 const NAMED: usize = 20;
 
-impl<D: Dataplane> Reconciler<D> {
-    /// Says which addresses of a service are left out, where that has changed.
-    pub(super) fn say_skipped(&self, key: &ObjectKey, wanted: Option<&Contribution>) {
-        let before = self.desired.contribution(key).map(|before| &*before.skipped);
-        let skipped = wanted.map_or(&[][..], |wanted| &wanted.skipped);
-        if skipped.is_empty() || before == Some(skipped) {
-            return;
-        }
-        let text = |skipped: &Skipped| {
-            let Skipped { kind, address, reason } = skipped;
-            format!("{kind} {address}: {reason}")
-        };
-        let skipped = text::few(skipped.iter().map(text), NAMED);
-        warn!(service = %key, skipped, "not programmed");
+/// Says which addresses of a service are left out, where that has changed.
+pub(super) fn skipped(key: &ObjectKey, before: Option<&Contribution>, now: Option<&Contribution>) {
+    let skipped = now.map_or(&[][..], |asked| &asked.skipped);
+    if skipped.is_empty() || before.is_some_and(|before| *before.skipped == *skipped) {
+        return;
     }
+    let text = |skipped: &Skipped| {
+        let Skipped { kind, address, reason } = skipped;
+        format!("{kind} {address}: {reason}")
+    };
+    let skipped = text::few(skipped.iter().map(text), NAMED);
+    warn!(service = %key, skipped, "not programmed");
+}
 
-    /// Keeps in mind that a conflict over this virtual server may have begun, changed or ended.
-    pub(super) fn note_conflict(&mut self, key: VirtualServerKey) {
-        if self.status.conflicts.contains_key(&key) || self.desired.is_contested(&key) {
-            self.contested.insert(key);
-        }
-    }
-
-    /// Shows and says what has become of the conflicts that were noted: one line for each.
-    pub(super) fn say_conflicts(&mut self) {
+impl Reporter {
+    /// Shows and says what has become of conflicts over these virtual servers: one line for each.
+    pub(super) fn conflicts(&mut self, keys: &BTreeSet<VirtualServerKey>, engine: &Engine) {
         let mut said = 0;
-        for key in std::mem::take(&mut self.contested) {
-            let conflict = self.desired.conflict(&key);
-            if self.status.conflicts.get(&key) == conflict.as_ref() {
+        for key in keys {
+            let known = !self.status.conflicts.is_empty();
+            if !known && !engine.desired().is_contested(key) {
                 continue;
             }
-            let conflicts = Arc::make_mut(&mut self.status.conflicts);
-            let Some(conflict) = conflict else {
-                conflicts.remove(&key);
+            let conflict = engine.desired().conflict(key);
+            if !self.status.conflicts.put(key, conflict.clone()) {
                 continue;
-            };
-            conflicts.insert(key, conflict.clone());
+            }
+            let Some(conflict) = conflict else { continue };
             said += 1;
             if said <= NAMED {
                 say(&conflict);

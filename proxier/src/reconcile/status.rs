@@ -1,6 +1,6 @@
 //! What the loop shows of itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use tokio::time::Instant;
 
-use super::{Directory, Live, Measures};
-use crate::cluster::{Node, ObjectKey};
-use crate::dataplane::{Conflict, Contribution, Health, Op, State, Target, VirtualServerState};
+use super::report::Report;
+use super::{Directory, Live, Measures, Published};
+use crate::cluster::ObjectKey;
+use crate::dataplane::{Conflict, Health, Op, Target};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,11 @@ pub struct Status {
     pub synced: bool,
     /// Things that failed and will be tried again.
     pub pending: usize,
+    /// What is held back since something that it needs has failed: the first few, each with what it
+    /// waits for.
+    pub held_back: Arc<[(String, String)]>,
+    /// How much is held back.
+    pub held: usize,
     /// Since when something has been failing.
     pub failing_since: Option<Instant>,
     /// When the kernel was last as wanted.
@@ -49,17 +55,17 @@ pub struct Status {
     /// Real servers in the kernel.
     pub real_servers: usize,
     /// Virtual servers that more than one service claims.
-    pub conflicts: Arc<BTreeMap<VirtualServerKey, Conflict>>,
+    pub conflicts: Published<VirtualServerKey, Conflict>,
     /// Real servers that keep connections though no longer wanted.
     pub draining: Arc<[Draining]>,
     /// The last errors, newest last.
-    pub errors: VecDeque<String>,
+    pub errors: Arc<VecDeque<String>>,
     /// Health check node ports.
-    pub health: Arc<BTreeMap<ObjectKey, Health>>,
+    pub health: Published<ObjectKey, Health>,
     /// Services with internalTrafficPolicy or externalTrafficPolicy Local and no local endpoint.
-    pub no_local: Arc<BTreeMap<ObjectKey, NoLocal>>,
-    /// What every service asks for. Unlike the rest it is not of one moment.
-    pub directory: Arc<Directory>,
+    pub no_local: Published<ObjectKey, NoLocal>,
+    /// What every service asks for.
+    pub directory: Directory,
     /// What has been done since the start.
     pub counters: Counters,
     /// How long things took since the start.
@@ -110,6 +116,10 @@ pub struct Counters {
     pub contributions: u64,
     /// Targets that were found changed by somebody else.
     pub drift: u64,
+    /// How often each kernel setting was found changed by somebody else.
+    pub sysctl_drift: BTreeMap<&'static str, u64>,
+    /// Operations that were held back, since something that they need had failed.
+    pub held_back: u64,
     /// Drains that ended by their limit.
     pub drains_cut: u64,
     /// Rules that could not be put in place.
@@ -119,12 +129,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn count(&mut self, op: &Op, failed: bool) {
-        let kind = match op {
+    /// The name under which operations are counted.
+    pub(super) fn kind(op: &Op) -> &'static str {
+        match op {
+            Op::SetSysctl(..) => "sysctl",
+            Op::TakeLinkDown => "link",
             Op::CreateSet(..) | Op::GrowSet(..) => "set",
             Op::InstallFirewall(..) => "firewall",
             Op::AddMember(..) => "member_add",
-            Op::RemoveMember(..) => "member_remove",
+            Op::RemoveMember(..) | Op::RemoveForeignMembers(..) => "member_remove",
             Op::AddVirtualServer(..) => "virtual_server_add",
             Op::SetVirtualServer(..) => "virtual_server_set",
             Op::RemoveVirtualServer(..) => "virtual_server_remove",
@@ -132,18 +145,32 @@ impl Counters {
             Op::SetRealServer(..) => "real_server_set",
             Op::RemoveRealServer(..) => "real_server_remove",
             Op::Bind(..) => "address_add",
-            Op::Unbind(..) => "address_remove",
+            Op::Unbind(..) | Op::RemoveForeignAddress(..) => "address_remove",
             Op::ForgetFlows(..) => "flows",
             Op::RemoveLeftover(..) => "leftover_remove",
-        };
-        let (done, lost) = self.operations.entry(kind).or_default();
-        if failed {
-            *lost += 1;
-            if let Op::InstallFirewall(family, _) = op {
+        }
+    }
+
+    /// Takes in what happened in a step.
+    pub(super) fn add(&mut self, report: &Report) {
+        self.steps += 1;
+        self.contributions += report.contributions;
+        self.drift += report.drift.len() as u64;
+        self.held_back += report.held_back;
+        self.drains_cut += report.cut.len() as u64;
+        for (kind, (done, failed)) in &report.operations {
+            let sum = self.operations.entry(kind).or_default();
+            (sum.0, sum.1) = (sum.0 + done, sum.1 + failed);
+        }
+        for (target, _) in &report.failed {
+            if let Target::Firewall(family) = target {
                 *self.firewall_failures.entry(*family).or_default() += 1;
             }
-        } else {
-            *done += 1;
+        }
+        for target in &report.drift {
+            if let Target::Sysctl(path) = target {
+                *self.sysctl_drift.entry(path).or_default() += 1;
+            }
         }
     }
 
@@ -155,131 +182,4 @@ impl Counters {
             .map(|(_, (done, _))| done)
             .sum()
     }
-}
-
-impl Status {
-    const ERRORS: usize = 20;
-
-    pub(super) fn error(&mut self, text: String) {
-        if self.errors.back() == Some(&text) {
-            return;
-        }
-        if self.errors.len() == Self::ERRORS {
-            self.errors.pop_front();
-        }
-        self.errors.push_back(text);
-    }
-
-    /// Takes in the node object. Whether anything that is shown has changed.
-    pub(super) fn node(&mut self, node: Option<&Node>) -> bool {
-        let eligible = node.map(|node| node.eligible);
-        let addresses = node.map(|node| &*node.addresses).unwrap_or_default();
-        let pod_cidrs = node.map(|node| &*node.pod_cidrs).unwrap_or_default();
-        if self.node_eligible == eligible
-            && *self.node_addresses == *addresses
-            && *self.pod_cidrs == *pod_cidrs
-        {
-            return false;
-        }
-        self.pod_cidrs = pod_cidrs.into();
-        self.node_eligible = eligible;
-        self.node_addresses = addresses.into();
-        true
-    }
-
-    /// Ends a step that began at `started` with these targets failed. Whether nothing has failed.
-    pub(super) fn step_ended(
-        &mut self,
-        started: Instant,
-        families: &[Family],
-        failed: &BTreeMap<Target, String>,
-    ) -> bool {
-        let (now, clock) = (Instant::now(), SystemTime::now());
-        let unread = self.observe_error.is_some();
-        let broken: BTreeSet<Family> = failed.keys().filter_map(foundation).collect();
-        self.families.retain(|family, _| families.contains(family));
-        for family in families {
-            let status = self.families.entry(*family).or_default();
-            if unread || broken.contains(family) {
-                status.failing_since.get_or_insert(started);
-            } else {
-                *status = FamilyStatus { last_success: Some(clock), failing_since: None };
-            }
-        }
-        if self.synced {
-            self.failing_since = None;
-            self.last_success = Some(now);
-        } else {
-            self.failing_since.get_or_insert(started);
-        }
-        self.last_step = Some(now);
-        self.counters.steps += 1;
-        self.synced
-    }
-
-    /// Counts anew after a complete observation.
-    pub(super) fn observed(&mut self, state: &State) {
-        self.virtual_servers = state.virtual_servers.len();
-        self.real_servers = state.virtual_servers.values().map(|s| s.real_servers.len()).sum();
-    }
-
-    /// Puts a virtual server in place of what was believed, and keeps count.
-    pub(super) fn replace(
-        &mut self,
-        believed: Option<&mut State>,
-        key: VirtualServerKey,
-        server: Option<VirtualServerState>,
-    ) {
-        let Some(believed) = believed else { return };
-        let had = match server {
-            Some(server) => {
-                self.virtual_servers += 1;
-                self.real_servers += server.real_servers.len();
-                believed.virtual_servers.insert(key, server)
-            }
-            None => believed.virtual_servers.remove(&key),
-        };
-        if let Some(had) = had {
-            self.virtual_servers -= 1;
-            self.real_servers -= had.real_servers.len();
-        }
-    }
-
-    /// Takes in what a service asks for.
-    pub(super) fn service(&mut self, key: &ObjectKey, wanted: Option<&Contribution>) {
-        put(&mut self.health, key, wanted.and_then(|wanted| wanted.health.clone()));
-        let no_local = wanted.map(|wanted| NoLocal {
-            internal: wanted.no_local_internal.clone(),
-            external: wanted.no_local_external.clone(),
-        });
-        put(&mut self.no_local, key, no_local.filter(|no_local| *no_local != NoLocal::default()));
-    }
-}
-
-/// The family that does not work without this target.
-fn foundation(target: &Target) -> Option<Family> {
-    match target {
-        Target::Firewall(family) => Some(*family),
-        Target::Set(set) => Some(set.family),
-        Target::Member(..)
-        | Target::VirtualServer(_)
-        | Target::Address(_)
-        | Target::Leftover(_) => None,
-    }
-}
-
-/// Changes a shared map only where it differs.
-fn put<V: Clone + PartialEq>(
-    map: &mut Arc<BTreeMap<ObjectKey, V>>,
-    key: &ObjectKey,
-    value: Option<V>,
-) {
-    if map.get(key) == value.as_ref() {
-        return;
-    }
-    let map = Arc::make_mut(map);
-    match value {
-        Some(value) => map.insert(key.clone(), value),
-        None => map.remove(key),
-    };
 }

@@ -4,17 +4,18 @@ mod audit;
 
 use std::sync::Mutex;
 
-use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler};
+use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerKey};
 use tokio::time::advance;
 
 use super::*;
 use crate::cluster::topology::Place;
 use crate::cluster::{
-    Conditions, Endpoint, EndpointSlice, Node, Service, ServicePort, SlicePort, SourceRanges,
+    Conditions, Endpoint, EndpointSlice, Node, ObjectKey, Service, ServicePort, SlicePort,
+    SourceRanges,
 };
 use crate::dataplane::firewall::FirewallOptions;
 use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::{Connections, Op};
+use crate::dataplane::{Connections, Op, OpErrorKind};
 use crate::memory::Memory;
 
 const TIMING: Timing = Timing {
@@ -36,6 +37,7 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         node_port_addresses: host.iter().copied().collect(),
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
+        sysctls: std::sync::Arc::from([]),
     }
 }
 
@@ -330,7 +332,7 @@ async fn drift_is_repaired_at_the_next_audit_and_counted() {
     let state = &mut reconciler.dataplane().state;
     let server = state.virtual_servers.remove(&vip(2)).unwrap();
     state.virtual_servers.insert(foreign, server);
-    state.addresses.remove(&IpAddr::from([10, 96, 0, 1]));
+    state.interface.addresses.remove(&IpAddr::from([10, 96, 0, 1]));
     step(&mut reconciler).await;
     assert_eq!(status.borrow().counters.drift, 0, "between audits nothing is read");
     tokio::time::advance(TIMING.sync_period).await;
@@ -347,10 +349,10 @@ async fn an_unbound_address_is_noticed_when_the_kernel_tells() {
     reconciler.take(Event::Bound(address, true));
     step(&mut reconciler).await;
     assert_eq!(reconciler.dataplane().observed, 1, "as believed: nothing to look at");
-    reconciler.dataplane().state.addresses.remove(&address);
+    reconciler.dataplane().state.interface.addresses.remove(&address);
     reconciler.take(Event::Bound(address, false));
     step(&mut reconciler).await;
-    assert!(reconciler.dataplane().state.addresses.contains(&address));
+    assert!(reconciler.dataplane().state.interface.addresses.contains(&address));
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,7 +362,7 @@ async fn one_failing_object_stops_no_other_and_is_retried() {
     let fault = Arc::clone(&broken);
     reconciler.dataplane().fault = Some(Box::new(move |op| {
         let hit = matches!(op, Op::AddVirtualServer(key, _) if *key == vip(2));
-        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
     }));
     for number in 2..=4 {
         reconciler.take(Event::from(Change::Service(service(number))));
@@ -389,6 +391,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
     assert!(reconciler.dataplane().done.is_empty());
     assert!(status.borrow().failing_since.is_some());
     reconciler.dataplane().blind = false;
+    tokio::time::advance(Duration::from_millis(500)).await;
     step(&mut reconciler).await;
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
@@ -397,7 +400,7 @@ async fn a_kernel_that_cannot_be_read_is_not_written_to() {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
-    let refuse = |op: &Op| matches!(op, Op::AddVirtualServer(..)).then_some(OpErrorKind::Refused);
+    let refuse = |op: &Op| matches!(op, Op::AddVirtualServer(..)).then_some(OpErrorKind::Failed);
     let (mut reconciler, status) = settled(1).await;
     reconciler.dataplane().fault = Some(Box::new(refuse));
     reconciler.take(Event::from(Change::Service(service(2))));
@@ -406,7 +409,7 @@ async fn what_one_service_lacks_is_no_failure_of_the_family_its_rules_are() {
     assert!(!seen.synced && seen.failing_since.is_some());
     assert_eq!(seen.families[&Family::Ipv4].failing_since, None);
 
-    let refuse = |op: &Op| matches!(op, Op::InstallFirewall(..)).then_some(OpErrorKind::Retry);
+    let refuse = |op: &Op| matches!(op, Op::InstallFirewall(..)).then_some(OpErrorKind::Failed);
     reconciler.dataplane().fault = Some(Box::new(refuse));
     reconciler.dataplane().state.firewall.clear();
     reconciler.take(Event::Disturbed);
@@ -511,7 +514,7 @@ async fn other_work_does_not_put_a_retry_off() {
     let fault = Arc::clone(&broken);
     reconciler.dataplane().fault = Some(Box::new(move |op| {
         let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
-        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
     }));
     reconciler.take(Event::from(Change::Service(service(2))));
     step(&mut reconciler).await;
@@ -532,7 +535,7 @@ async fn what_failed_is_tried_again_when_the_kernel_tells_of_a_change() {
     let fault = Arc::clone(&broken);
     reconciler.dataplane().fault = Some(Box::new(move |op| {
         let hit = matches!(op, Op::Bind(address) if *address == IpAddr::from([10, 96, 0, 2]));
-        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Retry)
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
     }));
     reconciler.take(Event::from(Change::Service(service(2))));
     step(&mut reconciler).await;

@@ -116,7 +116,8 @@ pub fn program(state: &State) -> Result<Value> {
     let members = state.sets.iter().flat_map(|(set, content)| {
         content.members.iter().map(|member| new_member(set.name(), member))
     });
-    let addresses = state.addresses.iter().map(|address| new_address(*address, interface.index()));
+    let addresses =
+        state.interface.addresses.iter().map(|address| new_address(*address, interface.index()));
     let parts = [
         Part::of_messages("members", NETLINK_NETFILTER, members, limits),
         Part::of_commands("virtual servers", &client, limits, virtual_servers),
@@ -126,7 +127,7 @@ pub fn program(state: &State) -> Result<Value> {
     let parts: Vec<Value> = parts.iter().map(Part::send).collect::<Result<_>>()?;
     let seconds: f64 = parts.iter().filter_map(|part| part["seconds"].as_f64()).sum();
     let bound = interface.addresses()?;
-    ensure!(bound == state.addresses, "{} addresses are there", bound.len());
+    ensure!(bound == state.interface.addresses, "{} addresses are there", bound.len());
     for (set, content) in &state.sets {
         let there = sets.members(set.name())?.members;
         ensure!(there == content.members, "{set} has {} members", there.len());

@@ -142,6 +142,7 @@ impl Options {
             node_port_addresses: node_ports.collect(),
             node_ips: [Family::Ipv4, Family::Ipv6].map(|f| node_ip(api, f)).to_vec(),
             firewall: families.iter().map(firewall).collect(),
+            sysctls: std::sync::Arc::from([]),
         }
     }
 }

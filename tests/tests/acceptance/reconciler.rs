@@ -37,7 +37,7 @@ impl Loop {
         memory.fault = Some(Box::new(move |op| {
             let fails = matches!(op, Op::Bind(_)) && left > 0;
             left -= usize::from(fails);
-            fails.then_some(OpErrorKind::Retry)
+            fails.then_some(OpErrorKind::Failed)
         }));
         let timing =
             Timing { sync_period: MAX, min_sync_period: MIN, drain_timeout: MAX, drain_check: MAX };

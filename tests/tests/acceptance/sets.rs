@@ -9,7 +9,7 @@ use netlink_ipvs::{
 };
 use proxier::dataplane::sets::{Member, SetRole};
 use proxier::dataplane::{
-    Desired, Drains, RealServers, Settings, State, Target, VirtualServerState, plan,
+    Desired, Drains, Planning, RealServers, Settings, State, Target, VirtualServerState, plan,
 };
 use proxier::memory::Memory;
 use proxier_tests::builders::*;
@@ -37,7 +37,8 @@ fn way(
     touched: &BTreeSet<Target>,
     settings: &Settings,
 ) -> (Vec<String>, State) {
-    let planned = plan(desired, &kernel, touched, &Drains::new(Duration::ZERO), settings);
+    let planned =
+        plan(Planning::new(desired, &kernel, &Drains::new(Duration::ZERO), settings), touched);
     let mut memory = Memory::new();
     memory.state = kernel;
     for op in &planned.ops {
@@ -179,7 +180,7 @@ fn a_new_virtual_server_comes_before_its_address() {
     for protocol in ["udp", "sctp"] {
         let key = format!("1.2.3.4:53/{protocol}");
         let mut desired = serving(&key, |_| {});
-        desired.addresses.insert(ip("1.2.3.4"));
+        desired.interface.addresses.insert(ip("1.2.3.4"));
         let nothing = Desired::new(&settings().families).state().clone();
         let touched = nothing.differences(&desired);
         let (ops, reached) = way(nothing, &desired, &touched, &settings());
@@ -188,7 +189,7 @@ fn a_new_virtual_server_comes_before_its_address() {
         assert_eq!(reached, desired);
 
         let mut bound = Desired::new(&settings().families).state().clone();
-        bound.addresses.insert(ip("1.2.3.4"));
+        bound.interface.addresses.insert(ip("1.2.3.4"));
         let touched = bound.differences(&desired);
         assert_eq!(way(bound, &desired, &touched, &settings()).0, [added]);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proxier::cluster::{Change, Cluster, EndpointSlice, ObjectKey};
-use proxier::dataplane::{Desired, Drains, Op, contribution, plan};
+use proxier::dataplane::{Desired, Drains, Op, Planning, contribution, plan};
 use proxier_tests::builders::*;
 
 use super::slices::{apply, services, udp};
@@ -231,7 +231,7 @@ fn transitions_of_slices() {
 
         let touched = compute(&cluster, &dirty, &mut desired);
         let drains = Drains::new(Duration::ZERO);
-        let planned = plan(desired.state(), &believed, &touched, &drains, &settings);
+        let planned = plan(Planning::new(desired.state(), &believed, &drains, &settings), &touched);
         let name = |op: &Op| match op {
             Op::ForgetFlows(key, _) => {
                 let (service, frontend) = desired.owner(key).unwrap();

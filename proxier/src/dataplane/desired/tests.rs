@@ -49,7 +49,7 @@ impl World {
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.desired.state().addresses.iter().map(ToString::to_string).collect()
+        self.desired.state().interface.addresses.iter().map(ToString::to_string).collect()
     }
 
     fn real_servers(&self, key: &str) -> Vec<String> {
@@ -344,7 +344,7 @@ fn firewall_rules_touch_only_when_they_change() {
         let mut touched = BTreeSet::new();
         desired.set_firewall(Family::Ipv4, rules.into(), &mut touched);
         assert_eq!(touched.len(), expected, "{rules}");
-        assert_eq!(&*desired.state().firewall[&Family::Ipv4], rules);
+        assert_eq!(desired.state().firewall[&Family::Ipv4].text(), rules);
     }
 }
 

@@ -46,6 +46,19 @@ fn bit(options: &FirewallOptions) -> u32 {
     1_u32.wrapping_shl(u32::from(options.masquerade_bit))
 }
 
+/// The rule that keeps processes of the node from a virtual server by address.
+pub(super) fn drop_spec(key: &VirtualServerKey) -> Option<String> {
+    let &VirtualServerKey::Address { address, port, protocol } = key else { return None };
+    let length = match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    Some(format!(
+        "-s {address}/{length} -m ipvs --vproto {} --vaddr {address} --vport {port} -j DROP",
+        protocol.number()
+    ))
+}
+
 /// Rules under construction.
 struct Rules {
     family: Family,
@@ -170,15 +183,7 @@ impl Rules {
     fn out_filter(&mut self, drops: &BTreeSet<VirtualServerKey>) {
         let mut specs = Vec::new();
         for key in drops.iter().filter(|key| key.family() == self.family) {
-            let &VirtualServerKey::Address { address, port, protocol } = key else { continue };
-            let length = match address {
-                IpAddr::V4(_) => 32,
-                IpAddr::V6(_) => 128,
-            };
-            specs.push(format!(
-                "-s {address}/{length} -m ipvs --vproto {} --vaddr {address} --vport {port} -j DROP",
-                protocol.number()
-            ));
+            specs.extend(drop_spec(key));
         }
         // By text, so that what is read back in any order can be brought into the same one.
         specs.sort_unstable();

@@ -1,7 +1,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netlink_ipvs::{RealServerConfig, Scheduler, VirtualServerConfig};
+use netlink_ipvs::{
+    Flags, RealServer, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
+};
 
 use super::*;
 use crate::dataplane::builders::{ip, real_server, settings, virtual_server};
@@ -38,7 +40,7 @@ fn with(key: &str, list: &[(&str, u32)]) -> State {
 /// The whole way from one state to another, without drains.
 fn way(from: &State, to: &State) -> Vec<String> {
     let touched = from.differences(to);
-    let plan = plan(to, from, &touched, &Drains::new(Duration::ZERO), &settings());
+    let plan = plan(Planning::new(to, from, &Drains::new(Duration::ZERO), &settings()), &touched);
     plan.ops.iter().map(ToString::to_string).collect()
 }
 
@@ -48,7 +50,7 @@ fn service(address: &str) -> State {
     let address = ip(address);
     let key = VirtualServerKey::new(address, 80, Protocol::Tcp);
     state.virtual_servers.insert(key, servers(&[("10.244.0.1:80", 1)]));
-    state.addresses.insert(address);
+    state.interface.addresses.insert(address);
     let mut add = |role: SetRole, member| {
         let set = role.of(Family::of(address));
         state.sets.entry(set).or_default().members.insert(member);
@@ -147,7 +149,7 @@ fn d01_to_d09_virtual_servers_are_changed_in_place() {
     assert_eq!(changed(|config| config.prefix_len = 24).len(), 1);
     let mut bound = state();
     assert_eq!(way(&base, &base), [""; 0], "D09: bound already");
-    bound.addresses.insert(ip("1.2.3.4"));
+    bound.interface.addresses.insert(ip("1.2.3.4"));
     assert_eq!(way(&state(), &bound), ["bind 1.2.3.4"], "D04 D08");
 }
 
@@ -166,7 +168,7 @@ fn d10_to_d13_what_is_not_ours_is_not_removed() {
         let key = VirtualServerKey::FirewallMark { mark: 7, family };
         kernel.virtual_servers.insert(key, servers(&[("10.244.0.1:80", 1)]));
     }
-    kernel.addresses = ["4.4.4.4", "6.6.6.6", "fd00::1"].map(ip).into();
+    kernel.interface.addresses = ["4.4.4.4", "6.6.6.6", "fd00::1"].map(ip).into();
     for (address, role) in [("6.6.6.6", SetRole::IpvsIps), ("fd00::1", SetRole::IpvsIps)] {
         let set = role.of(Family::of(ip(address)));
         kernel.sets.get_mut(&set).unwrap().members.insert(Member::Ip(ip(address)));
@@ -177,7 +179,7 @@ fn d10_to_d13_what_is_not_ours_is_not_removed() {
     };
     let touched = kernel.differences(&desired);
     let drains = Drains::new(Duration::ZERO);
-    let planned = plan(&desired, &kernel, &touched, &drains, &settings);
+    let planned = plan(Planning::new(&desired, &kernel, &drains, &settings), &touched);
     let ops: Vec<String> = planned.ops.iter().map(ToString::to_string).collect();
     // Addresses on our interface are ours whatever they are, if we serve their family.
     assert_eq!(
@@ -189,7 +191,7 @@ fn d10_to_d13_what_is_not_ours_is_not_removed() {
             "remove 6.6.6.6 from set KUBE-IPVS-IPS",
         ]
     );
-    assert_eq!(planned.intended, [(virtual_server("5.5.5.5:57/tcp"), None)]);
+    assert_eq!(planned.intended, [(virtual_server("5.5.5.5:57/tcp"), None)].into());
 }
 
 #[test]
@@ -197,7 +199,8 @@ fn an_excluded_virtual_server_that_is_wanted_is_kept_as_wanted() {
     let settings = Settings { exclude_cidrs: vec!["10.96.0.0/16".parse().unwrap()], ..settings() };
     let (old, new) = (with(TCP, &[("10.244.0.1:80", 1)]), with(TCP, &[("10.244.0.2:80", 1)]));
     let touched = old.differences(&new);
-    let planned = plan(&new, &old, &touched, &Drains::new(Duration::ZERO), &settings);
+    let planned =
+        plan(Planning::new(&new, &old, &Drains::new(Duration::ZERO), &settings), &touched);
     assert_eq!(planned.ops.len(), 2);
 }
 
@@ -207,7 +210,7 @@ fn sets_grow_before_they_would_overflow() {
     let holding = |capacity: u32, members: std::ops::Range<u8>| {
         let mut state = state();
         let members = members.map(|n| Member::Ip(IpAddr::from([10, 96, 0, n]))).collect();
-        state.sets.insert(set, SetState { capacity, members });
+        state.sets.insert(set, SetState { capacity, members, ..SetState::default() });
         state
     };
     let grown = |from: &State, to: &State| {
@@ -244,7 +247,10 @@ fn real_servers_are_added_in_an_order_of_the_nodes_own() {
         let mut settings = settings();
         settings.place.node = node.into();
         let touched = believed.differences(&desired);
-        let planned = plan(&desired, believed, &touched, &Drains::new(Duration::ZERO), &settings);
+        let planned = plan(
+            Planning::new(&desired, believed, &Drains::new(Duration::ZERO), &settings),
+            &touched,
+        );
         let added = planned.ops.iter().filter_map(|op| match op {
             Op::AddRealServer(_, server) => Some(server.key),
             _ => None,
@@ -269,7 +275,8 @@ fn stale_udp_flows_are_deleted_last() {
     let (a, b) = (("10.244.0.1:53", 1), ("10.244.0.2:53", 1));
     let kept = |from: &State, to: &State| -> Option<Vec<String>> {
         let touched = from.differences(to);
-        let planned = plan(to, from, &touched, &Drains::new(Duration::ZERO), &settings());
+        let planned =
+            plan(Planning::new(to, from, &Drains::new(Duration::ZERO), &settings()), &touched);
         let Some(Op::ForgetFlows(key, keep)) = planned.ops.last() else { return None };
         assert_eq!(*key, virtual_server(UDP));
         Some(keep.iter().map(|server| server.key.to_string()).collect())
@@ -309,8 +316,10 @@ fn a_drain_from_its_start_to_its_end() {
         let (wanted, found) =
             (desired.virtual_servers.get(&key), believed.virtual_servers.get(&key));
         drains.update(&key, wanted, found, now);
-        let planned =
-            plan(&desired, &believed, &[Target::VirtualServer(key)].into(), drains, &settings());
+        let planned = plan(
+            Planning::new(&desired, &believed, drains, &settings()),
+            &[Target::VirtualServer(key)].into(),
+        );
         for (key, intended) in planned.intended {
             believed.virtual_servers.insert(key, intended.unwrap());
         }
@@ -343,20 +352,30 @@ fn a_drain_from_its_start_to_its_end() {
 fn a_plan_says_what_every_virtual_server_is_to_be() {
     let (old, new) = (with(TCP, &[("10.244.0.1:80", 1)]), with(UDP, &[]));
     let touched: BTreeSet<Target> = old.targets().chain(new.targets()).collect();
-    let planned = plan(&new, &old, &touched, &Drains::new(Duration::ZERO), &settings());
+    let planned =
+        plan(Planning::new(&new, &old, &Drains::new(Duration::ZERO), &settings()), &touched);
     let wanted = new.virtual_servers[&virtual_server(UDP)].clone();
     assert_eq!(
         planned.intended,
-        [(virtual_server(UDP), Some(wanted)), (virtual_server(TCP), None)]
+        [(virtual_server(UDP), Some(wanted)), (virtual_server(TCP), None)].into()
     );
-    let nothing = plan(&new, &new, &touched, &Drains::new(Duration::ZERO), &settings());
+    let nothing =
+        plan(Planning::new(&new, &new, &Drains::new(Duration::ZERO), &settings()), &touched);
     assert!(nothing.is_empty() && nothing.intended.is_empty());
 }
 
 #[test]
 fn what_is_not_touched_is_not_planned() {
     let (old, new) = (service("10.96.0.1"), service("10.96.0.2"));
+    let key = virtual_server("10.96.0.2:80/tcp");
+    let mut old = old;
+    old.virtual_servers.insert(key, new.virtual_servers[&key].clone());
+    for set in [SetRole::ClusterIp, SetRole::IpvsIps].map(|role| role.of(Family::Ipv4)) {
+        let members = new.sets[&set].members.clone();
+        old.sets.get_mut(&set).unwrap().members.extend(members);
+    }
     let touched = [Target::Address(ip("10.96.0.2"))].into();
-    let planned = plan(&new, &old, &touched, &Drains::new(Duration::ZERO), &settings());
+    let planned =
+        plan(Planning::new(&new, &old, &Drains::new(Duration::ZERO), &settings()), &touched);
     assert_eq!(planned.ops, [Op::Bind(ip("10.96.0.2"))]);
 }

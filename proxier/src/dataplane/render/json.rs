@@ -46,11 +46,13 @@ pub fn state(state: &State) -> Value {
     let firewall: Map<String, Value> = state
         .firewall
         .iter()
-        .map(|(family, rules)| (family.to_string(), json!(rules.lines().collect::<Vec<_>>())))
+        .map(|(family, rules)| {
+            (family.to_string(), json!(rules.text().lines().collect::<Vec<_>>()))
+        })
         .collect();
     json!({
         "virtualServers": servers,
-        "addresses": state.addresses,
+        "addresses": state.interface.addresses,
         "sets": sets,
         "firewall": firewall,
     })

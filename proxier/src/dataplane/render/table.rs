@@ -106,10 +106,10 @@ pub fn table(desired: &Desired, style: Style) -> String {
         count(services.len(), "service"),
         count(state.virtual_servers.len(), "virtual server"),
         count(real, "real server"),
-        if state.addresses.len() == 1 {
+        if state.interface.addresses.len() == 1 {
             "1 address".to_owned()
         } else {
-            format!("{} addresses", state.addresses.len())
+            format!("{} addresses", state.interface.addresses.len())
         },
     );
     for conflict in desired.conflicts() {

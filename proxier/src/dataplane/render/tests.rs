@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use netlink_ipvs::{RealServerConfig, VirtualServerConfig};
 
 use super::*;
 use crate::dataplane::builders::*;
 use crate::dataplane::sets::{Member, SetRole};
-use crate::dataplane::{SetState, VirtualServerState};
+use crate::dataplane::{InterfaceState, SetState, VirtualServerState};
 
 fn add(
     state: &mut State,
@@ -134,7 +132,10 @@ fn ipvsadm_prints_what_ipvsadm_saves() {
 #[test]
 fn addresses_print_as_ip_does() {
     let addresses = ["fd00::1", "10.96.0.10", "10.96.0.9"].map(ip).into();
-    let state = State { addresses, ..State::default() };
+    let state = State {
+        interface: InterfaceState { addresses, ..InterfaceState::default() },
+        ..State::default()
+    };
     assert_eq!(
         super::addresses(&state),
         "inet 10.96.0.9/32 scope global\ninet 10.96.0.10/32 scope global\ninet6 fd00::1/128 scope global\n"
@@ -148,7 +149,7 @@ fn j27_ipset_prints_what_ipset_saves() {
     let mut state = State::default();
     let mut add = |role: SetRole, family, capacity, members: &[Member]| {
         let members = members.iter().copied().collect();
-        state.sets.insert(role.of(family), SetState { capacity, members });
+        state.sets.insert(role.of(family), SetState { capacity, members, ..SetState::default() });
     };
     let (v4, v6) = (ip("10.0.0.1"), ip("fd00::1"));
     let net = |text: &str| text.parse().unwrap();
@@ -179,7 +180,7 @@ add KUBE-NODE-PORT-TCP 30080
 fn firewall_rules_are_printed_as_they_are() {
     let mut state = State::default();
     assert_eq!(firewall(&state, Family::Ipv4), "");
-    state.firewall.insert(Family::Ipv4, Arc::from("*nat\nCOMMIT\n"));
+    state.firewall.insert(Family::Ipv4, "*nat\nCOMMIT\n".into());
     assert_eq!(firewall(&state, Family::Ipv4), "*nat\nCOMMIT\n");
 }
 

@@ -177,7 +177,7 @@ fn counts(stats: &Stats) -> [u64; 5] {
 /// What the counters are read for, with the labels of each.
 fn wanted(status: &Status, namespaces: &ServiceMetrics) -> BTreeMap<VirtualServerKey, Labels> {
     let mut wanted = BTreeMap::new();
-    let all = status.directory.snapshot();
+    let all = status.directory.clone();
     for (service, contribution) in all.iter().filter(|(key, _)| namespaces.includes(&key.namespace))
     {
         for frontend in &contribution.frontends {

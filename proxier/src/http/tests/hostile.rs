@@ -15,10 +15,10 @@ async fn answers(text: &str) -> Vec<(String, String)> {
     let conflict = Conflict { key: virtual_server, winner: key(), losers: vec![key()], more: 1 };
     let no_local = crate::reconcile::NoLocal { internal: vec![Family::Ipv4], external: vec![] };
     let status = Status {
-        errors: [text.to_owned()].into(),
+        errors: Arc::new([text.to_owned()].into()),
         observe_error: Some(text.to_owned()),
-        conflicts: Arc::new([(virtual_server, conflict)].into()),
-        no_local: Arc::new([(key(), no_local)].into()),
+        conflicts: [(virtual_server, conflict)].into_iter().collect(),
+        no_local: [(key(), no_local)].into_iter().collect(),
         ..page::with_services([(key(), asks)])
     };
     let config = Config {

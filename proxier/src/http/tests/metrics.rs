@@ -8,7 +8,7 @@ use netlink_ipvs::{Protocol, RealServerKey, VirtualServerKey};
 use super::*;
 use crate::config::ServiceMetrics;
 use crate::dataplane::Conflict;
-use crate::reconcile::{Counters, Directory, Draining, Measures, NoLocal};
+use crate::reconcile::{Counters, Directory, Draining, Measures, NoLocal, Published};
 
 /// A loop that has something to say about everything.
 fn eventful() -> Status {
@@ -27,8 +27,11 @@ fn eventful() -> Status {
         real_servers: 40,
         conflicts: conflicts(),
         draining: [draining].into(),
-        no_local: Arc::new([(ObjectKey::new("default", "a"), no_local)].into()),
-        directory: Arc::new(Directory::of([(ObjectKey::new("dev", "web"), page::asks(3, &[5]))])),
+        no_local: [(ObjectKey::new("default", "a"), no_local)].into_iter().collect(),
+        directory: Directory::from_iter([(
+            ObjectKey::new("dev", "web"),
+            Arc::new(page::asks(3, &[5])),
+        )]),
         counters: Counters {
             steps: 7,
             contributions: 9,
@@ -36,6 +39,7 @@ fn eventful() -> Status {
             drains_cut: 1,
             firewall_failures: [(Family::Ipv4, 2)].into(),
             operations: [("address_add", (6, 0)), ("firewall", (2, 2))].into(),
+            ..Counters::default()
         },
         measures: Arc::new(Measures::example()),
         ..synced()
@@ -46,13 +50,13 @@ fn eventful() -> Status {
     status
 }
 
-fn conflicts() -> Arc<BTreeMap<VirtualServerKey, Conflict>> {
+fn conflicts() -> Published<VirtualServerKey, Conflict> {
     let conflict = |n| {
         let key = page::virtual_server(n);
         let [winner, loser] = ["older", "newer"].map(|name| ObjectKey::new("default", name));
         (key, Conflict { key, winner, losers: vec![loser], more: 0 })
     };
-    Arc::new([1, 2].map(conflict).into())
+    [1, 2].map(conflict).into_iter().collect()
 }
 
 fn watches() -> Watches {
@@ -189,7 +193,7 @@ async fn the_other_paths() {
     let expected = config.configz();
     let mut without = config.clone();
     (without.statusz, without.flagz) = (false, false);
-    let errors = ["bind 10.96.0.1: no".to_owned()].into();
+    let errors = Arc::new(["bind 10.96.0.1: no".to_owned()].into());
     let (_servers, address, _publish) = start(config, Status { errors, ..synced() }).await;
 
     let answer = get(address, "/proxyMode").await;
@@ -238,7 +242,7 @@ async fn counted(namespaces: &ServiceMetrics, table: Table) -> Vec<String> {
         more: 0,
     };
     let status = Status {
-        conflicts: Arc::new([(conflict.key, conflict)].into()),
+        conflicts: [(conflict.key, conflict)].into_iter().collect(),
         ..page::with_services(services)
     };
     let (_, status) = publish(status);

@@ -1,10 +1,10 @@
 //! Health check node ports.
 
-use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::reconcile::Published;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 
@@ -25,7 +25,7 @@ fn free_port() -> u16 {
 fn with_service(name: &str, port: u16, counts: &[(Family, usize)]) -> Status {
     let health = Health { port, local_endpoints: counts.to_vec() };
     Status {
-        health: Arc::new([(ObjectKey::new("default", name), health)].into()),
+        health: [(ObjectKey::new("default", name), health)].into_iter().collect(),
         host_addresses: [HOST.into()].into(),
         ..synced()
     }
@@ -54,14 +54,14 @@ async fn a_service_answers_with_its_local_endpoints() {
     for (method, path) in [("GET", "/"), ("POST", "/"), ("GET", "/any/path?x")] {
         assert_eq!(recorded(&request(local(port), method, path).await), expected);
     }
-    publish.send_replace(Arc::new(Status { health: Arc::default(), ..v4(0) }));
+    publish.send_replace(Arc::new(Status { health: Published::default(), ..v4(0) }));
     becomes(local(port), false).await;
     publish.send_replace(Arc::new(with_service("edge", port, &[(Family::Ipv4, 0)])));
     becomes(local(port), true).await;
     let expected = golden("terminating-fallback-etp-local", "http://192.168.50.10:32095/");
     assert_eq!(recorded(&get(local(port), "/").await), expected);
 
-    publish.send_replace(Arc::new(Status { health: Arc::default(), ..v4(0) }));
+    publish.send_replace(Arc::new(Status { health: Published::default(), ..v4(0) }));
     becomes(local(port), false).await;
     publish.send_replace(Arc::new(v4(18)));
     becomes(local(port), true).await;
@@ -83,10 +83,13 @@ async fn a_service_answers_with_its_local_endpoints() {
     assert!(body(&answer).contains("\t\"serviceProxyHealthy\": false\n"), "{answer}");
 
     let other = free_port();
-    publish.send_replace(Arc::new(with_service("shop", other, &[(Family::Ipv4, 1)])));
+    let mut moved = v4(18);
+    let health = Health { port: other, local_endpoints: vec![(Family::Ipv4, 1)] };
+    moved.health.put(&ObjectKey::new("default", "shop"), Some(health));
+    publish.send_replace(Arc::new(moved));
     becomes(local(port), false).await;
     becomes(local(other), true).await;
-    publish.send_replace(Arc::new(Status { health: Arc::default(), ..v4(0) }));
+    publish.send_replace(Arc::new(Status { health: Published::default(), ..v4(0) }));
     becomes(local(other), false).await;
 }
 
@@ -139,12 +142,13 @@ async fn a_port_in_use_costs_only_its_service_and_is_tried_again() {
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let (port, fine) = (taken.local_addr().unwrap().port(), free_port());
     let health = |port| Health { port, local_endpoints: vec![(Family::Ipv4, 1)] };
-    let services: BTreeMap<_, _> = [
+    let services: Published<_, _> = [
         (ObjectKey::new("default", "a"), health(port)),
         (ObjectKey::new("default", "b"), health(fine)),
     ]
-    .into();
-    let (_publish, status) = publish(Status { health: Arc::new(services), ..synced() });
+    .into_iter()
+    .collect();
+    let (_publish, status) = publish(Status { health: services, ..synced() });
     let _servers = start(config(), status).await.unwrap();
     becomes(local(fine), true).await;
     drop(taken);

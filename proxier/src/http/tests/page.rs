@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::*;
 use crate::dataplane::{Conflict, Contribution, Frontend, FrontendKind, VirtualServerState};
-use crate::reconcile::Directory;
 use netlink_ipvs::{Protocol, VirtualServerKey};
 
 pub(in crate::http) fn virtual_server(n: u16) -> VirtualServerKey {
@@ -67,7 +66,8 @@ pub(in crate::http) fn table(endpoints: &'static [u8]) -> Table {
 pub(in crate::http) fn with_services(
     services: impl IntoIterator<Item = (ObjectKey, Contribution)>,
 ) -> Status {
-    Status { directory: Arc::new(Directory::of(services)), ..synced() }
+    let services = services.into_iter().map(|(key, asked)| (key, Arc::new(asked)));
+    Status { directory: services.collect(), ..synced() }
 }
 
 async fn show(status: Status, table: Option<Table>) -> (Servers, SocketAddr) {
@@ -203,8 +203,8 @@ async fn hostile_texts_stay_texts() {
     let conflict =
         Conflict { key: virtual_server(1), winner: key(evil), losers: vec![key(evil)], more: 0 };
     let status = Status {
-        errors: [evil.to_owned()].into(),
-        conflicts: Arc::new([(virtual_server(1), conflict)].into()),
+        errors: Arc::new([evil.to_owned()].into()),
+        conflicts: [(virtual_server(1), conflict)].into_iter().collect(),
         ..with_services([(ObjectKey::new(evil, evil), contribution)])
     };
     let (_servers, address) = show(status, Some(table(&[5]))).await;

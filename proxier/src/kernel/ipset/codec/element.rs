@@ -10,7 +10,7 @@ use netlink_ipvs::Protocol;
 use netlink_packet_core::NLA_F_NET_BYTEORDER;
 
 use super::data;
-use crate::dataplane::sets::{Member, SetType};
+use crate::dataplane::sets::{ForeignMember, Member, SetType};
 
 /// An element of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,18 @@ impl ForeignElement {
     /// The attributes of the element.
     pub(in crate::kernel::ipset) fn attributes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl From<&ForeignElement> for ForeignMember {
+    fn from(element: &ForeignElement) -> Self {
+        Self { attributes: Arc::clone(&element.0), text: element.to_string().into() }
+    }
+}
+
+impl From<&ForeignMember> for ForeignElement {
+    fn from(member: &ForeignMember) -> Self {
+        Self(Arc::clone(&member.attributes))
     }
 }
 

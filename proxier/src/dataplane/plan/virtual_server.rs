@@ -1,0 +1,201 @@
+//! The operations on one virtual server and its real servers.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use netlink_ipvs::{Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
+
+use super::protection::Protection;
+use super::{Needs, Phase, Planner, Planning};
+use crate::dataplane::{Op, RealServers, Subject, Target, VirtualServerState};
+
+/// How the real servers that are there differ from those that are wanted.
+#[derive(Default)]
+struct Difference {
+    /// New, or with a new weight above 0.
+    up: Vec<Op>,
+    /// With the new weight 0.
+    down: Vec<RealServer>,
+    /// No longer wanted, with the weight that they have.
+    gone: Vec<(RealServerKey, u32)>,
+    /// One stays that takes new connections.
+    usable_stays: bool,
+    /// One that is removed; or the first that is added to none. Either way flows may lead elsewhere.
+    stale: bool,
+}
+
+impl Difference {
+    /// Both lists are in ascending order.
+    fn between(
+        key: VirtualServerKey,
+        wanted: &[RealServer],
+        known: &[RealServer],
+        node: &str,
+    ) -> Self {
+        let mut out = Self { stale: known.is_empty() && !wanted.is_empty(), ..Self::default() };
+        let mut added: Vec<RealServer> = Vec::new();
+        let (mut wanted, mut known) = (wanted.iter().peekable(), known.iter().peekable());
+        while wanted.peek().is_some() || known.peek().is_some() {
+            let want = wanted.next_if(|want| known.peek().is_none_or(|have| want.key <= have.key));
+            let have = known.next_if(|have| want.is_none_or(|want| have.key == want.key));
+            match (want, have) {
+                (Some(want), Some(have)) => {
+                    out.usable_stays |= want.config.weight > 0 && have.config.weight > 0;
+                    if want.config != have.config {
+                        match want.config.weight {
+                            0 => out.down.push(*want),
+                            _ => out.up.push(Op::SetRealServer(key, *want)),
+                        }
+                    }
+                }
+                (Some(want), None) => added.push(*want),
+                (None, Some(have)) => {
+                    out.stale = true;
+                    out.gone.push((have.key, have.config.weight));
+                }
+                (None, None) => {}
+            }
+        }
+        // Every node in its own order, always the same: or the first connection of every node
+        // would go to the same pod.
+        added.sort_by_cached_key(|server| shuffled(node, &server.key));
+        out.up.extend(added.into_iter().map(|server| Op::AddRealServer(key, server)));
+        out
+    }
+}
+
+impl Planner<'_> {
+    pub(super) fn virtual_server(&mut self, key: VirtualServerKey) {
+        let Planning { desired, believed, drains, settings, .. } = self.from;
+        self.seen = Some(key);
+        let known = believed.virtual_servers.get(&key);
+        let mut wanted = desired.virtual_servers.get(&key).map(|s| drains.overlay(&key, s));
+        let own = Target::VirtualServer(key);
+        if let Some(part @ Subject::Part(_)) = (self.from.waits)(&own) {
+            self.out.held.push((own, part));
+            return;
+        }
+        let (planned, held) = (self.count(), self.out.held.len());
+        let protection = match wanted {
+            Some(_) => self.protection(&key),
+            None => Protection::InPlace,
+        };
+        if let (Protection::Missing(subject), Some(wanted)) = (&protection, &mut wanted) {
+            wanted.real_servers = Arc::from([]);
+            self.out.held.push((own, *subject));
+        }
+        match (&wanted, known) {
+            (None, None) => {}
+            (None, Some(known)) => {
+                if !settings.owns(&key) {
+                    return;
+                }
+                self.push(Phase::RemoveVirtualServers, Op::RemoveVirtualServer(key));
+                if !known.real_servers.is_empty() {
+                    self.stale_flows(key, Arc::from([]));
+                }
+            }
+            (Some(wanted), None) => {
+                if self.push(Phase::VirtualServers, Op::AddVirtualServer(key, wanted.config)) {
+                    self.real_servers(key, wanted, &[], &protection);
+                }
+            }
+            (Some(wanted), Some(known)) => {
+                if wanted.config != known.config {
+                    let settles = known.config.flags.contains(Flags::SCHED1)
+                        && !wanted.config.flags.contains(Flags::SCHED1);
+                    let phase =
+                        if settles { Phase::SettleVirtualServers } else { Phase::VirtualServers };
+                    self.push(phase, Op::SetVirtualServer(key, wanted.config));
+                }
+                if !Arc::ptr_eq(&wanted.real_servers, &known.real_servers) {
+                    self.real_servers(key, wanted, &known.real_servers, &protection);
+                }
+            }
+        }
+        if self.count() > planned && self.out.held.len() == held {
+            self.out.intended.insert(key, wanted);
+        }
+    }
+
+    fn real_servers(
+        &mut self,
+        key: VirtualServerKey,
+        wanted: &VirtualServerState,
+        known: &[RealServer],
+        protection: &Protection,
+    ) {
+        let node = &*self.from.settings.place.node;
+        let Difference { up, down, gone, usable_stays, stale } =
+            Difference::between(key, &wanted.real_servers, known, node);
+        let mut needs = Vec::new();
+        if self.planned.contains(&Target::VirtualServer(key)) && known.is_empty() {
+            needs.push(Target::VirtualServer(key));
+        }
+        if let Protection::Planned(targets) = protection {
+            needs.extend(targets);
+        }
+        let (mut coming, mut waiting) = (Vec::new(), None);
+        let usable_wanted = !usable_stays && !up.is_empty();
+        for op in up {
+            let target = op.target();
+            if let Protection::Unknown(part) = protection {
+                self.out.held.push((target, *part));
+                waiting = Some(*part);
+            } else if self.push_needing(Phase::AddRealServers, op, Needs::all(&*needs)) {
+                // Others need to know only where nothing else is there.
+                coming.extend(usable_wanted.then_some(target));
+            } else {
+                waiting = (self.from.waits)(&target);
+            }
+        }
+        // What takes connections now goes only if something else takes them.
+        let any: Arc<[Target]> = coming.into();
+        let instead = |had: bool| match waiting {
+            Some(subject) if had && usable_wanted && any.is_empty() => Err(subject),
+            _ if had => Ok(Needs { all: Vec::new(), any: any.clone() }),
+            _ => Ok(Needs::default()),
+        };
+        for server in down {
+            let op = Op::SetRealServer(key, server);
+            self.push_unless(Phase::Quiesce, op, instead(true));
+        }
+        for (server, weight) in gone {
+            let op = Op::RemoveRealServer(key, server);
+            self.push_unless(Phase::RemoveRealServers, op, instead(weight > 0));
+        }
+        if stale {
+            self.stale_flows(key, wanted.real_servers.clone());
+        }
+    }
+
+    fn push_unless(&mut self, phase: Phase, op: Op, needs: Result<Needs, Subject>) {
+        match needs {
+            Ok(needs) => _ = self.push_needing(phase, op, needs),
+            Err(subject) => self.out.held.push((op.target(), subject)),
+        }
+    }
+
+    fn stale_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
+        if matches!(key, VirtualServerKey::Address { protocol: Protocol::Udp, .. }) {
+            self.forget_flows(key, keep);
+        }
+    }
+
+    /// Once in a plan.
+    pub(super) fn forget_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
+        if self.planned.insert(Target::Flows(key)) {
+            self.push(Phase::Flows, Op::ForgetFlows(key, keep));
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.phases.iter().map(Vec::len).sum()
+    }
+}
+
+fn shuffled(node: &str, server: &RealServerKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (node, server).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,567 @@
+//! The loop without its inputs and outputs: events, answers and outcomes go in, effects come out.
+//! It owns the index, what is wanted and what is believed of the kernel, and nothing else does.
+//!
+//! It promises that
+//! 1. no part of the kernel is written to before it was read, and nothing at all before every kind
+//!    of object was read completely;
+//! 2. work is in proportion to what changed: only dirty services are computed, only touched targets
+//!    are compared;
+//! 3. what fails is tried again by itself, with back-off, and holds back only what needs it;
+//! 4. what cannot be read blocks only itself;
+//! 5. once in a sync period everything is read, and what differs is repaired by the same steps.
+
+mod answers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
+use tokio::time::Instant;
+
+use super::audit::Audit;
+use super::believed::Believed;
+use super::report::{Cut, Report};
+use super::retry::{Held, Retries};
+use super::{Event, Resolver, Timing};
+use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
+use crate::dataplane::firewall::ruleset;
+use crate::dataplane::leftovers::Leftover;
+use crate::dataplane::{
+    Desired, Drains, Part, Plan, Planning, Query, Settings, Subject, Target, contribution, plan,
+};
+
+/// What the engine wants to be done. What came of it goes back before the next effect is asked for,
+/// except for a look.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Read this, and give the answer to [`Engine::answered`].
+    Read(Query),
+    /// Begin to look at the rules of these families; [`Engine::rules_read`] takes what is found.
+    Look(Vec<Family>),
+    /// Wait for the look: nothing can be done before it has ended.
+    AwaitLook,
+    /// Carry this out, and give the outcome to [`Engine::written`].
+    Write(Plan),
+}
+
+/// The loop's state.
+pub(super) struct Engine {
+    resolver: Resolver,
+    timing: Timing,
+    cluster: Cluster,
+    dirty: Dirty,
+    host_addresses: Option<Vec<IpAddr>>,
+    /// Some service has an external IP.
+    external_ips: bool,
+    settings: Option<Settings>,
+    desired: Desired,
+    believed: Believed,
+    /// Everything is being read for the first time.
+    adopting: bool,
+    /// What is to be compared.
+    touched: BTreeSet<Target>,
+    /// What is to be compared after that, in the first step.
+    later: VecDeque<BTreeSet<Target>>,
+    /// Drops that are no longer wanted, of virtual servers that are still there.
+    fading: BTreeSet<VirtualServerKey>,
+    retries: Retries,
+    held: Held,
+    audit: Audit,
+    drains: Drains,
+    drain_check: Option<Instant>,
+    /// Plans made in this step.
+    plans: u32,
+    report: Report,
+}
+
+impl Engine {
+    /// A step ends after so many plans, whatever is left: something changes back and forth.
+    const MOST_PLANS: u32 = 1000;
+
+    pub(super) fn new(resolver: Resolver, timing: Timing, now: Instant) -> Self {
+        Self {
+            resolver,
+            timing,
+            cluster: Cluster::new(),
+            dirty: Dirty::default(),
+            host_addresses: None,
+            external_ips: false,
+            settings: None,
+            desired: Desired::default(),
+            believed: Believed::default(),
+            adopting: true,
+            touched: BTreeSet::new(),
+            later: VecDeque::new(),
+            fading: BTreeSet::new(),
+            retries: Retries::default(),
+            held: Held::default(),
+            audit: Audit::new(now),
+            drains: Drains::new(timing.drain_timeout),
+            drain_check: None,
+            plans: 0,
+            report: Report::default(),
+        }
+    }
+
+    // What is in it, for those who report.
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(super) fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    pub(super) fn believed(&self) -> &Believed {
+        &self.believed
+    }
+
+    pub(super) fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    pub(super) fn drains(&self) -> &Drains {
+        &self.drains
+    }
+
+    pub(super) fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// Whether the kernel is as wanted, as far as is known.
+    pub(super) fn is_synced(&self) -> bool {
+        self.retries.is_empty() && self.held.is_empty()
+    }
+
+    /// Whether the kernel was read once.
+    pub(super) fn has_adopted(&self) -> bool {
+        !self.adopting
+    }
+
+    /// Whether an audit has something to read or to report.
+    pub(super) fn is_auditing(&self) -> bool {
+        self.audit.is_reading() || self.audit.is_counting() || self.audit.ended
+    }
+
+    /// The end of a step: what happened in it.
+    pub(super) fn take_report(&mut self) -> Report {
+        (self.audit.ended, self.plans) = (false, 0);
+        std::mem::take(&mut self.report)
+    }
+
+    // What comes in.
+
+    /// Takes in an event; the next effects act on it.
+    pub(super) fn take(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Changes(changes) => {
+                for change in changes {
+                    self.cluster.apply(change, &mut self.dirty);
+                }
+            }
+            Event::HostAddresses(addresses) => {
+                if self.host_addresses.as_ref() != Some(&addresses) {
+                    self.host_addresses = Some(addresses);
+                    self.settings_changed();
+                }
+            }
+            Event::Bound(address, present) => self.bound(address, present),
+            Event::Disturbed => {
+                self.audit.hasten(now);
+                self.retries.hasten(now);
+            }
+            Event::Configured(resolver, timing) => {
+                self.resolver = resolver;
+                self.timing = timing;
+                self.audit.within(now, timing.sync_period);
+                self.settings_changed();
+            }
+        }
+    }
+
+    /// The kernel says that somebody else has changed an address of `kube-ipvs0`.
+    fn bound(&mut self, address: IpAddr, present: bool) {
+        let known = self.believed.state().interface.addresses.contains(&address);
+        if self.adopting || known == present {
+            return;
+        }
+        if present {
+            // The event does not say with which prefix.
+            self.believed.read(Part::Interface);
+        } else {
+            self.believed.edit(|state| state.interface.addresses.remove(&address));
+            self.touched.insert(Target::Address(address));
+            self.report.drift.insert(Target::Address(address));
+        }
+    }
+
+    fn settings_changed(&mut self) {
+        let (Some(settings), Some(addresses)) = (&self.settings, &self.host_addresses) else {
+            return;
+        };
+        let new = self.resolver.resolve(self.cluster.node(), addresses);
+        if *settings != new {
+            self.dirty.all = true;
+        }
+    }
+
+    // What is to be done.
+
+    /// Every kind of object was read, and the addresses of the host.
+    pub(super) fn is_ready(&self) -> bool {
+        self.cluster.is_complete() && self.host_addresses.is_some()
+    }
+
+    /// Whether there is something to do that should not wait.
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        self.is_ready()
+            && (self.adopting
+                || !self.dirty.is_empty()
+                || !self.touched.is_empty()
+                || !self.later.is_empty()
+                || self.believed.has_unread()
+                || self.audit.ended
+                || self.retries.next().is_some_and(|due| due <= now)
+                || self.drain_check.is_some_and(|due| due <= now))
+    }
+
+    /// When there is something to do even if nothing happens; a step not before this time. The one
+    /// place that decides.
+    pub(super) fn next_wake(&self, now: Instant, not_before: Instant) -> Instant {
+        let work = self.has_work(now).then_some(now);
+        let step = [work, self.retries.next(), self.drain_check].into_iter().flatten().min();
+        let piece = self.audit.next_wake();
+        step.map_or(piece, |step| step.max(not_before).min(piece))
+    }
+
+    /// The next thing to do in a step; nothing is the end of the step.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Effect> {
+        if !self.is_ready() {
+            return None;
+        }
+        self.resolve();
+        self.begin_due_audit(now);
+        self.wake(now);
+        if self.adopting {
+            if let Some(effect) = self.read_on() {
+                return Some(effect);
+            }
+            if self.audit.is_looking() {
+                return Some(Effect::AwaitLook);
+            }
+        }
+        if let Some(query) = self.settings.as_ref().and_then(|s| self.believed.next_unread(s)) {
+            return Some(Effect::Read(query));
+        }
+        self.compute();
+        if self.adopting {
+            self.adopting = false;
+            self.arrange_first_step();
+        }
+        while let Some(touched) = self.next_touched() {
+            if let Some(plan) = self.plan(&touched, now) {
+                return Some(Effect::Write(plan));
+            }
+        }
+        let fresh = self.drains.take_fresh();
+        if !fresh.is_empty() {
+            self.drain_check.get_or_insert(now + self.timing.drain_check);
+            return Some(Effect::Read(Query::RealServers(fresh)));
+        }
+        None
+    }
+
+    /// The next piece of what can wait for others.
+    pub(super) fn next_piece(&mut self, now: Instant) -> Option<Effect> {
+        if self.adopting || !self.is_ready() {
+            return None;
+        }
+        self.begin_due_audit(now);
+        self.look_after_drains(now);
+        if self.audit.may_read(now) { self.read_on() } else { None }
+    }
+
+    fn begin_due_audit(&mut self, now: Instant) {
+        if let Some(settings) = &self.settings {
+            self.audit.begin_if_due(now, self.timing.sync_period, settings);
+        }
+    }
+
+    fn read_on(&mut self) -> Option<Effect> {
+        let believed = &self.believed;
+        let known = |family| believed.rules(family);
+        if let Some(families) = self.audit.begin_look(known) {
+            return Some(Effect::Look(families));
+        }
+        let settings = self.settings.as_ref()?;
+        self.audit.next(settings).map(Effect::Read)
+    }
+
+    /// Everything that is due begins.
+    fn wake(&mut self, now: Instant) {
+        for subject in self.retries.take_due(now) {
+            match subject {
+                Subject::Target(target) => _ = self.touched.insert(target),
+                Subject::Part(Part::Rules(family)) => self.audit.look_again(family),
+                Subject::Part(Part::VirtualServers) => self.audit.list_again(),
+                Subject::Part(part) => self.believed.read(part),
+            }
+        }
+        self.look_after_drains(now);
+    }
+
+    /// Notes which connections are to be counted, if it is time.
+    fn look_after_drains(&mut self, now: Instant) {
+        if self.drain_check.is_some_and(|due| due <= now) {
+            let keys = self.drains.virtual_servers();
+            self.drain_check = (!keys.is_empty()).then(|| now + self.timing.drain_check);
+            self.audit.count(now, keys, self.timing.drain_check);
+        }
+    }
+
+    fn next_touched(&mut self) -> Option<BTreeSet<Target>> {
+        if self.touched.is_empty() {
+            self.touched = self.later.pop_front()?;
+        }
+        Some(std::mem::take(&mut self.touched))
+    }
+
+    /// Settles what every service depends on.
+    fn resolve(&mut self) {
+        if self.settings.is_some() && !self.dirty.all {
+            return;
+        }
+        let addresses = self.host_addresses.as_deref().unwrap_or_default();
+        let settings = self.resolver.resolve(self.cluster.node(), addresses);
+        if self.settings.as_ref() == Some(&settings) {
+            return;
+        }
+        match &self.settings {
+            None => {
+                self.desired = Desired::new(&settings.families);
+                self.believed = Believed::unread(&settings.families);
+            }
+            // What was left alone because it was excluded may be ours to remove now.
+            Some(known) if known.exclude_cidrs != settings.exclude_cidrs => {
+                let servers = self.believed.state().virtual_servers.keys();
+                self.touched.extend(servers.map(|key| Target::VirtualServer(*key)));
+            }
+            Some(_) => {}
+        }
+        self.desired.set_sysctls(&settings.sysctls, &mut self.touched);
+        self.settings = Some(settings);
+        self.dirty.all = true;
+        self.render_firewall();
+    }
+
+    fn render_firewall(&mut self) {
+        let Some(settings) = &self.settings else { return };
+        let drops: BTreeSet<_> = self.desired.drops().union(&self.fading).copied().collect();
+        for family in &settings.families {
+            let Some(options) = settings.firewall.get(family) else { continue };
+            let mut options = options.clone();
+            options.physdev &= self.external_ips;
+            let rules = ruleset(*family, &options, &drops);
+            let rules = rules.save_text().as_str().into();
+            self.desired.set_firewall(*family, rules, &mut self.touched);
+        }
+    }
+
+    fn compute(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut drops_changed = false;
+        if dirty.all {
+            let known = self.desired.contributions().map(|(key, _)| key.clone());
+            let services = self.cluster.services().map(|service| service.key.clone());
+            for key in known.chain(services).collect::<BTreeSet<_>>() {
+                drops_changed |= self.compute_service(&key);
+            }
+        } else {
+            for key in &dirty.services {
+                drops_changed |= self.compute_service(key);
+            }
+        }
+        self.fade();
+        // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
+        // before a rule with it has something to match.
+        let external_ips = self.desired.has_external_ips();
+        if drops_changed || external_ips != self.external_ips {
+            self.external_ips = external_ips;
+            self.render_firewall();
+        }
+    }
+
+    /// Leaves only the drops of virtual servers that nobody wants and that are there. Whether some
+    /// have gone.
+    fn fade(&mut self) -> bool {
+        let before = self.fading.len();
+        let wanted = &self.desired.state().virtual_servers;
+        let there = &self.believed.state().virtual_servers;
+        let removes = |key: &VirtualServerKey| {
+            self.settings.as_ref().is_some_and(|settings| settings.owns(key))
+        };
+        self.fading
+            .retain(|key| !wanted.contains_key(key) && there.contains_key(key) && removes(key));
+        self.fading.len() < before
+    }
+
+    /// Whether the virtual servers that the node may not use have changed.
+    fn compute_service(&mut self, key: &ObjectKey) -> bool {
+        let Some(settings) = &self.settings else { return false };
+        let wanted = self.cluster.service(key).map(|service| {
+            (service.created, contribution(service, &self.cluster.slices(key), settings))
+        });
+        self.report.contributions += 1;
+        let before = self.desired.contribution(key).cloned();
+        let drops_changed = self.desired.set(key, wanted, &mut self.touched);
+        let after = self.desired.contribution(key);
+        for asked in before.iter().chain(after) {
+            self.report.frontends.extend(asked.frontends.iter().map(|frontend| frontend.key));
+        }
+        if drops_changed {
+            // What keeps the node from a virtual server goes after the virtual server.
+            let dropped = before.iter().flat_map(|asked| &asked.frontends);
+            let dropped = dropped.filter(|frontend| frontend.drop_from_node);
+            self.fading.extend(dropped.map(|frontend| frontend.key));
+        }
+        self.report.services.insert(key.clone());
+        drops_changed
+    }
+
+    /// Everything is to be compared, in parts: a plan for all of it would need more memory than all
+    /// that is kept.
+    ///
+    /// Settings, sets and rules, the API server and the cluster DNS come before everything else, so
+    /// that a new node can reach the one and resolve names while the rest is being programmed. What
+    /// no service asks for comes last.
+    fn arrange_first_step(&mut self) {
+        /// Services in a part: some megabytes of operations, and few searches for stale flows.
+        const PART: usize = 2048;
+        let mut all = std::mem::take(&mut self.touched);
+        all.extend(self.desired.state().targets());
+        all.extend(self.believed.state().targets());
+        let left = &self.believed.state().leftovers;
+        let foundation = all
+            .extract_if(.., |target| match target {
+                Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => {
+                    true
+                }
+                // Until everything is there, those of iptables mode do the work.
+                Target::Firewall(family) => !left.contains(&Leftover::Iptables(*family)),
+                _ => false,
+            })
+            .collect();
+        self.later.push_back(foundation);
+        let (first, rest): (Vec<_>, Vec<_>) = self.cluster.services().partition(|service| {
+            let key = (&*service.key.namespace, &*service.key.name);
+            let dns = service.ports.iter().any(|port| port.port == 53);
+            key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
+        });
+        for part in std::iter::once(&*first).chain(rest.chunks(PART)) {
+            let contribution = |service: &&Service| self.desired.contribution(&service.key);
+            let targets = part.iter().filter_map(contribution).flat_map(|asked| asked.targets());
+            self.later.push_back(targets.filter(|target| all.remove(target)).collect());
+        }
+        self.later.push_back(all);
+    }
+
+    /// The way to what is wanted for what is touched, if there is something to do.
+    fn plan(&mut self, touched: &BTreeSet<Target>, now: Instant) -> Option<Plan> {
+        self.settings.as_ref()?;
+        self.plans += 1;
+        if self.plans > Self::MOST_PLANS {
+            for target in touched {
+                let text = "it changes back and forth".to_owned();
+                self.retries.fail(Subject::Target(*target), text, now, false);
+            }
+            return None;
+        }
+        for key in touched.iter().filter_map(Target::virtual_server) {
+            self.update_drains(&key, now);
+        }
+        let settings = self.settings.as_ref()?;
+        let waits = |target: &Target| self.waits(target, now);
+        let plan = plan(
+            Planning {
+                desired: self.desired.state(),
+                believed: self.believed.state(),
+                drains: &self.drains,
+                settings,
+                waits: &waits,
+            },
+            touched,
+        );
+        if !self.is_synced() || !plan.held.is_empty() {
+            self.account(touched, &plan);
+        }
+        (!plan.is_empty()).then_some(plan)
+    }
+
+    fn update_drains(&mut self, key: &VirtualServerKey, now: Instant) {
+        let desired = self.desired.state().virtual_servers.get(key);
+        let believed = self.believed.state().virtual_servers.get(key);
+        self.drains.update(key, desired, believed, now.into_std());
+    }
+
+    /// What a target has to wait for now.
+    fn waits(&self, target: &Target, now: Instant) -> Option<Subject> {
+        if let Some(part) = self.believed.unknown_part(target) {
+            return Some(Subject::Part(part));
+        }
+        let subject = Subject::Target(*target);
+        (!self.retries.is_empty() && self.retries.waits(&subject, now)).then_some(subject)
+    }
+
+    /// Notes what a plan leaves out, and that there is nothing to do about what it does not mention.
+    fn account(&mut self, touched: &BTreeSet<Target>, plan: &Plan) {
+        let planned: BTreeSet<Target> = plan.ops.iter().map(crate::dataplane::Op::target).collect();
+        let held: BTreeMap<Target, Subject> = plan.held.iter().copied().collect();
+        for (target, subject) in &held {
+            self.held.hold(*target, *subject);
+        }
+        let mut seen = touched.clone();
+        for key in touched.iter().filter_map(Target::virtual_server) {
+            let lowest = RealServerKey::new(IpAddr::from([0, 0, 0, 0]), 0);
+            let lowest = Target::RealServer(key, lowest);
+            let own = |target: &Target| matches!(target, Target::RealServer(of, _) if *of == key);
+            seen.extend(self.retries.targets_from(lowest).take_while(own));
+            seen.extend(self.held.targets_from(lowest).take_while(own));
+            seen.insert(Target::VirtualServer(key));
+        }
+        for target in seen {
+            if planned.contains(&target) {
+                self.held.let_go(&target);
+            } else if !held.contains_key(&target) {
+                self.held.let_go(&target);
+                self.settled(Subject::Target(target));
+            }
+        }
+        for subject in held.into_values().collect::<BTreeSet<_>>() {
+            // What others wait for has to be tried by somebody.
+            if let Subject::Target(target) = subject
+                && !self.retries.contains(&subject)
+                && !planned.contains(&target)
+            {
+                self.touched.insert(target);
+            }
+        }
+    }
+
+    /// A subject is as it should be: what waited for it goes on.
+    fn settled(&mut self, subject: Subject) {
+        self.retries.settle(&subject);
+        self.touched.extend(self.held.release(&subject));
+    }
+}
