@@ -18,7 +18,7 @@ pub(crate) const NEVER: Duration = Duration::from_mins(1);
 /// A client under test and what it has seen.
 pub(crate) struct Client {
     pub(crate) cluster: Cluster,
-    pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) changes: mpsc::Receiver<Vec<Change>>,
     pub(crate) status: Arc<Status>,
     pub(crate) running: JoinHandle<()>,
     /// Services that were reported gone, one by one or by a list.
@@ -33,6 +33,7 @@ pub(crate) fn timing() -> Timing {
         initial: Duration::from_millis(300),
         bookmarks: Duration::from_millis(500),
         backoff_first: Duration::from_millis(10),
+        backoff_soon: Duration::from_millis(50),
         backoff_most: Duration::from_millis(100),
         healthy: Duration::from_mins(1),
         shortest: Duration::ZERO,
@@ -72,7 +73,12 @@ impl Client {
         assert!(reached.await.is_ok(), "not reached: {what}; status {:?}", self.status);
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
+    /// Takes in one event.
+    pub(crate) fn apply(&mut self, event: Vec<Change>) {
+        event.into_iter().for_each(|change| self.apply_change(change));
+    }
+
+    fn apply_change(&mut self, change: Change) {
         if !matches!(change, Change::ServiceGone(_) | Change::ServicesListed(_)) {
             return self.cluster.apply(change, &mut Dirty::default());
         }

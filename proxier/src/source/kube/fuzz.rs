@@ -39,8 +39,8 @@ fn watch<R: Resource>(bytes: &[u8], converter: &Converter, changes: &mut Vec<Cha
             Err(failure) => drop(failure.to_string()),
         }
     }
-    if let Ok(page) = decode::page::<R::Raw>(bytes) {
-        for raw in page.items {
+    if let Ok(page) = decode::page(bytes) {
+        for raw in page.items.into_iter().filter_map(|item| decode::item::<R::Raw>(item).ok()) {
             let metadata = R::metadata(&raw).get();
             keys.extend(metadata.and_then(|m| converter.key(R::KIND, m).ok()));
             changes.extend(R::convert(converter, raw).changes);
