@@ -48,14 +48,26 @@ impl Client {
     }
 
     pub(crate) fn with(connection: Connection, timing: Timing) -> Self {
+        Self::with_pages(connection, timing, 3)
+    }
+
+    pub(crate) fn with_pages(connection: Connection, timing: Timing, page_size: u32) -> Self {
         let (sender, changes) = mpsc::channel(16);
         let status = Arc::new(Status::default());
-        let options = Options { timing, page_size: 3, ..Options::new("node-a") };
+        let options = Options { timing, page_size, ..Options::new("node-a") };
         let shared = Arc::clone(&status);
         let running = tokio::spawn(async move {
             run(connection, options, sender, shared).await.expect("a usable configuration");
         });
         Self { cluster: Cluster::new(), changes, status, running, lost: Vec::new() }
+    }
+
+    /// Takes in events for so long.
+    pub(crate) async fn pass(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(event) = tokio::time::timeout_at(end, self.changes.recv()).await {
+            self.apply(event.expect("the source must not end"));
+        }
     }
 
     /// Takes in changes until the cluster is as it should be.

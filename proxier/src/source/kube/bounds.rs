@@ -109,15 +109,17 @@ impl Pace {
 
     /// Until when the next piece must come, after so many bytes.
     pub(super) fn deadline(&self, received: u64) -> Instant {
-        let whole = self.start + self.patience + Duration::from_secs(received / PACE);
-        whole.min(Instant::now() + self.patience)
+        self.end(received).min(Instant::now() + self.patience)
+    }
+
+    fn end(&self, received: u64) -> Instant {
+        self.start + self.patience + Duration::from_secs(received / PACE)
     }
 
     /// Why that time is over.
     pub(super) fn missed(&self, received: u64) -> Failure {
-        let took = self.start.elapsed();
-        if took > self.patience + Duration::from_secs(received / PACE) {
-            Failure::Slow { took, received }
+        if received > 0 && Instant::now() >= self.end(received) {
+            Failure::Slow { took: self.start.elapsed(), received }
         } else {
             Failure::Stalled(self.patience)
         }

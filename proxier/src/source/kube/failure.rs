@@ -114,12 +114,14 @@ impl Failure {
         }
     }
 
-    /// Whether the position of a watch may be what is refused.
-    pub(super) fn may_be_the_position(&self) -> bool {
+    /// How long such failures go on before the position of the watch may be the reason; `None`: it
+    /// never is. To give one up without need costs the server a list for each node.
+    pub(super) fn trusts_position(&self) -> Option<Duration> {
         match self {
-            Self::Refused { code, .. } => !matches!(code, 401 | 403 | 429 | 502 | 503),
-            Self::TooShort(_) => true,
-            _ => false,
+            Self::Refused { code: 400 | 422, .. } => Some(Duration::ZERO),
+            Self::Refused { code: 401 | 403 | 429 | 502 | 503, .. } => None,
+            Self::Refused { .. } | Self::TooShort(_) => Some(Duration::from_mins(1)),
+            _ => None,
         }
     }
 }

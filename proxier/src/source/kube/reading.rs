@@ -47,13 +47,15 @@ impl Reading {
         self.refused = None;
     }
 
-    /// Neither way has worked for a while: one may where the other one does not.
-    pub(super) fn failed(&mut self) {
-        self.way = match self.way {
-            Way::Streaming => Way::Pages,
-            Way::Pages => Way::Streaming,
-        };
+    /// It did not work. `often`: not for a while, and one way may work where the other one does not.
+    pub(super) fn failed(&mut self, often: bool) {
         self.suspected = false;
+        if often {
+            self.way = match self.way {
+                Way::Streaming => Way::Pages,
+                Way::Pages => Way::Streaming,
+            };
+        }
     }
 
     /// Everything was read. A refusal was about streaming only where pages could be read after it:
@@ -79,7 +81,7 @@ mod tests {
         reading.listed();
         for _ in 0..3 {
             assert_eq!(reading.way(), Way::Pages, "one refusal was enough");
-            reading.failed();
+            reading.failed(true);
             reading.listed();
             tokio::time::advance(MEMORY / 3).await;
         }
@@ -93,12 +95,12 @@ mod tests {
     async fn a_server_that_refuses_everything_says_nothing_about_streaming() {
         let mut reading = Reading::new();
         reading.refused();
-        reading.failed();
-        assert_eq!(reading.way(), Way::Streaming);
+        reading.failed(false);
+        assert_eq!(reading.way(), Way::Pages);
         reading.listed();
         assert_eq!(reading.way(), Way::Streaming);
         // Pages by chance.
-        reading.failed();
+        reading.failed(true);
         assert_eq!(reading.way(), Way::Pages);
         reading.listed();
         assert_eq!(reading.way(), Way::Streaming);

@@ -33,9 +33,8 @@ use super::{Connection, Options, WatchStatus};
 use crate::cluster::{Change, ObjectKey};
 use crate::source::objects::Converter;
 
-/// How long, and how often, a position is refused before it is given up, in case it is the reason.
-const STUCK: Duration = Duration::from_secs(10);
-const STUCK_FAILURES: u32 = 3;
+/// Failures in a row after which a position may be given up, in case it is what fails.
+const GIVE_UP_POSITION: u32 = 3;
 
 pub(super) struct Watch<'a, R, E> {
     connection: &'a Connection,
@@ -160,14 +159,13 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             _ => {}
         }
         let class = failure.class(listing);
-        if failure.may_be_the_position()
-            && self.backoff.failures() >= STUCK_FAILURES
-            && self.backoff.lasted(class) >= STUCK
+        if self.backoff.failures() >= GIVE_UP_POSITION
+            && failure.trusts_position().is_some_and(|time| self.backoff.lasted(class) >= time)
         {
             self.position = None;
         }
-        if listing && self.backoff.failures() >= 2 && class != Class::Unreachable {
-            self.reading.failed();
+        if listing && class != Class::Unreachable {
+            self.reading.failed(self.backoff.failures() >= 2);
         }
         let wait = self.backoff.next(class, failure.retry_after(), random());
         // The first failure after something that worked, then now and then.
