@@ -480,7 +480,9 @@ async fn a_kubeconfig_with_a_token_file() {
     let named = |_: &u64| status.services.error().is_some_and(|e| e.contains("/token is empty"));
     tokio::time::timeout(NEVER, failing.wait_for(named)).await.unwrap().unwrap();
     assert_eq!(server.requests().len(), asked);
-    std::fs::write(folder.join("token"), "third").unwrap();
+    std::fs::write(folder.join("token"), " third\n").unwrap();
     client.converge(&server).await;
+    let last = server.requests().pop().and_then(|request| request.authorization);
+    assert_eq!(last.as_deref(), Some("Bearer third"));
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -118,29 +118,26 @@ fn check_tokens(kubeconfig: &Kubeconfig) -> Result<(), Unquoted> {
     Ok(())
 }
 
-/// An empty token is sent as none, and the server then says no word about it.
-fn check_token_file(config: &Config) -> Result<(), Error> {
-    let auth = &config.auth_info;
-    match &auth.token_file {
-        Some(file) if auth.token.is_none() => {
-            let path = PathBuf::from(file);
-            // One that cannot be read is refused with the reason when the client is made.
-            match std::fs::File::open(&path).map(|file| has_text(file.take(TOKEN))) {
-                Ok(Ok(false)) => Err(Error::EmptyToken(path)),
-                _ => Ok(()),
-            }
-        }
-        _ => Ok(()),
+/// Looks at the token file, which the client reads by itself: it sends an empty token as none, and
+/// cannot send one with white space around it, which other clients take off.
+fn check_token_file(config: &mut Config) -> Result<(), Error> {
+    let auth = &mut config.auth_info;
+    let Some(path) = auth.token_file.as_ref().filter(|_| auth.token.is_none()) else {
+        return Ok(());
+    };
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(TOKEN).read_to_string(&mut text));
+    // One that cannot be read is refused with the reason when the client is made.
+    let Ok(_) = read else { return Ok(()) };
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(Error::EmptyToken(PathBuf::from(path)));
     }
-}
-
-fn has_text(file: impl std::io::Read) -> std::io::Result<bool> {
-    for byte in file.bytes() {
-        if !byte?.is_ascii_whitespace() {
-            return Ok(true);
-        }
+    if token.len() < text.len() {
+        auth.token = Some(token.to_owned().into());
     }
-    Ok(false)
+    Ok(())
 }
 
 impl Connection {
@@ -169,7 +166,7 @@ impl Connection {
         if let Some(server) = server {
             config.cluster_url = server;
         }
-        check_token_file(&config)?;
+        check_token_file(&mut config)?;
         Ok(config)
     }
 
