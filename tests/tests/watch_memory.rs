@@ -9,8 +9,8 @@ use proxier_tests::apiserver::object::node;
 use proxier_tests::apiserver::{Fault, On};
 use proxier_tests::live::{Live, NODE, NODE_ADDRESS};
 
-/// Most memory of the process, in KiB: half of the limit of the deployment.
-const MOST: u64 = 256 << 10;
+/// Most memory of the process, in KiB: a quarter of the limit of the deployment.
+const MOST: u64 = 128 << 10;
 
 /// Bytes of a page or of an event that are sent.
 const SIZE: usize = 30 << 20;

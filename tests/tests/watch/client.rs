@@ -87,7 +87,9 @@ impl Client {
 
     /// Takes in one event.
     pub(crate) fn apply(&mut self, event: Vec<Change>) {
-        event.into_iter().for_each(|change| self.apply_change(change));
+        for change in event {
+            self.apply_change(change);
+        }
     }
 
     fn apply_change(&mut self, change: Change) {

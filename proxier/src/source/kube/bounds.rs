@@ -21,7 +21,7 @@ pub(super) const PAGE: usize = 32 << 20;
 /// Most objects in one page, whatever was asked for.
 pub(super) const ITEMS: usize = 100_000;
 /// Most objects of one kind.
-pub(super) const OBJECTS: usize = 200_000;
+const OBJECTS: usize = 200_000;
 /// Pages in a row that are empty and name another page.
 pub(super) const EMPTY_PAGES: u32 = 100;
 /// Longest refusal, in bytes.
@@ -57,6 +57,11 @@ pub(super) fn check(object: &[u8]) -> Result<(), Failure> {
         return Err(Failure::Excess(Excess::Entries));
     }
     Ok(())
+}
+
+/// Whether a list may have so many objects.
+pub(super) fn check_count(objects: usize) -> Result<(), Failure> {
+    if objects > OBJECTS { Err(Failure::Excess(Excess::Objects)) } else { Ok(()) }
 }
 
 /// The number of entries of all lists in a JSON text, at least.

@@ -88,7 +88,6 @@ impl Failure {
         match self {
             Self::Unreachable(_) => Class::Unreachable,
             Self::Refused { code: 408 | 429, .. } => Class::Answered,
-            Self::Refused { code: 400..500, .. } => Class::Denied,
             Self::Lost(_)
             | Self::Stalled(_)
             | Self::Slow { .. }
@@ -98,7 +97,7 @@ impl Failure {
             {
                 Class::Broken
             }
-            Self::Excess(_) => Class::Denied,
+            Self::Refused { code: 400..500, .. } | Self::Excess(_) => Class::Denied,
             _ => Class::Answered,
         }
     }

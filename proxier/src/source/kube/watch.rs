@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::backoff::{Backoff, random};
-use super::bounds::{EMPTY_PAGES, Excess, OBJECTS, Pace};
+use super::bounds::{self, EMPTY_PAGES, Excess, Pace};
 use super::decode::{self, Event};
 use super::failure::{Class, Failure};
 use super::limit::Limit;
@@ -354,7 +354,7 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
                     ));
                 }
             }
-            self.check_size(&keys)?;
+            bounds::check_count(keys.len())?;
             self.outbox.relieve().await?;
         }
     }
@@ -374,7 +374,7 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
                 keys.extend(self.put(decode::item(item)?, item.get().len()));
                 self.outbox.relieve().await?;
             }
-            self.check_size(&keys)?;
+            bounds::check_count(keys.len())?;
             if page.next.is_empty() {
                 self.listed(keys, page.resource_version.clone()).await?;
                 return Ok(page.resource_version);
@@ -387,10 +387,6 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             }
             next = Some(page.next);
         }
-    }
-
-    fn check_size(&self, keys: &HashSet<ObjectKey>) -> Result<(), Failure> {
-        if keys.len() > OBJECTS { Err(Failure::Excess(Excess::Objects)) } else { Ok(()) }
     }
 
     /// Takes in an object that so many bytes describe; returns its key.
