@@ -17,6 +17,8 @@ pub(super) enum Event<T> {
     Put(T),
     /// An object is gone; this was its last state.
     Gone(T),
+    /// An object, or its last state, is so huge that only its metadata was read.
+    Huge { metadata: Lenient<raw::Metadata>, gone: bool },
     /// How far the server has come.
     Bookmark {
         resource_version: String,
@@ -37,6 +39,13 @@ struct Line<T> {
 
 fn absent<T>() -> Lenient<T> {
     Lenient::Absent
+}
+
+/// What is read of an object that is huge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    metadata: Lenient<raw::Metadata>,
 }
 
 /// What a bookmark carries.
@@ -117,9 +126,17 @@ pub(super) fn event<T>(line: &[u8]) -> Result<Event<T>, Failure>
 where
     T: DeserializeOwned + Shape,
 {
-    bounds::check(line)?;
-    let Line { kind, object } = tolerant::<Line<T>>(line)?;
     let garbage = |what: &str| Failure::Garbage(format!("{what}: {}", excerpt(line)));
+    if bounds::is_huge(line) {
+        let Line { kind, object } = tolerant::<Line<Named>>(line)?;
+        return match (kind.as_str(), object) {
+            ("ADDED" | "MODIFIED" | "DELETED", Lenient::Is(Named { metadata })) => {
+                Ok(Event::Huge { metadata, gone: kind == "DELETED" })
+            }
+            _ => Err(garbage("an event that cannot be understood")),
+        };
+    }
+    let Line { kind, object } = tolerant::<Line<T>>(line)?;
     match (kind.as_str(), object) {
         ("ADDED" | "MODIFIED", Lenient::Is(object)) => Ok(Event::Put(object)),
         ("DELETED", Lenient::Is(object)) => Ok(Event::Gone(object)),
@@ -162,14 +179,21 @@ pub(super) fn page(body: &[u8]) -> Result<Page<'_>, Failure> {
     Ok(Page { items: page.items.items, resource_version, next })
 }
 
-/// Decodes an object of a list page.
-pub(super) fn item<T: DeserializeOwned + Shape>(item: &RawValue) -> Result<T, Failure> {
+/// Decodes an object of a list page, as if it had been added.
+pub(super) fn item<T: DeserializeOwned + Shape>(item: &RawValue) -> Result<Event<T>, Failure> {
     let text = item.get().as_bytes();
-    bounds::check(text)?;
-    match tolerant(text)? {
-        Lenient::Is(object) => Ok(object),
-        _ => Err(Failure::Garbage("a list with items that are no objects".into())),
-    }
+    let event = if bounds::is_huge(text) {
+        match tolerant(text)? {
+            Lenient::Is(Named { metadata }) => Some(Event::Huge { metadata, gone: false }),
+            _ => None,
+        }
+    } else {
+        match tolerant(text)? {
+            Lenient::Is(object) => Some(Event::Put(object)),
+            _ => None,
+        }
+    };
+    event.ok_or_else(|| Failure::Garbage("a list with items that are no objects".into()))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
@@ -238,7 +262,7 @@ macro_rules! shapes {
         }
     )* };
 }
-shapes!(Marker, ApiStatus);
+shapes!(Marker, Named, ApiStatus);
 
 /// The resource version of an object, for continuing after it.
 pub(super) fn resource_version(metadata: &Lenient<raw::Metadata>) -> Option<&str> {
@@ -344,15 +368,21 @@ mod tests {
     }
 
     #[test]
-    fn an_object_of_endless_entries_is_refused_in_a_page_and_in_a_stream() {
+    fn of_an_object_of_endless_entries_only_the_metadata_is_read() {
         let ports = "{},".repeat(200_000);
-        let object = format!(r#"{{"spec":{{"ports":[{ports}{{}}]}}}}"#);
+        let object = format!(r#"{{"spec":{{"ports":[{ports}{{}}]}},"metadata":{{"name":"a"}}}}"#);
         let page_text = format!(
             r#"{{"kind":"ServiceList","metadata":{{"resourceVersion":"3"}},"items":[{object}]}}"#
         );
         let in_page = item::<raw::Service>(page(page_text.as_bytes()).unwrap().items[0]);
-        assert!(matches!(in_page, Err(Failure::Excess(Excess::Entries))));
-        let line = format!(r#"{{"type":"ADDED","object":{object}}}"#);
-        assert!(matches!(read(&line), Err(Failure::Excess(Excess::Entries))));
+        let in_stream = |kind: &str| read(&format!(r#"{{"type":"{kind}","object":{object}}}"#));
+        for (event, was_gone) in
+            [(in_page, false), (in_stream("MODIFIED"), false), (in_stream("DELETED"), true)]
+        {
+            let Ok(Event::Huge { metadata, gone }) = event else { panic!() };
+            let name = metadata.get().and_then(|metadata| metadata.name.get());
+            assert_eq!((name.map(|name| &**name), gone), (Some("a"), was_gone));
+        }
+        assert!(matches!(in_stream("WHAT"), Err(Failure::Garbage(_))));
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Failure {
     NoStreaming(String),
     #[error("the server refused with {code}: {text}")]
     Refused { code: u16, text: String, retry_after: Option<Duration> },
-    /// There is no connection: refused, timed out, not trusted, no such host.
+    /// There is no connection: refused, timed out, not trusted, no such host, or no way to try.
     #[error("{}", chain(&**.0))]
     Unreachable(anyhow::Error),
     #[error("{}", chain(&**.0))]

@@ -35,7 +35,7 @@ impl<'a, R: Resource> Server<'a, R> {
         options: &'a Options,
     ) -> Result<Self, Failure> {
         let client = connection.client().await;
-        let client = client.map_err(|error| Failure::Lost(anyhow::Error::new(error)))?;
+        let client = client.map_err(|error| Failure::Unreachable(anyhow::Error::new(error)))?;
         let (labels, fields) = R::selectors(&options.node);
         let request = Request::new(R::PATH);
         Ok(Self { client, options, request, labels, fields, resource: PhantomData })

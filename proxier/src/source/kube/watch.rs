@@ -14,6 +14,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -31,7 +32,16 @@ use super::resource::Resource;
 use super::server::Server;
 use super::{Connection, Options, WatchStatus};
 use crate::cluster::{Change, ObjectKey};
-use crate::source::objects::Converter;
+use crate::source::objects::{Converter, Lenient, raw};
+
+/// Lines that are taken in before what they say is sent.
+const LINES: usize = 1024;
+
+/// What was learned about an object.
+enum Seen {
+    Exists(Option<ObjectKey>),
+    Gone(Option<ObjectKey>),
+}
 
 /// Failures in a row after which a position may be given up, in case it is what fails.
 const GIVE_UP_POSITION: u32 = 3;
@@ -258,7 +268,10 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
     /// Takes in what else is there to be read: it belongs to the same event. Returns how the stream
     /// has ended, if it has.
     async fn read_on(&mut self, lines: &mut Lines) -> Option<Result<(), Failure>> {
-        while !self.outbox.is_full() {
+        for _ in 0..LINES {
+            if self.outbox.is_full() {
+                break;
+            }
             let read = match lines.ready().await? {
                 Ok(Some(line)) => self.take(line),
                 Ok(None) => return Some(Ok(())),
@@ -274,22 +287,18 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
     /// Takes in a line of a stream.
     fn take(&mut self, line: &[u8]) -> Result<(), Failure> {
         self.status.hear();
-        match decode::event::<R::Raw>(line)? {
-            Event::Put(raw) => {
-                let version = self.advance(decode::resource_version(R::metadata(&raw)))?;
-                self.put(raw, line.len());
-                self.position = Some(version);
-            }
-            Event::Gone(raw) => {
-                let version = self.advance(decode::resource_version(R::metadata(&raw)))?;
-                self.gone(&raw);
-                self.position = Some(version);
-            }
+        let event = decode::event::<R::Raw>(line)?;
+        let version = match &event {
+            Event::Put(raw) | Event::Gone(raw) => decode::resource_version(R::metadata(raw)),
+            Event::Huge { metadata, .. } => decode::resource_version(metadata),
             Event::Bookmark { resource_version, .. } => {
                 self.sends_bookmarks = true;
-                self.position = Some(self.advance(Some(&resource_version))?);
+                Some(&**resource_version)
             }
-        }
+        };
+        let version = self.advance(version)?;
+        self.object(event, line.len());
+        self.position = Some(version);
         Ok(())
     }
 
@@ -338,12 +347,6 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             };
             self.status.hear();
             match decode::event::<R::Raw>(line).map_err(no_streaming)? {
-                Event::Put(raw) => keys.extend(self.put(raw, line.len())),
-                Event::Gone(raw) => {
-                    if let Some(key) = self.gone(&raw) {
-                        keys.remove(&key);
-                    }
-                }
                 Event::Bookmark { resource_version, initial_end: true } => {
                     self.listed(keys, resource_version).await?;
                     return Ok(lines);
@@ -353,6 +356,11 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
                         "a bookmark before the initial events".into(),
                     ));
                 }
+                event => match self.object(event, line.len()) {
+                    Seen::Exists(key) => keys.extend(key),
+                    Seen::Gone(Some(key)) => drop(keys.remove(&key)),
+                    Seen::Gone(None) => {}
+                },
             }
             bounds::check_count(keys.len())?;
             self.outbox.relieve().await?;
@@ -371,7 +379,9 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             let page = decode::page(&body)?;
             empty = if page.items.is_empty() { empty + 1 } else { 0 };
             for item in page.items {
-                keys.extend(self.put(decode::item(item)?, item.get().len()));
+                if let Seen::Exists(key) = self.object(decode::item(item)?, item.get().len()) {
+                    keys.extend(key);
+                }
                 self.outbox.relieve().await?;
             }
             bounds::check_count(keys.len())?;
@@ -389,6 +399,17 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
         }
     }
 
+    /// Takes in what an event that so many bytes describe says of an object.
+    fn object(&mut self, event: Event<R::Raw>, bytes: usize) -> Seen {
+        match event {
+            Event::Put(raw) => Seen::Exists(self.put(raw, bytes)),
+            Event::Gone(raw) => Seen::Gone(self.gone(R::metadata(&raw))),
+            Event::Huge { metadata, gone: true } => Seen::Gone(self.gone(&metadata)),
+            Event::Huge { metadata, gone: false } => Seen::Exists(self.huge(&metadata)),
+            Event::Bookmark { .. } => Seen::Gone(None),
+        }
+    }
+
     /// Takes in an object that so many bytes describe; returns its key.
     fn put(&mut self, raw: R::Raw, bytes: usize) -> Option<ObjectKey> {
         self.status.event();
@@ -398,11 +419,8 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
         let metadata = R::metadata(&raw).get();
         let key = metadata.and_then(|metadata| self.converter.key(R::KIND, metadata).ok());
         let converted = R::convert(self.converter, raw);
-        self.status.warned(converted.warnings.len());
         for warning in converted.warnings {
-            if let Some(suppressed) = self.warnings.allow(Instant::now()) {
-                tracing::warn!(suppressed, "{warning}");
-            }
+            self.warn(&warning);
         }
         for change in converted.changes {
             self.outbox.push(change, bytes);
@@ -410,10 +428,32 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
         key
     }
 
-    /// Takes in that an object is gone; returns its key.
-    fn gone(&mut self, raw: &R::Raw) -> Option<ObjectKey> {
+    /// Takes in an object of which only this was read; returns its key. What is known of it stays.
+    fn huge(&mut self, metadata: &Lenient<raw::Metadata>) -> Option<ObjectKey> {
         self.status.event();
-        let key = self.converter.key(R::KIND, R::metadata(raw).get()?).ok()?;
+        let key = self.converter.key(R::KIND, metadata.get()?);
+        match &key {
+            Ok(key) => self.warn(&format_args!(
+                "{} {key}: it has more than {} list entries and is not read; what was known of it stays",
+                R::KIND,
+                bounds::ENTRIES
+            )),
+            Err(warning) => self.warn(warning),
+        }
+        key.ok()
+    }
+
+    fn warn(&mut self, warning: &dyn fmt::Display) {
+        self.status.warned(1);
+        if let Some(suppressed) = self.warnings.allow(Instant::now()) {
+            tracing::warn!(suppressed, "{warning}");
+        }
+    }
+
+    /// Takes in that an object is gone; returns its key.
+    fn gone(&mut self, metadata: &Lenient<raw::Metadata>) -> Option<ObjectKey> {
+        self.status.event();
+        let key = self.converter.key(R::KIND, metadata.get()?).ok()?;
         if let Some(change) = R::gone(key.clone()) {
             self.outbox.push(change, 0);
         }
