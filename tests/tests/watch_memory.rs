@@ -84,7 +84,10 @@ fn events() {
         (format!(r#"{{{name},"spec":{{"ports":[{}]}}}}"#, entries("{},", 15 << 20)), HUGE),
         (" ".repeat(SIZE), "an object of more than 16 MiB"),
         // As many as are decoded.
-        (format!(r#"{{{name},"spec":{{"ports":[{}]}}}}"#, entries("{},", 199_000 * 3)), "dev/web"),
+        (
+            format!(r#"{{{name},"spec":{{"ports":[{}]}}}}"#, entries("{},", 199_000 * 3)),
+            "before its initial",
+        ),
     ] {
         let fault = Fault::Body(format!("{}\n", event(&object)));
         let cost = cost(&[(On::Streaming("services"), fault)], words);

@@ -12,16 +12,17 @@
 //!
 //! How long it waits before it asks again is in [`super::backoff`].
 
-use std::collections::HashSet;
+mod list;
+mod objects;
+
 use std::convert::Infallible;
-use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::backoff::{Backoff, random};
-use super::bounds::{self, EMPTY_PAGES, Excess, Pace};
+use super::bounds::Excess;
 use super::decode::{self, Event};
 use super::failure::{Class, Failure};
 use super::limit::Limit;
@@ -31,17 +32,11 @@ use super::reading::{Reading, Way};
 use super::resource::Resource;
 use super::server::Server;
 use super::{Connection, Options, WatchStatus};
-use crate::cluster::{Change, ObjectKey};
-use crate::source::objects::{Converter, Lenient, raw};
+use crate::cluster::Change;
+use crate::source::objects::Converter;
 
 /// Lines that are taken in before what they say is sent.
 const LINES: usize = 1024;
-
-/// What was learned about an object.
-enum Seen {
-    Exists(Option<ObjectKey>),
-    Gone(Option<ObjectKey>),
-}
 
 /// Failures in a row after which a position may be given up, in case it is what fails.
 const GIVE_UP_POSITION: u32 = 3;
@@ -325,171 +320,6 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
         self.advance(Some(&decode::page(&body)?.resource_version))?;
         self.doubtful = false;
         Ok(())
-    }
-
-    /// Reads everything as a stream of events; returns the stream, to be followed from there.
-    async fn stream(&mut self, server: &Server<'_, R>) -> Result<Lines, Failure> {
-        let mut lines = server.watch(None).await.map_err(no_streaming)?;
-        let patience = self.options.timing.initial;
-        let pace = Pace::new(patience);
-        let mut keys = HashSet::new();
-        self.outbox.begin_list();
-        loop {
-            let received = lines.received();
-            let line = timeout_at(pace.deadline(received), lines.next()).await;
-            let line = line.map_err(|_| {
-                Failure::NoStreaming(format!("no end of the list, {}", pace.missed(received)))
-            })??;
-            let Some(line) = line else {
-                return Err(Failure::Garbage(
-                    "the end of a stream before its initial events".into(),
-                ));
-            };
-            self.status.hear();
-            match decode::event::<R::Raw>(line).map_err(no_streaming)? {
-                Event::Bookmark { resource_version, initial_end: true } => {
-                    self.listed(keys, resource_version).await?;
-                    return Ok(lines);
-                }
-                Event::Bookmark { initial_end: false, .. } => {
-                    return Err(Failure::NoStreaming(
-                        "a bookmark before the initial events".into(),
-                    ));
-                }
-                event => match self.object(event, line.len()) {
-                    Seen::Exists(key) => keys.extend(key),
-                    Seen::Gone(Some(key)) => drop(keys.remove(&key)),
-                    Seen::Gone(None) => {}
-                },
-            }
-            bounds::check_count(keys.len())?;
-            self.outbox.relieve().await?;
-        }
-    }
-
-    /// Reads everything in pages; returns the resource version to watch from.
-    async fn pages(&mut self, server: &Server<'_, R>) -> Result<String, Failure> {
-        let mut keys = HashSet::new();
-        let mut next: Option<String> = None;
-        let mut empty = 0;
-        self.outbox.begin_list();
-        loop {
-            let body = server.page(self.page_size, next.as_deref()).await?;
-            self.status.hear();
-            let page = decode::page(&body)?;
-            empty = if page.items.is_empty() { empty + 1 } else { 0 };
-            for item in page.items {
-                if let Seen::Exists(key) = self.object(decode::item(item)?, item.get().len()) {
-                    keys.extend(key);
-                }
-                self.outbox.relieve().await?;
-            }
-            bounds::check_count(keys.len())?;
-            if page.next.is_empty() {
-                self.listed(keys, page.resource_version.clone()).await?;
-                return Ok(page.resource_version);
-            }
-            if next.as_ref() == Some(&page.next) {
-                return Err(Failure::Garbage("the same page of a list again".into()));
-            }
-            if empty >= EMPTY_PAGES {
-                return Err(Failure::Excess(Excess::EmptyPages));
-            }
-            next = Some(page.next);
-        }
-    }
-
-    /// Takes in what an event that so many bytes describe says of an object.
-    fn object(&mut self, event: Event<R::Raw>, bytes: usize) -> Seen {
-        match event {
-            Event::Put(raw) => Seen::Exists(self.put(raw, bytes)),
-            Event::Gone(raw) => Seen::Gone(self.gone(R::metadata(&raw))),
-            Event::Huge { metadata, gone: true } => Seen::Gone(self.gone(&metadata)),
-            Event::Huge { metadata, gone: false } => Seen::Exists(self.huge(&metadata)),
-            Event::Bookmark { .. } => Seen::Gone(None),
-        }
-    }
-
-    /// Takes in an object that so many bytes describe; returns its key.
-    fn put(&mut self, raw: R::Raw, bytes: usize) -> Option<ObjectKey> {
-        self.status.event();
-        if std::mem::take(&mut self.said_absent) {
-            tracing::info!("{} {} exists now", R::KIND, self.options.node);
-        }
-        let metadata = R::metadata(&raw).get();
-        let key = metadata.and_then(|metadata| self.converter.key(R::KIND, metadata).ok());
-        let converted = R::convert(self.converter, raw);
-        for warning in converted.warnings {
-            self.warn(&warning);
-        }
-        for change in converted.changes {
-            self.outbox.push(change, bytes);
-        }
-        key
-    }
-
-    /// Takes in an object of which only this was read; returns its key. What is known of it stays.
-    fn huge(&mut self, metadata: &Lenient<raw::Metadata>) -> Option<ObjectKey> {
-        self.status.event();
-        let key = self.converter.key(R::KIND, metadata.get()?);
-        match &key {
-            Ok(key) => self.warn(&format_args!(
-                "{} {key}: it has more than {} list entries and is not read; what was known of it stays",
-                R::KIND,
-                bounds::ENTRIES
-            )),
-            Err(warning) => self.warn(warning),
-        }
-        key.ok()
-    }
-
-    fn warn(&mut self, warning: &dyn fmt::Display) {
-        self.status.warned(1);
-        if let Some(suppressed) = self.warnings.allow(Instant::now()) {
-            tracing::warn!(suppressed, "{warning}");
-        }
-    }
-
-    /// Takes in that an object is gone; returns its key.
-    fn gone(&mut self, metadata: &Lenient<raw::Metadata>) -> Option<ObjectKey> {
-        self.status.event();
-        let key = self.converter.key(R::KIND, metadata.get()?).ok()?;
-        if let Some(change) = R::gone(key.clone()) {
-            self.outbox.push(change, 0);
-        }
-        self.say_absent();
-        Some(key)
-    }
-
-    /// Everything has been read.
-    async fn listed(&mut self, keys: HashSet<ObjectKey>, position: String) -> Result<(), Failure> {
-        if keys.is_empty() {
-            self.say_absent();
-        }
-        let listed = R::listed(keys.iter().cloned().collect());
-        self.outbox.listed(listed, |key| keys.contains(key)).await?;
-        self.position = Some(position);
-        self.reading.listed();
-        self.status.listed();
-        Ok(())
-    }
-
-    /// Says once that the object is missing without which something does not work.
-    fn say_absent(&mut self) {
-        if let Some(text) = R::absent(self.options)
-            && !std::mem::replace(&mut self.said_absent, true)
-        {
-            tracing::warn!("{text}");
-        }
-    }
-}
-
-/// A refusal of a streaming list, unless it is one of whatever is asked for.
-fn no_streaming(failure: Failure) -> Failure {
-    match failure {
-        Failure::Refused { code: 401 | 403 | 429, .. } => failure,
-        Failure::Refused { .. } | Failure::Gone(_) => Failure::NoStreaming(failure.to_string()),
-        other => other,
     }
 }
 
