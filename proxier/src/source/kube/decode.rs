@@ -18,7 +18,7 @@ pub(super) enum Event<T> {
     /// An object is gone; this was its last state.
     Gone(T),
     /// An object, or its last state, is so huge that only its metadata was read.
-    Huge { metadata: Lenient<raw::Metadata>, gone: bool },
+    Huge { metadata: Box<Lenient<raw::Metadata>>, gone: bool },
     /// How far the server has come.
     Bookmark {
         resource_version: String,
@@ -131,7 +131,7 @@ where
         let Line { kind, object } = tolerant::<Line<Named>>(line)?;
         return match (kind.as_str(), object) {
             ("ADDED" | "MODIFIED" | "DELETED", Lenient::Is(Named { metadata })) => {
-                Ok(Event::Huge { metadata, gone: kind == "DELETED" })
+                Ok(Event::Huge { metadata: metadata.into(), gone: kind == "DELETED" })
             }
             _ => Err(garbage("an event that cannot be understood")),
         };
@@ -184,7 +184,9 @@ pub(super) fn item<T: DeserializeOwned + Shape>(item: &RawValue) -> Result<Event
     let text = item.get().as_bytes();
     let event = if bounds::is_huge(text) {
         match tolerant(text)? {
-            Lenient::Is(Named { metadata }) => Some(Event::Huge { metadata, gone: false }),
+            Lenient::Is(Named { metadata }) => {
+                Some(Event::Huge { metadata: metadata.into(), gone: false })
+            }
             _ => None,
         }
     } else {
