@@ -57,7 +57,7 @@ pub(super) async fn complete(
     let host = feed::host_addresses(args)?;
     let mut tasks = JoinSet::new();
     let source = feed::Source::find(args, &config).await?;
-    let mut hopeless = std::pin::pin!(source.hopeless());
+    let mut hopeless = Box::pin(source.hopeless());
     tasks.spawn(source.run(sender));
     let timing = Timing {
         sync_period: FOR_EVER,
