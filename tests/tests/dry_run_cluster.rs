@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 
 use k8s_openapi::ByteString;
 use proxier_tests::apiserver::object::{node, service, slice};
@@ -111,30 +109,32 @@ fn a_dry_run_needs_no_more_than_to_list_and_watch() {
     assert_eq!(kinds, ["endpointslices", "nodes", "services"].map(str::to_owned).into());
 }
 
+/// Runs to its end, with a kubeconfig for this cluster and user; returns what it says of an error.
+fn refused(live: &Live, what: &[&str], cluster: &Value, user: &Value) -> String {
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "users": [{"name": "test", "user": user}],
+    });
+    let scratch = Scratch::create().unwrap();
+    let path = scratch.replace("kubeconfig", kubeconfig.to_string()).unwrap();
+    let mut command = live.proxier(what).unwrap();
+    let ended = command.arg("--kubeconfig").arg(path).output().unwrap();
+    assert!(!ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    println!("{last}");
+    // It did not wait for the minute that a silent server gets.
+    assert!(!said.contains("has sent nothing"), "{said}");
+    last
+}
+
 #[test]
-fn a_server_that_is_not_trusted_is_named_at_once() {
+fn a_server_that_is_not_trusted_is_named_soon() {
     let live = live();
     let authority = |name| Authority::new(name).unwrap();
     live.server.secure(&authority("servers"), &authority("clients")).unwrap();
-    let scratch = Scratch::create().unwrap();
-    let run = |cluster: Value| {
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "users": [{"name": "test", "user": {}}],
-        });
-        let path = scratch.replace("kubeconfig", kubeconfig.to_string()).unwrap();
-        let mut command = live.proxier(&["--dry-run"]).unwrap();
-        command.arg("--kubeconfig").arg(path).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut lines = lines.map_while(Result::ok);
-        // It tries again, for a while: a server's certificate may be on its way.
-        let said = lines.find(|line| line.contains("reach the API server"));
-        child.kill().and_then(|()| child.wait()).unwrap();
-        said
-    };
     let url = live.server.url();
     for cluster in [
         json!({"server": url}),
@@ -143,8 +143,61 @@ fn a_server_that_is_not_trusted_is_named_at_once() {
             "certificate-authority-data": ByteString(authority("others").pem.into_bytes()),
         }),
     ] {
-        let said = run(cluster).unwrap();
-        println!("{said}");
+        let said = refused(&live, &["--dry-run"], &cluster, &json!({}));
+        assert!(said.contains(&format!("the API server {url}/ cannot be read")), "{said}");
         assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
     }
+}
+
+#[test]
+fn a_server_that_refuses_is_named_soon_with_its_answer() {
+    for (code, what) in
+        [(401, &["--dry-run"][..]), (403, &["explain", "dev/web"]), (401, &["explain", "dev/web"])]
+    {
+        let live = live();
+        let refuse = Fault::Refuse { code, retry_after: None };
+        live.server.fault(On::Any("services"), usize::MAX / 2, refuse);
+        let url = live.server.url();
+        let said = refused(&live, what, &json!({"server": url}), &json!({}));
+        assert!(said.contains(&format!("the API server {url}/ cannot be read")), "{said}");
+        assert!(said.contains(&format!("refused with {code}: refused on command")), "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_soon() {
+    let mut live = live();
+    live.stop_server();
+    let url = live.server.url();
+    for what in [&["--dry-run"][..], &["explain", "dev/web"]] {
+        let said = refused(&live, what, &json!({"server": url}), &json!({}));
+        assert!(said.contains(&format!("the API server {url}/ cannot be read")), "{said}");
+        assert!(said.contains("Connection refused"), "{said}");
+    }
+}
+
+#[test]
+fn a_token_file_without_a_token_is_named() {
+    let live = live();
+    let scratch = Scratch::create().unwrap();
+    let token = scratch.replace("token", "\n").unwrap();
+    let cluster = json!({"server": live.server.url()});
+    let said = refused(&live, &["--dry-run"], &cluster, &json!({"tokenFile": token}));
+    assert!(said.contains(&format!("the token file {} is empty", token.display())), "{said}");
+    assert!(live.server.requests().is_empty(), "nothing is asked as nobody");
+}
+
+/// Everything else is computed all the same.
+#[test]
+fn a_node_without_an_object_is_named_with_where_its_name_is_from() {
+    let live = live();
+    live.server.delete("nodes", "", NODE);
+    let ended = live.proxier(&["--dry-run", "-o", "ipvsadm"]).unwrap().output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    println!("{said}");
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains(&format!("has no Node \"{NODE}\" (yet)")), "{said}");
+    assert!(said.contains("The name is from --hostname-override;"), "{said}");
+    let printed = String::from_utf8(ended.stdout).unwrap();
+    assert!(printed.contains("-a -t 10.96.0.1:80 -r 10.244.0.5:8080"), "{printed}");
 }

@@ -329,6 +329,18 @@ fn diff_says_what_the_daemon_would_change() {
         ]})
     );
 
+    // A server that refuses is named, with its answer.
+    let refuse = Fault::Refuse { code: 401, retry_after: None };
+    live.server.fault(On::Any("services"), usize::MAX / 2, refuse);
+    for command in [&["diff"][..], &["migrate", "--check"]] {
+        let result = live.proxier(command).unwrap().output().unwrap();
+        let said = String::from_utf8_lossy(&result.stderr);
+        let wanted = format!("the API server {}/ cannot be read", live.server.url());
+        assert!(said.contains(&wanted) && said.contains("refused with 401"), "{said}");
+        assert_eq!(result.status.code(), Some(2), "{said}");
+    }
+    live.server.forgive();
+
     // Without permission to read the kernel, or without a cluster to compare with: it cannot tell.
     let kubeconfig = ["--kubeconfig", "/nonexistent/config"];
     let (status, text) = live.diff(&kubeconfig).unwrap();

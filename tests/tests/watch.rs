@@ -1,10 +1,16 @@
 //! The watches of `proxier::source::kube` against an API server that misbehaves: nothing is lost,
 //! nothing is deleted on the strength of an incomplete read, and everything converges.
 
+#[path = "watch/again.rs"]
+mod again;
+#[path = "watch/bounds.rs"]
+mod bounds;
 #[path = "watch/client.rs"]
 mod client;
 #[path = "watch/tls.rs"]
 mod tls;
+#[path = "watch/together.rs"]
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,42 +305,6 @@ async fn while_the_server_is_gone_the_last_state_is_kept() {
     assert_eq!(status.services.error(), None);
 }
 
-/// With the limits of production, on a clock that runs as fast as nothing happens: attempts become
-/// rare and stay so, whatever the reason and however the list is read.
-#[tokio::test(start_paused = true)]
-async fn during_an_hour_of_failures_attempts_become_rare() {
-    let hour = Duration::from_hours(1);
-    let mut server = server().await;
-    let mut client = Client::start(&server, Timing { rebuild: 10 * hour, ..Timing::default() });
-    client.until("complete", Cluster::is_complete).await;
-    let before = seen(&client.cluster);
-    let status = Arc::clone(&client.status);
-    let refuse = Fault::Refuse { code: 503, retry_after: None };
-    server.fault(On::Any("services"), usize::MAX / 2, refuse);
-    server.compact();
-    server.disconnect();
-    for refused in [true, false] {
-        let failures = status.services.failures();
-        // One in 15 to 30 seconds, after a few sooner ones.
-        let mut failing = status.services.failing();
-        let more = tokio::time::timeout(hour, failing.wait_for(|n| n - failures > 260)).await;
-        assert!(more.is_err(), "more than 260 in an hour");
-        let attempts = status.services.failures() - failures;
-        assert!(attempts >= 120, "{attempts}");
-        assert!(client.changes.try_recv().is_err(), "nothing has changed");
-        if refused {
-            server.stop().await;
-        }
-    }
-    assert_eq!(seen(&client.cluster), before);
-    server.forgive();
-    server.put(service("dev", "new", "10.96.5.5"));
-    server.resume().await.unwrap();
-    tokio::time::resume();
-    client.converge(&server).await;
-    assert_eq!(client.lost, [""; 0]);
-}
-
 #[tokio::test]
 async fn a_database_that_was_restored_is_noticed() {
     // The server restarts: the client asks how far it is before it resumes.
@@ -501,5 +471,18 @@ async fn a_kubeconfig_with_a_token_file() {
     assert_eq!(seen.len(), server.requests().len());
     assert_eq!(seen.first().map(String::as_str), Some("Bearer secret"));
     assert_eq!(seen.last().map(String::as_str), Some("Bearer rotated"));
+    // Without a token nothing is asked: the server would see an anonymous client.
+    std::fs::write(folder.join("token"), "\n").unwrap();
+    let asked = server.requests().len();
+    server.disconnect();
+    let status = Arc::clone(&client.status);
+    let mut failing = status.services.failing();
+    let named = |_: &u64| status.services.error().is_some_and(|e| e.contains("/token is empty"));
+    tokio::time::timeout(NEVER, failing.wait_for(named)).await.unwrap().unwrap();
+    assert_eq!(server.requests().len(), asked);
+    std::fs::write(folder.join("token"), " third\n").unwrap();
+    client.converge(&server).await;
+    let last = server.requests().pop().and_then(|request| request.authorization);
+    assert_eq!(last.as_deref(), Some("Bearer third"));
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -109,7 +109,7 @@ async fn observe(kernel: &mut Kernel, settings: &Settings) -> Result<State, OpEr
 /// status as for [`run`].
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
-    match migration(args, config).await {
+    match Box::pin(migration(args, config)).await {
         Ok(changes) => ExitCode::from(u8::from(changes)),
         Err(error) => {
             super::report(&chain(&*error));

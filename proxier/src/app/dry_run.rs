@@ -56,7 +56,9 @@ pub(super) async fn complete(
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(feed::Source::find(args, &config).await?.run(sender));
+    let source = feed::Source::find(args, &config).await?;
+    let mut hopeless = Box::pin(source.hopeless());
+    tasks.spawn(source.run(sender));
     let timing = Timing {
         sync_period: FOR_EVER,
         min_sync_period: Duration::ZERO,
@@ -67,7 +69,12 @@ pub(super) async fn complete(
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
-        let Ok(event) = tokio::time::timeout(PATIENCE, events.recv()).await else {
+        let event = tokio::select! {
+            biased;
+            event = tokio::time::timeout(PATIENCE, events.recv()) => event,
+            reason = &mut hopeless => return Err(reason),
+        };
+        let Ok(event) = event else {
             anyhow::bail!(
                 "the API server has sent nothing for {} s, and not yet everything: the warnings above \
                  say why; --kubeconfig or --master may lead to another",
@@ -142,13 +149,32 @@ mod tests {
     use super::*;
     use crate::config::Host;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_server_that_is_not_there_is_told() {
-        let line = "proxier --dry-run --proxy-mode=ipvs --hostname-override=a --node-address=192.0.2.1 \
-                    --master=http://127.0.0.1:1";
+    /// What somebody is told who asks this server, and after how long.
+    async fn asked(server: &str) -> (String, Duration) {
+        let line = format!(
+            "proxier --dry-run --proxy-mode=ipvs --hostname-override=a --node-address=192.0.2.1 \
+             --master={server}"
+        );
         let args = Args::parse_from(line.split_whitespace()).unwrap();
         let config = Config::load(&args, &Host).unwrap();
+        let start = tokio::time::Instant::now();
         let failed = complete(&args, config, Abilities::default()).await.err().unwrap();
-        assert!(failed.to_string().contains("nothing for 60 s"), "{failed}");
+        (failed.to_string(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_server_that_is_not_there_is_told_soon() {
+        let (said, after) = asked("http://127.0.0.1:1").await;
+        assert!(said.starts_with("the API server http://127.0.0.1:1/ cannot be read: "), "{said}");
+        assert!(said.contains("Connection refused"), "{said}");
+        assert!(after <= Duration::from_secs(5), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_server_that_says_nothing_is_told_that() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (said, after) = asked(&format!("http://{}", silent.local_addr().unwrap())).await;
+        assert!(said.contains("nothing for 60 s"), "{said}");
+        assert_eq!(after.as_secs(), 60);
     }
 }

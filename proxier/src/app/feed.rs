@@ -17,8 +17,8 @@ use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
 use crate::text::chain;
 
-/// Events that may wait for the loop. Sources wait when it is full.
-pub(super) const QUEUE: usize = 4096;
+/// Events that may wait for the loop, each of up to 1,024 changes. Sources wait when it is full.
+pub(super) const QUEUE: usize = 256;
 
 /// A source of objects that is there and can be used.
 pub(super) enum Source {
@@ -39,6 +39,7 @@ impl Source {
             connection.check().await.context("watch the cluster")?;
             let options = cluster::Options {
                 rate: cluster::Rate::new(config.client.qps, config.client.burst),
+                node_from: node_from(args, config),
                 ..cluster::Options::new(&*config.node_name)
             };
             return Ok(Self::Cluster(connection, options, Arc::default()));
@@ -49,6 +50,23 @@ impl Source {
             tracing::warn!("{warning}");
         }
         Ok(Self::Manifests(manifests, loaded))
+    }
+
+    /// Returns why nothing will come, once that is certain enough for somebody who waits.
+    pub(super) fn hopeless(&self) -> impl Future<Output = anyhow::Error> + use<> {
+        let cluster = match self {
+            Self::Cluster(connection, _, status) => Some((connection.clone(), Arc::clone(status))),
+            Self::Manifests(..) => None,
+        };
+        async move {
+            let Some((connection, status)) = cluster else { return std::future::pending().await };
+            let text = status.hopeless(HOPELESS).await;
+            let server = connection.url().await.unwrap_or_default();
+            anyhow::anyhow!(
+                "the API server {server} cannot be read: {text}; --kubeconfig or --master leads to \
+                 another"
+            )
+        }
     }
 
     /// Where Events can be sent to.
@@ -99,6 +117,22 @@ impl Source {
                 std::future::pending().await
             }
         }
+    }
+}
+
+/// How long a server may refuse somebody who waits for it: one that starts needs a moment.
+const HOPELESS: Duration = Duration::from_secs(3);
+
+/// Where the name of the node is from, in words.
+fn node_from(args: &Args, config: &Config) -> String {
+    if args.always.hostname_override.as_ref().is_some_and(|name| !name.is_empty()) {
+        return "--hostname-override".to_owned();
+    }
+    match &args.always.config {
+        Some(file) if !config.object.hostname_override.is_empty() => {
+            format!("hostnameOverride in {}", file.display())
+        }
+        _ => "the host (uname -n)".to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{EndpointSlice, Node, ObjectKey, Service};
 use crate::text;
 
 /// One fact about the cluster. Applying a change twice is the same as applying it once.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Change {
     /// A Service that is proxied was added or changed.
     Service(Service),
@@ -30,7 +30,7 @@ pub enum Change {
 }
 
 /// Why a Service is left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NotProxied {
     /// `clusterIP: None`
     Headless,

@@ -34,7 +34,7 @@ impl fmt::Display for ObjectKey {
 }
 
 /// A Service that is proxied: not headless, not ExternalName, not left to another proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Namespace and name.
     pub key: ObjectKey,
@@ -76,7 +76,7 @@ impl Service {
 }
 
 /// One entry of `spec.ports`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServicePort {
     /// Name, possibly empty; with the protocol it selects the EndpointSlice port.
     pub name: Arc<str>,
@@ -90,7 +90,7 @@ pub struct ServicePort {
 
 /// Source ranges of load balancer VIPs, per family: the list of one family does not restrict the
 /// other.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct SourceRanges {
     ranges: Vec<IpNet>,
 }
@@ -117,7 +117,7 @@ impl SourceRanges {
 }
 
 /// An EndpointSlice of one address family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointSlice {
     /// Its own namespace and name.
     pub key: ObjectKey,
@@ -145,7 +145,7 @@ impl EndpointSlice {
 }
 
 /// One port of an EndpointSlice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SlicePort {
     /// Name, possibly empty.
     pub name: Arc<str>,
@@ -156,7 +156,7 @@ pub struct SlicePort {
 }
 
 /// One endpoint: the first address of an entry of `endpoints`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Address.
     pub address: IpAddr,
@@ -169,7 +169,7 @@ pub struct Endpoint {
 }
 
 /// Conditions of an endpoint with the API's defaults applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Conditions {
     /// Takes traffic. Absent means true.
     pub ready: bool,
@@ -186,7 +186,7 @@ impl Default for Conditions {
 }
 
 /// `hints` of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Hints {
     /// `forZones[].name`
     pub zones: Vec<Arc<str>>,
@@ -195,7 +195,7 @@ pub struct Hints {
 }
 
 /// This node as the API describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Node {
     /// `metadata.name`
     pub name: Arc<str>,

@@ -7,11 +7,12 @@
 //! and a refusal of streaming lists. And an object must never be lost because one of its fields
 //! has an odd type.
 //!
-//! What a reader may rely on: an object is sent as soon as it is read; nothing is ever reported
-//! gone on the strength of an incomplete read, only by a deletion that the server states or by a
-//! list that it declares complete.
+//! What a reader may rely on: what is there to be read of a stream is sent at once and as one, and so
+//! is a list that replaces an older one; nothing is ever reported gone on the strength of an
+//! incomplete read, only by a deletion that the server states or by a list that it declares complete.
 
 mod backoff;
+mod bounds;
 mod client;
 mod decode;
 mod events;
@@ -20,8 +21,11 @@ mod failure;
 pub(crate) mod fuzz;
 mod limit;
 mod lines;
+mod outbox;
 mod rate;
+mod reading;
 mod resource;
+mod server;
 mod status;
 mod watch;
 
@@ -55,6 +59,8 @@ pub struct Timing {
     pub bookmarks: Duration,
     /// Wait after a first failure; doubles with each further one, each time 50 to 100 % of it.
     pub backoff_first: Duration,
+    /// Longest wait while the server may work again at any moment.
+    pub backoff_soon: Duration,
     /// Longest wait between attempts.
     pub backoff_most: Duration,
     /// The wait starts over after a connection that worked for this long.
@@ -73,7 +79,8 @@ impl Default for Timing {
             answer: Duration::from_mins(1),
             initial: Duration::from_secs(30),
             bookmarks: Duration::from_mins(3),
-            backoff_first: Duration::from_secs(1),
+            backoff_first: Duration::from_millis(500),
+            backoff_soon: Duration::from_secs(2),
             backoff_most: Duration::from_secs(30),
             healthy: Duration::from_mins(1),
             shortest: Duration::from_secs(1),
@@ -87,6 +94,8 @@ impl Default for Timing {
 pub struct Options {
     /// Name of this node.
     pub node: String,
+    /// Where the name is from, for those who have to look for a wrong one.
+    pub node_from: String,
     /// Objects in one page where a list has to be read in pages.
     pub page_size: u32,
     /// Patience.
@@ -98,7 +107,13 @@ pub struct Options {
 impl Options {
     /// The defaults for a node.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), page_size: 500, timing: Timing::default(), rate: Rate::default() }
+        Self {
+            node: node.into(),
+            node_from: "the caller".to_owned(),
+            page_size: 500,
+            timing: Timing::default(),
+            rate: Rate::default(),
+        }
     }
 }
 
@@ -108,7 +123,7 @@ impl Options {
 /// # Errors
 /// The configuration of the connection cannot be used (no such kubeconfig, bad certificate): only
 /// when called; later on, files that have become unreadable are one more fault to be retried.
-pub async fn run<E: From<Change>>(
+pub async fn run<E: From<Vec<Change>>>(
     connection: Connection,
     options: Options,
     changes: mpsc::Sender<E>,

@@ -18,7 +18,7 @@ pub(crate) const NEVER: Duration = Duration::from_mins(1);
 /// A client under test and what it has seen.
 pub(crate) struct Client {
     pub(crate) cluster: Cluster,
-    pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) changes: mpsc::Receiver<Vec<Change>>,
     pub(crate) status: Arc<Status>,
     pub(crate) running: JoinHandle<()>,
     /// Services that were reported gone, one by one or by a list.
@@ -33,6 +33,7 @@ pub(crate) fn timing() -> Timing {
         initial: Duration::from_millis(300),
         bookmarks: Duration::from_millis(500),
         backoff_first: Duration::from_millis(10),
+        backoff_soon: Duration::from_millis(50),
         backoff_most: Duration::from_millis(100),
         healthy: Duration::from_mins(1),
         shortest: Duration::ZERO,
@@ -47,14 +48,26 @@ impl Client {
     }
 
     pub(crate) fn with(connection: Connection, timing: Timing) -> Self {
+        Self::with_pages(connection, timing, 3)
+    }
+
+    pub(crate) fn with_pages(connection: Connection, timing: Timing, page_size: u32) -> Self {
         let (sender, changes) = mpsc::channel(16);
         let status = Arc::new(Status::default());
-        let options = Options { timing, page_size: 3, ..Options::new("node-a") };
+        let options = Options { timing, page_size, ..Options::new("node-a") };
         let shared = Arc::clone(&status);
         let running = tokio::spawn(async move {
             run(connection, options, sender, shared).await.expect("a usable configuration");
         });
         Self { cluster: Cluster::new(), changes, status, running, lost: Vec::new() }
+    }
+
+    /// Takes in events for so long.
+    pub(crate) async fn pass(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(event) = tokio::time::timeout_at(end, self.changes.recv()).await {
+            self.apply(event.expect("the source must not end"));
+        }
     }
 
     /// Takes in changes until the cluster is as it should be.
@@ -72,7 +85,14 @@ impl Client {
         assert!(reached.await.is_ok(), "not reached: {what}; status {:?}", self.status);
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
+    /// Takes in one event.
+    pub(crate) fn apply(&mut self, event: Vec<Change>) {
+        for change in event {
+            self.apply_change(change);
+        }
+    }
+
+    fn apply_change(&mut self, change: Change) {
         if !matches!(change, Change::ServiceGone(_) | Change::ServicesListed(_)) {
             return self.cluster.apply(change, &mut Dirty::default());
         }

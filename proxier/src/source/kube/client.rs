@@ -1,5 +1,6 @@
 //! A connection to the API server.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use hyper::http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use kube::Config;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
 use tower::{BoxError, ServiceExt as _};
 
 /// A peer that has gone without a word is noticed after 10 + 3 x 5 seconds of silence, whether or
@@ -22,7 +23,17 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 /// What a connection keeps to read into, once a list has filled it.
 const READ_BUFFER: usize = 1 << 16;
-const CONNECT: Duration = Duration::from_secs(10);
+/// How much of a token file is looked at.
+const TOKEN: u64 = 1 << 16;
+/// Connecting is tried again after this long. The kernel repeats a request to connect after 1, 3 and
+/// 7 seconds: a new one after 3 finds a host that is back sooner.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A client, and the server that it is for.
+pub(super) struct Client {
+    pub(super) http: kube::Client,
+    pub(super) url: Uri,
+}
 
 /// How to reach the API server. Without a kubeconfig and a server: as a pod does.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +70,13 @@ pub enum Error {
         /// What is wrong with it.
         source: hyper::http::uri::InvalidUri,
     },
+    /// The file of the token is empty. The server would see an anonymous client.
+    #[error(
+        "the token file {} is empty: nobody could be authenticated with it. What writes it (the \
+         kubelet in a pod) has to write a token",
+        .0.display()
+    )]
+    EmptyToken(PathBuf),
     /// Certificates, keys or tokens cannot be used.
     #[error("prepare the connection to {server}")]
     Client {
@@ -100,6 +118,28 @@ fn check_tokens(kubeconfig: &Kubeconfig) -> Result<(), Unquoted> {
     Ok(())
 }
 
+/// Looks at the token file, which the client reads by itself: it sends an empty token as none, and
+/// cannot send one with white space around it, which other clients take off.
+fn check_token_file(config: &mut Config) -> Result<(), Error> {
+    let auth = &mut config.auth_info;
+    let Some(path) = auth.token_file.as_ref().filter(|_| auth.token.is_none()) else {
+        return Ok(());
+    };
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(TOKEN).read_to_string(&mut text));
+    // One that cannot be read is refused with the reason when the client is made.
+    let Ok(_) = read else { return Ok(()) };
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(Error::EmptyToken(PathBuf::from(path)));
+    }
+    if token.len() < text.len() {
+        auth.token = Some(token.to_owned().into());
+    }
+    Ok(())
+}
+
 impl Connection {
     async fn config(&self) -> Result<Config, Error> {
         let server = match &self.server {
@@ -126,6 +166,7 @@ impl Connection {
         if let Some(server) = server {
             config.cluster_url = server;
         }
+        check_token_file(&mut config)?;
         Ok(config)
     }
 
@@ -135,6 +176,14 @@ impl Connection {
     /// What is wrong with it.
     pub async fn check(&self) -> Result<(), Error> {
         self.client().await.map(drop)
+    }
+
+    /// The URL of the server.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub async fn url(&self) -> Result<String, Error> {
+        Ok(self.config().await?.cluster_url.to_string())
     }
 
     /// A client with fresh certificates and tokens.
@@ -154,17 +203,17 @@ impl Connection {
         tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        let client = if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
+        let http = if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
             stack(&config, tcp)
         } else {
             config.rustls_https_connector_with_connector(tcp).and_then(|tls| stack(&config, tls))
         };
-        client.map_err(failed)
+        Ok(Client { http: http.map_err(failed)?, url: config.cluster_url })
     }
 }
 
 /// A client on a way to connect: the server's URL and the authentication are added.
-fn stack<C>(config: &Config, connector: C) -> kube::Result<Client>
+fn stack<C>(config: &Config, connector: C) -> kube::Result<kube::Client>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {

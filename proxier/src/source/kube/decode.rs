@@ -1,8 +1,12 @@
 //! Events and list pages as the API server writes them.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::bounds::{self, Excess, ITEMS};
 use super::failure::Failure;
 use crate::source::objects::{Lenient, Shape, quote, raw};
 
@@ -13,6 +17,8 @@ pub(super) enum Event<T> {
     Put(T),
     /// An object is gone; this was its last state.
     Gone(T),
+    /// An object, or its last state, is so huge that only its metadata was read.
+    Huge { metadata: Box<Lenient<raw::Metadata>>, gone: bool },
     /// How far the server has come.
     Bookmark {
         resource_version: String,
@@ -33,6 +39,13 @@ struct Line<T> {
 
 fn absent<T>() -> Lenient<T> {
     Lenient::Absent
+}
+
+/// What is read of an object that is huge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    metadata: Lenient<raw::Metadata>,
 }
 
 /// What a bookmark carries.
@@ -72,20 +85,23 @@ impl ApiStatus {
     }
 }
 
-/// One page of a list.
+/// One page of a list. Its objects are decoded one by one, so that never more than one is there in
+/// that form.
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "T: Shape"))]
-struct RawPage<T> {
+struct RawPage<'a> {
     #[serde(default)]
     kind: String,
     #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default = "absent_list")]
-    items: Lenient<Vec<Lenient<T>>>,
+    #[serde(default, borrow)]
+    items: Items<'a>,
 }
 
-fn absent_list<T>() -> Lenient<Vec<Lenient<T>>> {
-    Lenient::Absent
+#[derive(Default)]
+struct Items<'a> {
+    items: Vec<&'a RawValue>,
+    /// There were more than are read.
+    excess: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,8 +113,9 @@ struct ListMetadata {
 }
 
 /// A page that is certain to be one.
-pub(super) struct Page<T> {
-    pub(super) items: Vec<T>,
+#[derive(Debug)]
+pub(super) struct Page<'a> {
+    pub(super) items: Vec<&'a RawValue>,
     pub(super) resource_version: String,
     /// Token of the next page; empty on the last one.
     pub(super) next: String,
@@ -109,8 +126,17 @@ pub(super) fn event<T>(line: &[u8]) -> Result<Event<T>, Failure>
 where
     T: DeserializeOwned + Shape,
 {
-    let Line { kind, object } = tolerant::<Line<T>>(line)?;
     let garbage = |what: &str| Failure::Garbage(format!("{what}: {}", excerpt(line)));
+    if bounds::is_huge(line) {
+        let Line { kind, object } = tolerant::<Line<Named>>(line)?;
+        return match (kind.as_str(), object) {
+            ("ADDED" | "MODIFIED" | "DELETED", Lenient::Is(Named { metadata })) => {
+                Ok(Event::Huge { metadata: metadata.into(), gone: kind == "DELETED" })
+            }
+            _ => Err(garbage("an event that cannot be understood")),
+        };
+    }
+    let Line { kind, object } = tolerant::<Line<T>>(line)?;
     match (kind.as_str(), object) {
         ("ADDED" | "MODIFIED", Lenient::Is(object)) => Ok(Event::Put(object)),
         ("DELETED", Lenient::Is(object)) => Ok(Event::Gone(object)),
@@ -138,32 +164,74 @@ where
     }
 }
 
-/// Decodes a list page. An answer that merely looks empty (an error page, `{}`) is not one: the
-/// kind and the resource version have to be there.
-pub(super) fn page<T>(body: &[u8]) -> Result<Page<T>, Failure>
-where
-    T: DeserializeOwned + Shape,
-{
-    let page = tolerant::<RawPage<T>>(body)?;
-    let is_list = page.kind.ends_with("List") && !page.metadata.resource_version.is_empty();
-    let items = match page.items {
-        Lenient::Is(items) => items,
-        // Go writes a list of nothing as null when it was never allocated.
-        Lenient::Absent => Vec::new(),
-        Lenient::Wrong(_) => return Err(Failure::Garbage("a list without items".into())),
-    };
-    if !is_list {
+/// Decodes a list page but for its items. An answer that merely looks empty (an error page, `{}`) is
+/// not one: the kind and the resource version have to be there.
+pub(super) fn page(body: &[u8]) -> Result<Page<'_>, Failure> {
+    let page: RawPage<'_> = serde_json::from_slice(body)
+        .map_err(|error| Failure::Garbage(format!("{error}: {}", excerpt(body))))?;
+    if !page.kind.ends_with("List") || page.metadata.resource_version.is_empty() {
         return Err(Failure::Garbage(format!("an answer that is no list: {}", excerpt(body))));
     }
-    let items = items
-        .into_iter()
-        .map(|item| match item {
-            Lenient::Is(item) => Ok(item),
-            _ => Err(Failure::Garbage("a list with items that are no objects".into())),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Page { items, resource_version: page.metadata.resource_version, next: page.metadata.next })
+    if page.items.excess {
+        return Err(Failure::Excess(Excess::Items));
+    }
+    let ListMetadata { resource_version, next } = page.metadata;
+    Ok(Page { items: page.items.items, resource_version, next })
 }
+
+/// Decodes an object of a list page, as if it had been added.
+pub(super) fn item<T: DeserializeOwned + Shape>(item: &RawValue) -> Result<Event<T>, Failure> {
+    let text = item.get().as_bytes();
+    let event = if bounds::is_huge(text) {
+        match tolerant(text)? {
+            Lenient::Is(Named { metadata }) => {
+                Some(Event::Huge { metadata: metadata.into(), gone: false })
+            }
+            _ => None,
+        }
+    } else {
+        match tolerant(text)? {
+            Lenient::Is(object) => Some(Event::Put(object)),
+            _ => None,
+        }
+    };
+    event.ok_or_else(|| Failure::Garbage("a list with items that are no objects".into()))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemsVisitor)
+    }
+}
+
+struct ItemsVisitor;
+
+impl<'de> Visitor<'de> for ItemsVisitor {
+    type Value = Items<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of items")
+    }
+
+    /// Go writes a list of nothing as null when it was never allocated.
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Items::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut read = Items::default();
+        while let Some(item) = list.next_element()? {
+            read.excess |= read.items.len() >= ITEMS;
+            if !read.excess {
+                read.items.push(item);
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Longest text for which the second way of [`tolerant`] is tried: it needs many times the memory.
+const TOLERATED: usize = 1 << 20;
 
 /// Decodes JSON. A second way, which takes the last of two equal keys, is for objects that the
 /// first one refuses for that.
@@ -173,6 +241,7 @@ fn tolerant<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
         Err(error) => error,
     };
     if first.is_data()
+        && text.len() <= TOLERATED
         && let Ok(value) = serde_json::from_slice::<serde_json::Value>(text)
         && let Ok(value) = serde_json::from_value(value)
     {
@@ -195,7 +264,7 @@ macro_rules! shapes {
         }
     )* };
 }
-shapes!(Marker, ApiStatus);
+shapes!(Marker, Named, ApiStatus);
 
 /// The resource version of an object, for continuing after it.
 pub(super) fn resource_version(metadata: &Lenient<raw::Metadata>) -> Option<&str> {
@@ -263,11 +332,13 @@ mod tests {
 
     #[test]
     fn only_a_real_list_is_a_list() {
-        let read = |body: &str| page::<raw::Service>(body.as_bytes());
+        let read = |body: &'static str| page(body.as_bytes());
         let empty = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"3"},"items":null}"#;
         assert!(read(empty).is_ok_and(|page| page.items.is_empty() && page.next.is_empty()));
-        let more = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"3","continue":"x"},"items":[{}, {"spec":7}]}"#;
-        assert!(read(more).is_ok_and(|page| page.items.len() == 2 && page.next == "x"));
+        let more = r#"{"items":[{}, {"spec":7}],"kind":"ServiceList","metadata":{"resourceVersion":"3","continue":"x"}}"#;
+        let more = read(more).unwrap();
+        assert_eq!((more.items.len(), &*more.next), (2, "x"));
+        assert!(more.items.into_iter().all(|raw| item::<raw::Service>(raw).is_ok()));
         for body in [
             "",
             "{}",
@@ -280,5 +351,40 @@ mod tests {
         ] {
             assert!(matches!(read(body), Err(Failure::Garbage(_))), "{body:?}");
         }
+        let odd = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"3"},"items":[7]}"#;
+        let odd = item::<raw::Service>(read(odd).unwrap().items[0]);
+        assert!(matches!(odd, Err(Failure::Garbage(_))));
+    }
+
+    #[test]
+    fn a_page_of_endless_objects_is_refused() {
+        let page_of = |count: usize| {
+            let items = "{},".repeat(count - 1);
+            format!(
+                r#"{{"kind":"ServiceList","metadata":{{"resourceVersion":"3"}},"items":[{items}{{}}]}}"#
+            )
+        };
+        assert_eq!(page(page_of(ITEMS).as_bytes()).unwrap().items.len(), ITEMS);
+        let failure = page(page_of(ITEMS + 1).as_bytes()).unwrap_err();
+        assert!(matches!(failure, Failure::Excess(Excess::Items)), "{failure}");
+    }
+
+    #[test]
+    fn of_an_object_of_endless_entries_only_the_metadata_is_read() {
+        let ports = "{},".repeat(200_000);
+        let object = format!(r#"{{"spec":{{"ports":[{ports}{{}}]}},"metadata":{{"name":"a"}}}}"#);
+        let page_text = format!(
+            r#"{{"kind":"ServiceList","metadata":{{"resourceVersion":"3"}},"items":[{object}]}}"#
+        );
+        let in_page = item::<raw::Service>(page(page_text.as_bytes()).unwrap().items[0]);
+        let in_stream = |kind: &str| read(&format!(r#"{{"type":"{kind}","object":{object}}}"#));
+        for (event, was_gone) in
+            [(in_page, false), (in_stream("MODIFIED"), false), (in_stream("DELETED"), true)]
+        {
+            let Ok(Event::Huge { metadata, gone }) = event else { panic!() };
+            let name = metadata.get().and_then(|metadata| metadata.name.get());
+            assert_eq!((name.map(|name| &**name), gone), (Some("a"), was_gone));
+        }
+        assert!(matches!(in_stream("WHAT"), Err(Failure::Garbage(_))));
     }
 }

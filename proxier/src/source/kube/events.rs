@@ -157,7 +157,7 @@ impl Recorder {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => match self.connection.client().await {
-                Ok(client) => self.client.insert(client).clone(),
+                Ok(client) => self.client.insert(client.http).clone(),
                 Err(_) => return Ok(()),
             },
         };

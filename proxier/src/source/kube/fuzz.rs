@@ -35,12 +35,13 @@ fn watch<R: Resource>(bytes: &[u8], converter: &Converter, changes: &mut Vec<Cha
                 let key = metadata.and_then(|m| converter.key(R::KIND, m).ok());
                 changes.extend(key.and_then(R::gone));
             }
-            Ok(Event::Bookmark { .. }) => {}
+            Ok(Event::Huge { .. } | Event::Bookmark { .. }) => {}
             Err(failure) => drop(failure.to_string()),
         }
     }
-    if let Ok(page) = decode::page::<R::Raw>(bytes) {
-        for raw in page.items {
+    if let Ok(page) = decode::page(bytes) {
+        for item in page.items {
+            let Ok(Event::Put(raw)) = decode::item::<R::Raw>(item) else { continue };
             let metadata = R::metadata(&raw).get();
             keys.extend(metadata.and_then(|m| converter.key(R::KIND, m).ok()));
             changes.extend(R::convert(converter, raw).changes);

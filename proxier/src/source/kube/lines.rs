@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use tokio::time::timeout_at;
 
+use super::bounds::{Excess, OBJECT, Pace};
 use super::failure::Failure;
-
-/// Longest line: an object in etcd has at most 1.5 MiB.
-const LINE: usize = 32 << 20;
-/// Longest list page.
-const PAGE: usize = 512 << 20;
 
 /// Reads line by line.
 pub(super) struct Lines {
@@ -20,15 +17,21 @@ pub(super) struct Lines {
     start: usize,
     /// Up to here there is no newline after `start`.
     searched: usize,
+    received: u64,
 }
 
 impl Lines {
     pub(super) fn new(body: Body) -> Self {
-        Self { body, buffer: Vec::new(), start: 0, searched: 0 }
+        Self { body, buffer: Vec::new(), start: 0, searched: 0, received: 0 }
+    }
+
+    /// Bytes so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// The next line that is not blank. `None` at the end; a last line without newline was cut and
-    /// is not returned.
+    /// is not returned. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
         loop {
             let newline = memchr::memchr(b'\n', &self.buffer[self.searched..]);
@@ -48,13 +51,26 @@ impl Lines {
             }
             self.start = 0;
             self.searched = self.buffer.len();
-            if self.buffer.len() > LINE {
-                return Err(Failure::Garbage(format!("an event of more than {} MiB", LINE >> 20)));
+            if self.buffer.len() > OBJECT {
+                return Err(Failure::Excess(Excess::Object));
             }
             match frame(&mut self.body).await? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                Some(bytes) => {
+                    self.received += bytes.len() as u64;
+                    self.buffer.extend_from_slice(&bytes);
+                }
                 None => return Ok(None),
             }
+        }
+    }
+
+    /// As [`Self::next`], if that is there to be read; `None` where it would have to be waited for.
+    pub(super) async fn ready(&mut self) -> Option<Result<Option<&[u8]>, Failure>> {
+        tokio::select! {
+            biased;
+            line = self.next() => Some(line),
+            // The task that has the connection gets one turn to hand on what it holds.
+            () = tokio::task::yield_now() => None,
         }
     }
 }
@@ -76,20 +92,24 @@ async fn frame(body: &mut Body) -> Result<Option<hyper::body::Bytes>, Failure> {
     }
 }
 
-/// A whole body, none of whose pieces may keep us waiting for longer than `patience`.
-pub(super) async fn whole(mut body: Body, patience: Duration) -> Result<Vec<u8>, Failure> {
+/// A whole body of at most `most` bytes. It may take as long as it comes: no piece may keep us
+/// waiting for longer than `patience`, and drops are not waited for.
+pub(super) async fn whole(
+    mut body: Body,
+    patience: Duration,
+    most: usize,
+    excess: Excess,
+) -> Result<Vec<u8>, Failure> {
+    let pace = Pace::new(patience);
     let mut bytes = Vec::new();
     loop {
-        let piece = tokio::time::timeout(patience, frame(&mut body))
-            .await
-            .map_err(|_| Failure::Stalled(patience))??;
-        match piece {
-            Some(piece) => bytes.extend_from_slice(&piece),
-            None => return Ok(bytes),
+        let received = bytes.len() as u64;
+        let piece = timeout_at(pace.deadline(received), frame(&mut body)).await;
+        let Some(piece) = piece.map_err(|_| pace.missed(received))?? else { return Ok(bytes) };
+        if bytes.len() + piece.len() > most {
+            return Err(Failure::Excess(excess));
         }
-        if bytes.len() > PAGE {
-            return Err(Failure::Garbage(format!("a list page of more than {} MiB", PAGE >> 20)));
-        }
+        bytes.extend_from_slice(&piece);
     }
 }
 
@@ -102,8 +122,17 @@ mod tests {
         let text = "{\"a\":1}\n\n  \n{\"b\":2}\r\n{\"cut\":".to_owned();
         let mut lines = Lines::new(Body::from(text.into_bytes()));
         assert_eq!(lines.next().await.unwrap(), Some(&b"{\"a\":1}"[..]));
-        assert_eq!(lines.next().await.unwrap(), Some(&b"{\"b\":2}\r"[..]));
+        assert_eq!(lines.ready().await.unwrap().unwrap(), Some(&b"{\"b\":2}\r"[..]));
         assert_eq!(lines.next().await.unwrap(), None);
         assert_eq!(lines.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_line_and_a_body_have_an_end() {
+        let endless = || Body::from(vec![b' '; OBJECT + 1]);
+        let failure = Lines::new(endless()).next().await.unwrap_err();
+        assert!(matches!(failure, Failure::Excess(Excess::Object)), "{failure}");
+        let failure = whole(endless(), Duration::MAX / 4, OBJECT, Excess::Page).await.unwrap_err();
+        assert!(matches!(failure, Failure::Excess(Excess::Page)), "{failure}");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
+use super::Options;
 use crate::cluster::{Change, ObjectKey};
 use crate::source::objects::{Converted, Converter, Lenient, Shape, raw};
 
@@ -24,6 +25,10 @@ pub(super) trait Resource {
     fn gone(key: ObjectKey) -> Option<Change>;
     /// Every object that is not among the keys is gone.
     fn listed(keys: Vec<ObjectKey>) -> Change;
+    /// What to say where there is no object.
+    fn absent(_: &Options) -> Option<String> {
+        None
+    }
 }
 
 pub(super) enum Services {}
@@ -97,5 +102,13 @@ impl Resource for ThisNode {
     }
     fn listed(_: Vec<ObjectKey>) -> Change {
         Change::NodeListed
+    }
+    fn absent(options: &Options) -> Option<String> {
+        let Options { node, node_from, .. } = options;
+        Some(format!(
+            "the API server has no Node {node:?} (yet). Services are programmed without what it \
+             would say: its addresses, its zone and its pod CIDRs. The name is from {node_from}; if it \
+             is another one in `kubectl get nodes`, set it with --hostname-override"
+        ))
     }
 }

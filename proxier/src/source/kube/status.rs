@@ -1,11 +1,11 @@
 //! What a watch knows about itself, for metrics and the status page.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The three watches.
 #[derive(Debug, Default)]
@@ -16,6 +16,18 @@ pub struct Status {
     pub slices: WatchStatus,
     /// This node.
     pub node: WatchStatus,
+}
+
+impl Status {
+    /// Returns the fault of a watch once each of its failures for this long was one that hardly gets
+    /// better by itself: refused, not trusted, no such host.
+    pub async fn hopeless(&self, patience: Duration) -> String {
+        tokio::select! {
+            text = self.services.hopeless(patience) => text,
+            text = self.slices.hopeless(patience) => text,
+            text = self.node.hopeless(patience) => text,
+        }
+    }
 }
 
 /// One watch. All counters only grow.
@@ -30,7 +42,15 @@ pub struct WatchStatus {
     lists: AtomicU64,
     failures: watch::Sender<u64>,
     object_warnings: AtomicU64,
-    error: Mutex<Option<String>>,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// The fault that a watch is in.
+#[derive(Debug)]
+struct Fault {
+    text: String,
+    /// Since when each failure was one that hardly gets better by itself.
+    lasting: Option<Instant>,
 }
 
 impl Default for WatchStatus {
@@ -44,7 +64,7 @@ impl Default for WatchStatus {
             lists: AtomicU64::new(0),
             failures: watch::Sender::new(0),
             object_warnings: AtomicU64::new(0),
-            error: Mutex::new(None),
+            fault: Mutex::new(None),
         }
     }
 }
@@ -93,7 +113,28 @@ impl WatchStatus {
 
     /// The fault that the watch is in, if it is.
     pub fn error(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fault().as_ref().map(|fault| fault.text.clone())
+    }
+
+    /// Returns the fault once each failure for this long was one that hardly gets better by itself:
+    /// refused, not trusted, no such host.
+    async fn hopeless(&self, patience: Duration) -> String {
+        let mut failing = self.failing();
+        loop {
+            failing.mark_unchanged();
+            let since = self.fault().as_ref().and_then(|fault| fault.lasting);
+            match since {
+                None => drop(failing.changed().await),
+                Some(since) if since.elapsed() >= patience => {
+                    return self.error().unwrap_or_default();
+                }
+                Some(since) => drop(timeout_at(since + patience, failing.changed()).await),
+            }
+        }
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn hear(&self) {
@@ -116,16 +157,21 @@ impl WatchStatus {
 
     pub(super) fn connect(&self) {
         self.connected.store(true, Ordering::Relaxed);
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.fault() = None;
     }
 
     pub(super) fn disconnect(&self) {
         self.connected.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn fail(&self, error: String) {
+    pub(super) fn fail(&self, text: String, lasting: bool) {
         self.disconnect();
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        {
+            let mut fault = self.fault();
+            let since = fault.as_ref().and_then(|fault| fault.lasting);
+            let lasting = lasting.then(|| since.unwrap_or_else(Instant::now));
+            *fault = Some(Fault { text, lasting });
+        }
         self.failures.send_modify(|failures| *failures += 1);
     }
 }

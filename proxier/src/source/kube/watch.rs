@@ -3,117 +3,123 @@
 //! | the server | the watch |
 //! | --- | --- |
 //! | ends the stream | asks again from where it was |
-//! | breaks the connection | backs off, makes sure that the server has not gone back in time, asks again from where it was |
-//! | says 410, sends an older resource version, or twice what cannot be read | backs off, reads everything anew |
-//! | refuses or never ends a streaming list | reads the list in pages |
-//! | refuses anything else | backs off, at least as long as `Retry-After` says |
+//! | breaks the connection | makes sure that the server has not gone back in time, asks again from where it was |
+//! | says 410 | reads everything anew, at once |
+//! | sends an older resource version, or twice what cannot be read | reads everything anew |
+//! | refuses or never ends a streaming list | reads the list in pages, at once, and does so for a day |
+//! | sends a page that is too large | asks for smaller ones |
+//! | refuses anything else | asks again, at the earliest when `Retry-After` says |
+//!
+//! How long it waits before it asks again is in [`super::backoff`].
 
-use std::collections::HashSet;
+mod list;
+mod objects;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
-use hyper::StatusCode;
-use hyper::header::RETRY_AFTER;
-use kube::Client;
-use kube::api::{ListParams, WatchParams};
-use kube::client::Body;
-use kube::core::Request;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::backoff::{Backoff, random};
-use super::decode::{self, ApiStatus, Event, Page};
-use super::failure::Failure;
+use super::bounds::Excess;
+use super::decode::{self, Event};
+use super::failure::{Class, Failure};
 use super::limit::Limit;
-use super::lines::{self, Lines};
+use super::lines::Lines;
+use super::outbox::Outbox;
+use super::reading::{Reading, Way};
 use super::resource::Resource;
+use super::server::Server;
 use super::{Connection, Options, WatchStatus};
-use crate::cluster::{Change, ObjectKey};
+use crate::cluster::Change;
 use crate::source::objects::Converter;
 
-/// Failures in a row after which a position is given up, in case it is what fails.
-const GIVE_UP_POSITION: u32 = 3;
+/// Lines that are taken in before what they say is sent.
+const LINES: usize = 1024;
 
-/// How everything is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Strategy {
-    /// `sendInitialEvents`: the server streams objects as it streams events.
-    Streaming,
-    /// Lists with `limit` and `continue`.
-    Pages,
-}
+/// Failures in a row after which a position may be given up, in case it is what fails.
+const GIVE_UP_POSITION: u32 = 3;
 
 pub(super) struct Watch<'a, R, E> {
     connection: &'a Connection,
     options: &'a Options,
     converter: &'a Converter,
-    changes: mpsc::Sender<E>,
+    sender: mpsc::Sender<E>,
+    outbox: Outbox<E>,
     status: &'a WatchStatus,
-    request: Request,
-    labels: Option<String>,
-    fields: Option<String>,
 
-    strategy: Strategy,
+    reading: Reading,
+    page_size: u32,
     /// The resource version up to which everything was sent.
     position: Option<String>,
     /// The connection broke: the server may be another one now, with another past.
     doubtful: bool,
     rebuild_at: Instant,
     backoff: Backoff,
+    /// When a position was last given up without a wait.
+    hurried: Option<Instant>,
     /// The server has sent a bookmark on a quiet stream: it will again.
     sends_bookmarks: bool,
     /// Since when there is a working stream.
     working: Option<Instant>,
     warnings: Limit,
     faults: Limit,
+    /// It was said that there is no object.
+    said_absent: bool,
     resource: std::marker::PhantomData<R>,
 }
 
-impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
+impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
     pub(super) fn new(
         connection: &'a Connection,
         options: &'a Options,
         converter: &'a Converter,
-        changes: mpsc::Sender<E>,
+        sender: mpsc::Sender<E>,
         status: &'a WatchStatus,
     ) -> Self {
-        let (labels, fields) = R::selectors(&options.node);
         let timing = &options.timing;
         let now = Instant::now();
         Self {
             connection,
             options,
             converter,
-            changes,
+            outbox: Outbox::new(sender.clone()),
+            sender,
             status,
-            request: Request::new(R::PATH),
-            labels,
-            fields,
-            strategy: Strategy::Streaming,
+            reading: Reading::new(),
+            page_size: options.page_size,
             position: None,
             doubtful: false,
             rebuild_at: now + timing.rebuild.mul_f64(0.9 + random() / 5.0),
-            backoff: Backoff::new(timing.backoff_first, timing.backoff_most),
+            backoff: Backoff::new(timing.backoff_first, timing.backoff_soon, timing.backoff_most),
+            hurried: None,
             sends_bookmarks: false,
             working: None,
             warnings: Limit::new(20, Duration::from_secs(5), now),
             faults: Limit::new(5, Duration::from_secs(30), now),
+            said_absent: false,
             resource: std::marker::PhantomData,
         }
     }
 
     /// Follows the cluster until the receiver is gone.
     pub(super) async fn run(mut self) {
-        loop {
-            let Err(failure) = self.session().await;
-            if matches!(failure, Failure::Receiver) {
-                return;
+        let sender = self.sender.clone();
+        let follow = async {
+            loop {
+                let Err(failure) = self.session().await;
+                self.outbox.discard();
+                if matches!(failure, Failure::Receiver) {
+                    return;
+                }
+                let wait = self.failed(&failure);
+                tokio::time::sleep(wait).await;
             }
-            let wait = self.failed(&failure);
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.changes.closed() => return,
-            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = sender.closed() => {}
         }
     }
 
@@ -124,31 +130,49 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
             self.backoff.reset();
         }
         let text = failure.to_string();
-        self.status.fail(text.clone());
+        self.status.fail(text.clone(), failure.is_lasting());
+        let listing = self.position.is_none();
         match failure {
-            Failure::Gone(_) | Failure::WentBack { .. } => self.position = None,
+            Failure::Gone(_) => {
+                self.position = None;
+                // The server is there. But one that says so of every position gets no list each time.
+                let hurried = self.hurried.is_some_and(|at| at.elapsed() < timing.healthy);
+                if !listing && !hurried {
+                    self.hurried = Some(Instant::now());
+                    tracing::info!(kind = R::KIND, "{text}; reading everything anew");
+                    return Duration::ZERO;
+                }
+            }
+            Failure::WentBack { .. } => self.position = None,
             Failure::NoStreaming(_) => {
-                self.strategy = Strategy::Pages;
+                self.reading.refused();
                 tracing::info!(kind = R::KIND, "{text}; reading the list in pages");
                 return Duration::ZERO;
             }
-            Failure::Lost(_) | Failure::Stalled(_) => self.doubtful = true,
-            Failure::Garbage(_) if self.backoff.failures() > 0 => self.position = None,
+            Failure::Excess(Excess::Page | Excess::Items) if self.page_size > 1 => {
+                self.page_size = (self.page_size / 4).max(1);
+                let size = self.page_size;
+                tracing::info!(kind = R::KIND, "{text}; asking for {size} objects in a page");
+                return Duration::ZERO;
+            }
+            Failure::Lost(_) | Failure::Unreachable(_) | Failure::Stalled(_) => {
+                self.doubtful = true;
+            }
+            Failure::Garbage(_) | Failure::Excess(_) if self.backoff.failures() > 0 => {
+                self.position = None;
+            }
             _ => {}
         }
-        if matches!(failure, Failure::Refused { .. } | Failure::TooShort(_))
-            && self.backoff.failures() >= GIVE_UP_POSITION
+        let class = failure.class(listing);
+        if self.backoff.failures() >= GIVE_UP_POSITION
+            && failure.trusts_position().is_some_and(|time| self.backoff.lasted(class) >= time)
         {
             self.position = None;
         }
-        // One of the two ways may work where the other one does not.
-        if self.position.is_none() && self.backoff.failures() >= 2 {
-            self.strategy = match self.strategy {
-                Strategy::Streaming => Strategy::Pages,
-                Strategy::Pages => Strategy::Streaming,
-            };
+        if listing && class != Class::Unreachable {
+            self.reading.failed(self.backoff.failures() >= 2);
         }
-        let wait = self.backoff.next(failure.retry_after(), random());
+        let wait = self.backoff.next(class, failure.retry_after(), random());
         // The first failure after something that worked, then now and then.
         if self.backoff.failures() == 1 || self.faults.allow(Instant::now()).is_some() {
             tracing::warn!(
@@ -173,32 +197,26 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
         self.status.connect();
     }
 
-    /// Everything that uses one client. A new one after each failure reads certificates, tokens
-    /// and names anew.
+    /// Everything that uses one client.
     async fn session(&mut self) -> Result<Infallible, Failure> {
-        let client = self.connection.client().await;
-        let client = client.map_err(|error| Failure::Lost(anyhow::Error::new(error)))?;
+        let server = Server::connect(self.connection, self.options).await?;
         if self.doubtful && self.position.is_some() {
-            self.check_past(&client).await?;
+            self.check_past(&server).await?;
         }
         loop {
             let timing = &self.options.timing;
             if Instant::now() >= self.rebuild_at {
                 self.rebuild_at = Instant::now() + timing.rebuild.mul_f64(0.9 + random() / 5.0);
                 self.position = None;
-                self.strategy = Strategy::Streaming;
+                self.page_size = self.options.page_size;
                 tracing::debug!(kind = R::KIND, "reading everything anew, as is done now and then");
             }
-            let shortest = timing.shortest;
-            let mut lines = match (&self.position, self.strategy) {
-                (Some(position), _) => {
-                    let position = position.clone();
-                    self.open(&client, &position, false).await?
-                }
-                (None, Strategy::Streaming) => self.stream(&client).await?,
-                (None, Strategy::Pages) => {
-                    let position = self.pages(&client).await?;
-                    self.open(&client, &position, false).await?
+            let mut lines = match (self.position.clone(), self.reading.way()) {
+                (Some(position), _) => server.watch(Some(&position)).await?,
+                (None, Way::Streaming) => self.stream(&server).await?,
+                (None, Way::Pages) => {
+                    let position = self.pages(&server).await?;
+                    server.watch(Some(&position)).await?
                 }
             };
             let opened = Instant::now();
@@ -206,10 +224,10 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
             self.follow(&mut lines).await?;
             self.status.disconnect();
             // A server that ends every watch at once must not be asked in a tight loop.
-            if opened.elapsed() < shortest && Instant::now() < self.rebuild_at {
+            if opened.elapsed() < timing.shortest && Instant::now() < self.rebuild_at {
                 return Err(Failure::TooShort(opened.elapsed()));
             }
-            if self.working.is_some_and(|since| since.elapsed() >= self.options.timing.healthy) {
+            if self.working.is_some_and(|since| since.elapsed() >= timing.healthy) {
                 self.backoff.reset();
             }
         }
@@ -223,35 +241,60 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
             let patience =
                 if self.sends_bookmarks { timing.bookmarks.min(longest) } else { longest };
             let limit = Instant::now() + patience;
-            let line = tokio::select! {
-                line = timeout_at(limit.min(self.rebuild_at), lines.next()) => line,
-                () = self.changes.closed() => return Err(Failure::Receiver),
-            };
-            let Ok(line) = line else {
+            let Ok(line) = timeout_at(limit.min(self.rebuild_at), lines.next()).await else {
                 if Instant::now() >= self.rebuild_at {
                     return Ok(());
                 }
                 return Err(Failure::Stalled(patience));
             };
             let Some(line) = line? else { return Ok(()) };
-            self.status.hear();
-            match decode::event::<R::Raw>(line)? {
-                Event::Put(raw) => {
-                    let version = self.advance(decode::resource_version(R::metadata(&raw)))?;
-                    self.put(raw).await?;
-                    self.position = Some(version);
-                }
-                Event::Gone(raw) => {
-                    let version = self.advance(decode::resource_version(R::metadata(&raw)))?;
-                    self.gone(&raw).await?;
-                    self.position = Some(version);
-                }
-                Event::Bookmark { resource_version, .. } => {
-                    self.sends_bookmarks = true;
-                    self.position = Some(self.advance(Some(&resource_version))?);
-                }
+            let read = self.take(line);
+            let ended = match read {
+                Ok(()) => self.read_on(lines).await,
+                Err(failure) => Some(Err(failure)),
+            };
+            self.outbox.flush().await?;
+            if let Some(ended) = ended {
+                return ended;
             }
         }
+    }
+
+    /// Takes in what else is there to be read: it belongs to the same event. Returns how the stream
+    /// has ended, if it has.
+    async fn read_on(&mut self, lines: &mut Lines) -> Option<Result<(), Failure>> {
+        for _ in 0..LINES {
+            if self.outbox.is_full() {
+                break;
+            }
+            let read = match lines.ready().await? {
+                Ok(Some(line)) => self.take(line),
+                Ok(None) => return Some(Ok(())),
+                Err(failure) => Err(failure),
+            };
+            if read.is_err() {
+                return Some(read);
+            }
+        }
+        None
+    }
+
+    /// Takes in a line of a stream.
+    fn take(&mut self, line: &[u8]) -> Result<(), Failure> {
+        self.status.hear();
+        let event = decode::event::<R::Raw>(line)?;
+        let version = match &event {
+            Event::Put(raw) | Event::Gone(raw) => decode::resource_version(R::metadata(raw)),
+            Event::Huge { metadata, .. } => decode::resource_version(metadata),
+            Event::Bookmark { resource_version, .. } => {
+                self.sends_bookmarks = true;
+                Some(&**resource_version)
+            }
+        };
+        let version = self.advance(version)?;
+        self.object(event, line.len());
+        self.position = Some(version);
+        Ok(())
     }
 
     /// Checks that the server goes forward. Resource versions of one kind are comparable and rise
@@ -271,183 +314,12 @@ impl<'a, R: Resource, E: From<Change>> Watch<'a, R, E> {
 
     /// Asks how far the server is. One that is behind this watch would accept its position and
     /// then say nothing until it has caught up.
-    async fn check_past(&mut self, client: &Client) -> Result<(), Failure> {
-        let parameters = ListParams { limit: Some(1), ..self.list_parameters() };
-        let page = self.page(client, &parameters).await?;
-        self.advance(Some(&page.resource_version))?;
+    async fn check_past(&mut self, server: &Server<'_, R>) -> Result<(), Failure> {
+        let body = server.page(1, None).await?;
+        self.status.hear();
+        self.advance(Some(&decode::page(&body)?.resource_version))?;
         self.doubtful = false;
         Ok(())
-    }
-
-    /// Reads everything as a stream of events; returns the stream, to be followed from there.
-    async fn stream(&mut self, client: &Client) -> Result<Lines, Failure> {
-        let mut lines = self.open(client, "", true).await.map_err(|failure| match failure {
-            Failure::Refused { code: code @ (400 | 422), text, .. } => {
-                Failure::NoStreaming(format!("the server refused with {code}: {text}"))
-            }
-            other => other,
-        })?;
-        let patience = self.options.timing.initial;
-        let mut keys = HashSet::new();
-        loop {
-            let line = timeout(patience, lines.next()).await.map_err(|_| {
-                Failure::NoStreaming(format!("no end of the initial events for {patience:?}"))
-            })??;
-            let Some(line) = line else {
-                return Err(Failure::Garbage(
-                    "the end of a stream before its initial events".into(),
-                ));
-            };
-            self.status.hear();
-            match decode::event::<R::Raw>(line)? {
-                Event::Put(raw) => keys.extend(self.put(raw).await?),
-                Event::Gone(raw) => {
-                    if let Some(key) = self.gone(&raw).await? {
-                        keys.remove(&key);
-                    }
-                }
-                Event::Bookmark { resource_version, initial_end: true } => {
-                    self.listed(keys, resource_version).await?;
-                    return Ok(lines);
-                }
-                Event::Bookmark { initial_end: false, .. } => {
-                    return Err(Failure::NoStreaming(
-                        "a bookmark before the initial events".into(),
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Reads everything in pages; returns the resource version to watch from.
-    async fn pages(&mut self, client: &Client) -> Result<String, Failure> {
-        let mut keys = HashSet::new();
-        let mut parameters = self.list_parameters();
-        loop {
-            let page = self.page(client, &parameters).await?;
-            for raw in page.items {
-                keys.extend(self.put(raw).await?);
-            }
-            if page.next.is_empty() {
-                self.listed(keys, page.resource_version.clone()).await?;
-                return Ok(page.resource_version);
-            }
-            if parameters.continue_token.as_ref() == Some(&page.next) {
-                return Err(Failure::Garbage("the same page of a list again".into()));
-            }
-            parameters.continue_token = Some(page.next);
-        }
-    }
-
-    fn list_parameters(&self) -> ListParams {
-        ListParams {
-            label_selector: self.labels.clone(),
-            field_selector: self.fields.clone(),
-            limit: Some(self.options.page_size),
-            ..ListParams::default()
-        }
-    }
-
-    async fn page(
-        &self,
-        client: &Client,
-        parameters: &ListParams,
-    ) -> Result<Page<R::Raw>, Failure> {
-        let request = self.request.list(parameters).map_err(anyhow::Error::new);
-        let body = self.ask(client, request.map_err(Failure::Lost)?).await?;
-        let body = lines::whole(body, self.options.timing.answer).await?;
-        self.status.hear();
-        decode::page(&body)
-    }
-
-    /// Opens a watch.
-    async fn open(&self, client: &Client, from: &str, initial: bool) -> Result<Lines, Failure> {
-        let seconds = self.options.timing.watch.mul_f64(0.9 + random() / 10.0).as_secs();
-        let parameters = WatchParams {
-            label_selector: self.labels.clone(),
-            field_selector: self.fields.clone(),
-            timeout: Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)),
-            bookmarks: true,
-            send_initial_events: initial,
-        };
-        let request = self.request.watch(&parameters, from).map_err(anyhow::Error::new);
-        Ok(Lines::new(self.ask(client, request.map_err(Failure::Lost)?).await?))
-    }
-
-    /// Sends a request; returns the body of an answer of success.
-    async fn ask(
-        &self,
-        client: &Client,
-        request: hyper::Request<Vec<u8>>,
-    ) -> Result<Body, Failure> {
-        let patience = self.options.timing.answer;
-        self.options.rate.turn().await;
-        let answer = tokio::select! {
-            answer = timeout(patience, client.send(request.map(Body::from))) => answer,
-            () = self.changes.closed() => return Err(Failure::Receiver),
-        };
-        let answer = answer.map_err(|_| Failure::Stalled(patience))?.map_err(|error| {
-            Failure::Lost(anyhow::Error::new(error).context("reach the API server"))
-        })?;
-        if answer.status() == StatusCode::OK {
-            return Ok(answer.into_body());
-        }
-        let code = answer.status().as_u16();
-        let retry_after = answer
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| Some(Duration::from_secs(value.to_str().ok()?.trim().parse().ok()?)));
-        let body = lines::whole(answer.into_body(), patience).await.unwrap_or_default();
-        let mut status = ApiStatus::parse(&body);
-        status.code = code;
-        if status.message.is_empty() {
-            let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
-            text.trim().clone_into(&mut status.message);
-        }
-        Err(Failure::from_status(status, retry_after))
-    }
-
-    /// Sends an object; returns its key.
-    async fn put(&mut self, raw: R::Raw) -> Result<Option<ObjectKey>, Failure> {
-        self.status.event();
-        let key = match R::metadata(&raw).get() {
-            Some(metadata) => self.converter.key(R::KIND, metadata).ok(),
-            None => None,
-        };
-        let converted = R::convert(self.converter, raw);
-        self.status.warned(converted.warnings.len());
-        for warning in converted.warnings {
-            if let Some(suppressed) = self.warnings.allow(Instant::now()) {
-                tracing::warn!(suppressed, "{warning}");
-            }
-        }
-        for change in converted.changes {
-            self.send(change).await?;
-        }
-        Ok(key)
-    }
-
-    /// Sends that an object is gone; returns its key.
-    async fn gone(&mut self, raw: &R::Raw) -> Result<Option<ObjectKey>, Failure> {
-        self.status.event();
-        let Some(metadata) = R::metadata(raw).get() else { return Ok(None) };
-        let Ok(key) = self.converter.key(R::KIND, metadata) else { return Ok(None) };
-        if let Some(change) = R::gone(key.clone()) {
-            self.send(change).await?;
-        }
-        Ok(Some(key))
-    }
-
-    /// Everything has been read.
-    async fn listed(&mut self, keys: HashSet<ObjectKey>, position: String) -> Result<(), Failure> {
-        self.send(R::listed(keys.into_iter().collect())).await?;
-        self.position = Some(position);
-        self.status.listed();
-        Ok(())
-    }
-
-    async fn send(&self, change: Change) -> Result<(), Failure> {
-        self.changes.send(change.into()).await.map_err(|_| Failure::Receiver)
     }
 }
 
