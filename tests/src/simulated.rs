@@ -105,14 +105,7 @@ fn error(kind: OpErrorKind) -> OpError {
 
 impl Dataplane for Kernel {
     async fn read(&mut self, query: &Query) -> Result<Answer, OpError> {
-        let part = match query {
-            Query::Sysctls(_) => Some(Part::Sysctls),
-            Query::Interface => Some(Part::Interface),
-            Query::Set(set) => Some(Part::Set(*set)),
-            Query::List { .. } => Some(Part::VirtualServers),
-            Query::VirtualServers(_) | Query::RealServers(_) => None,
-        };
-        part.map_or(Ok(()), |part| self.fails(Call::Read(part)))?;
+        query.part().map_or(Ok(()), |part| self.fails(Call::Read(part)))?;
         let mut answer = self.memory.read(query).await?;
         match &mut answer {
             Answer::VirtualServers(found) => {
@@ -190,11 +183,16 @@ impl Simulation {
     /// A loop that has brought a kernel to what a world asks for, as far as it could.
     pub async fn settled(kernel: Kernel, world: &World) -> Self {
         let mut simulation = Self::idle(kernel, world);
-        for event in world.events() {
-            simulation.reconciler.take(event);
-        }
-        simulation.step().await;
+        simulation.start(world).await;
         simulation
+    }
+
+    /// Hears of everything and acts for the first time.
+    pub async fn start(&mut self, world: &World) {
+        for event in world.events() {
+            self.reconciler.take(event);
+        }
+        self.step().await;
     }
 
     /// A step, and those that an audit takes.

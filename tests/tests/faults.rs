@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netlink_ipvs::{Family, VirtualServerKey};
+use netlink_ipvs::VirtualServerKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proxier::dataplane::sets::{Member, SetRole};
 use proxier::dataplane::{Op, OpErrorKind, State, Target};
+use proxier_tests::injector::needs;
 use proxier_tests::random::{Step, World, history, world};
 use proxier_tests::simulated::{
     Call, Fate, Kernel, Simulation, TIMING, cases, prefixes, simulate, unsafe_between,
@@ -175,49 +175,6 @@ proptest! {
             }
             Ok(())
         })?;
-    }
-}
-
-/// Whether a target may have to wait for another one, by the documents: fail closed, and make
-/// before break.
-fn needs(target: &Target, other: &Target) -> bool {
-    let address = |key: &VirtualServerKey| match key {
-        VirtualServerKey::Address { address, .. } => Some(*address),
-        VirtualServerKey::FirewallMark { .. } => None,
-    };
-    let served_by = |member: &Member| match *member {
-        Member::IpPort(address, protocol, port)
-        | Member::IpPortIp(address, protocol, port, _)
-        | Member::IpPortNet(address, protocol, port, _) => {
-            Some(VirtualServerKey::new(address, port, protocol))
-        }
-        Member::Ip(_) | Member::Port(_) => None,
-    };
-    match (target, other) {
-        // Nothing is bound without the rules, and what they keep the node from has no real servers.
-        (Target::Address(ip), Target::Firewall(family)) => Family::of(*ip) == *family,
-        (Target::VirtualServer(key), Target::Firewall(family)) => key.family() == *family,
-        (Target::Address(ip), Target::Member(set, Member::Ip(closed))) => {
-            set.role == SetRole::IpvsIps && ip == closed
-        }
-        (Target::Address(ip), Target::VirtualServer(key)) => address(key) == Some(*ip),
-        (Target::VirtualServer(key), Target::Member(set, member)) => {
-            let source_ranges = [
-                SetRole::LoadBalancerFw,
-                SetRole::LoadBalancerSourceCidr,
-                SetRole::LoadBalancerSourceIp,
-            ];
-            source_ranges.contains(&set.role) && served_by(member) == Some(*key)
-        }
-        // What closes something stays as long as that does.
-        (Target::Member(set, Member::Ip(closed)), Target::Address(ip)) => {
-            set.role == SetRole::IpvsIps && ip == closed
-        }
-        (Target::Member(set, member), Target::VirtualServer(key)) => {
-            set.role == SetRole::LoadBalancerFw && served_by(member) == Some(*key)
-        }
-        (Target::Firewall(family), Target::VirtualServer(key)) => key.family() == *family,
-        _ => false,
     }
 }
 

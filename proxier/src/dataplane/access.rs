@@ -9,7 +9,7 @@ use netlink_ipvs::{Family, RealServer, VirtualServerConfig, VirtualServerKey};
 
 use super::sets::SetId;
 use super::sysctls::Sysctl;
-use super::{InterfaceState, Op, Plan, RulesState, SetState, Target, VirtualServerState};
+use super::{InterfaceState, Op, Part, Plan, RulesState, SetState, Target, VirtualServerState};
 
 /// Connections of a real server, as the kernel counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,6 +144,19 @@ pub enum Query {
     VirtualServers(Vec<VirtualServerKey>),
     /// The real servers of these virtual servers, with their connections.
     RealServers(Vec<VirtualServerKey>),
+}
+
+impl Query {
+    /// The part of the kernel that it reads, if it is one.
+    pub fn part(&self) -> Option<Part> {
+        match self {
+            Self::Sysctls(_) => Some(Part::Sysctls),
+            Self::Interface => Some(Part::Interface),
+            Self::Set(set) => Some(Part::Set(*set)),
+            Self::List { .. } => Some(Part::VirtualServers),
+            Self::VirtualServers(_) | Self::RealServers(_) => None,
+        }
+    }
 }
 
 /// Real servers with their connections.

@@ -18,7 +18,7 @@ use netlink_ipvs::{Family, VirtualServerKey};
 use tokio::time::Instant;
 
 use crate::dataplane::sets::SetId;
-use crate::dataplane::{Query, RulesState, Settings, Target};
+use crate::dataplane::{Part, Query, RulesState, Settings, Target};
 
 /// Virtual servers whose real servers are read at once: a millisecond. About as many are listed at
 /// once.
@@ -182,10 +182,15 @@ impl Audit {
     /// them.
     pub(super) fn begin_look(
         &mut self,
+        may_look: impl Fn(&Family) -> bool,
         believed: impl Fn(Family) -> RulesState,
     ) -> Option<Vec<Family>> {
         let Rules::Due(families) = &mut self.rules else { return None };
-        let families: Vec<Family> = std::mem::take(families).into_iter().collect();
+        let families: Vec<Family> = std::mem::take(families).into_iter().filter(may_look).collect();
+        if families.is_empty() {
+            self.rules = Rules::Idle;
+            return None;
+        }
         let known = families.iter().map(|family| (*family, believed(*family)));
         self.rules = Rules::Looking(known.collect(), BTreeSet::new());
         Some(families)
@@ -230,10 +235,12 @@ impl Audit {
         missing
     }
 
-    /// The list cannot be read: that is the end of it.
-    pub(super) fn list_failed(&mut self) {
-        self.stage = Stage::Idle;
-        self.ended = true;
+    /// A part is not read: a list has its end with it.
+    pub(super) fn skip(&mut self, part: Part) {
+        if part == Part::VirtualServers {
+            self.stage = Stage::Idle;
+            self.ended = true;
+        }
     }
 
     /// Lists virtual servers anew, if nothing else is being read.

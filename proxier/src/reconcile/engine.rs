@@ -252,7 +252,7 @@ impl Engine {
         self.begin_due_audit(now);
         self.wake(now);
         if self.adopting {
-            if let Some(effect) = self.read_on() {
+            if let Some(effect) = self.read_on(now) {
                 return Some(effect);
             }
             if self.audit.is_looking() {
@@ -287,7 +287,7 @@ impl Engine {
         }
         self.begin_due_audit(now);
         self.look_after_drains(now);
-        if self.audit.may_read(now) { self.read_on() } else { None }
+        if self.audit.may_read(now) { self.read_on(now) } else { None }
     }
 
     fn begin_due_audit(&mut self, now: Instant) {
@@ -296,14 +296,22 @@ impl Engine {
         }
     }
 
-    fn read_on(&mut self) -> Option<Effect> {
-        let believed = &self.believed;
-        let known = |family| believed.rules(family);
-        if let Some(families) = self.audit.begin_look(known) {
+    /// The next thing that the audit reads, without what has to wait for its next try.
+    fn read_on(&mut self, now: Instant) -> Option<Effect> {
+        let Self { retries, believed, audit, .. } = self;
+        let waits = |part| retries.waits(&Subject::Part(part), now);
+        let looks = |family: &Family| !waits(Part::Rules(*family));
+        if let Some(families) = audit.begin_look(looks, |family| believed.rules(family)) {
             return Some(Effect::Look(families));
         }
         let settings = self.settings.as_ref()?;
-        self.audit.next(settings).map(Effect::Read)
+        loop {
+            let query = audit.next(settings)?;
+            match query.part() {
+                Some(part) if waits(part) => audit.skip(part),
+                _ => return Some(Effect::Read(query)),
+            }
+        }
     }
 
     /// Everything that is due begins.

@@ -33,19 +33,17 @@ impl Engine {
             Ok(Answer::List(found)) => self.listed(found),
             Ok(Answer::VirtualServers(found)) => self.virtual_servers_read(found, now),
             Ok(Answer::RealServers(found)) => self.real_servers_read(found, now),
-            Err(error) => match query {
-                Query::Sysctls(_) => self.not_read(Part::Sysctls, error, now),
-                Query::Interface => self.not_read(Part::Interface, error, now),
-                Query::Set(set) => self.not_read(Part::Set(*set), error, now),
-                Query::List { .. } => {
-                    self.audit.list_failed();
-                    self.not_read(Part::VirtualServers, error, now);
+            Err(error) => match (query.part(), query) {
+                (Some(part), _) => {
+                    self.audit.skip(part);
+                    self.not_read(part, error, now);
                 }
-                Query::VirtualServers(keys) | Query::RealServers(keys) => {
+                (None, Query::VirtualServers(keys) | Query::RealServers(keys)) => {
                     for key in keys {
                         self.not_read(Part::VirtualServer(*key), error.clone(), now);
                     }
                 }
+                (None, _) => {}
             },
         }
     }
