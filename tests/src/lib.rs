@@ -18,6 +18,7 @@ pub mod own_namespace;
 pub mod packets;
 pub mod random;
 pub mod simulated;
+pub mod small_buffers;
 pub mod topology;
 pub mod trace;
 pub mod traffic;

@@ -116,7 +116,12 @@ fn virtual_servers(ipvs: &mut Client, known: &Known, report: &mut Report) {
     for (_, error) in &outcome.failed {
         report.failed.push(chain(error));
     }
-    let removed = ours.len() - outcome.failed.len();
+    let uncertain: usize = outcome.uncertain.iter().map(ExactSizeIterator::len).sum();
+    if uncertain > 0 {
+        let text = "the kernel's answer was lost, clean up again";
+        report.failed.push(format!("{uncertain} virtual servers: {text}"));
+    }
+    let removed = ours.len() - outcome.failed.len() - uncertain;
     if removed > 0 {
         report.removed.push(format!("{removed} virtual servers"));
     }
