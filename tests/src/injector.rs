@@ -165,7 +165,6 @@ fn waits_for(target: &Target, part: Part) -> bool {
     match (target, part) {
         (Target::Address(ip), Part::Rules(family)) => Family::of(*ip) == family,
         (Target::VirtualServer(key), Part::Rules(family)) => key.family() == family,
-        (Target::Address(_), Part::VirtualServers) => true,
         (Target::Address(ip), Part::VirtualServer(key)) => address(&key) == Some(*ip),
         (Target::Address(ip), Part::Set(set)) => {
             set.role == SetRole::IpvsIps && set.family == Family::of(*ip)
@@ -179,7 +178,7 @@ fn waits_for(target: &Target, part: Part) -> bool {
             set.role == SetRole::LoadBalancerFw && served_by(member) == Some(key)
         }
         (Target::Firewall(family), Part::VirtualServer(key)) => key.family() == *family,
-        (Target::Firewall(_), Part::VirtualServers) => true,
+        (Target::Address(_) | Target::Firewall(_), Part::VirtualServers) => true,
         _ => false,
     }
 }
@@ -212,22 +211,20 @@ pub fn needs(target: &Target, other: &Target) -> bool {
     match (target, other) {
         // Nothing is bound without the rules, and what they keep the node from has no real servers.
         (Target::Address(ip), Target::Firewall(family)) => Family::of(*ip) == *family,
-        (Target::VirtualServer(key), Target::Firewall(family)) => key.family() == *family,
-        (Target::Address(ip), Target::Member(set, Member::Ip(closed))) => {
+        (Target::VirtualServer(key), Target::Firewall(family))
+        | (Target::Firewall(family), Target::VirtualServer(key)) => key.family() == *family,
+        // What closes an address stays as long as that does.
+        (Target::Address(ip), Target::Member(set, Member::Ip(closed)))
+        | (Target::Member(set, Member::Ip(closed)), Target::Address(ip)) => {
             set.role == SetRole::IpvsIps && ip == closed
         }
         (Target::Address(ip), Target::VirtualServer(key)) => address(key) == Some(*ip),
         (Target::VirtualServer(key), Target::Member(set, member)) => {
             SOURCE_RANGES.contains(&set.role) && served_by(member) == Some(*key)
         }
-        // What closes something stays as long as that does.
-        (Target::Member(set, Member::Ip(closed)), Target::Address(ip)) => {
-            set.role == SetRole::IpvsIps && ip == closed
-        }
         (Target::Member(set, member), Target::VirtualServer(key)) => {
             set.role == SetRole::LoadBalancerFw && served_by(member) == Some(*key)
         }
-        (Target::Firewall(family), Target::VirtualServer(key)) => key.family() == *family,
         // Rules and members need their sets.
         (Target::Firewall(family), Target::Set(set)) => set.family == *family,
         (Target::Member(of, _), Target::Set(set)) => of == set,

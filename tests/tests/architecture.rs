@@ -179,6 +179,17 @@ fn netlink_bytes_stay_in_the_kernel_module() {
     }
 }
 
+/// What the loop publishes can be read by anybody, and nobody who reads it holds up the loop.
+#[test]
+fn the_loop_shares_no_lock_with_readers() {
+    for source in sources("proxier/src") {
+        let inside = source.module.first().is_some_and(|own| own == "reconcile");
+        for word in ["Mutex", "RwLock"] {
+            assert!(!inside || !source.code.contains(word), "{}: {word}", source.path.display());
+        }
+    }
+}
+
 #[test]
 fn wire_types_of_the_api_stay_in_the_source_module() {
     for source in sources("proxier/src") {

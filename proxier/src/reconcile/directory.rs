@@ -136,3 +136,55 @@ impl<K: Ord + Clone, V: Clone + PartialEq> FromIterator<(K, V)> for Published<K,
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A key that counts how often it is copied.
+    #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Key(u32, Rc<Cell<u32>>);
+
+    impl Clone for Key {
+        fn clone(&self) -> Self {
+            self.1.set(self.1.get() + 1);
+            Self(self.0, Rc::clone(&self.1))
+        }
+    }
+
+    #[test]
+    fn a_change_copies_a_few_entries_however_many_there_are() {
+        for entries in [10, 100, 10_000] {
+            let copies = Rc::new(Cell::new(0));
+            let mut map = Published::default();
+            for n in 0..entries {
+                map.put(&Key(n, Rc::clone(&copies)), Some(n));
+            }
+            // Somebody holds each copy that was published.
+            let mut held = Vec::new();
+            for n in [0, entries / 2, entries - 1, entries] {
+                held.push(map.clone());
+                copies.set(0);
+                map.put(&Key(n, Rc::clone(&copies)), Some(n + 1));
+                assert!(copies.get() <= 4 * CHUNK as u32, "{} among {entries}", copies.get());
+            }
+            assert_eq!(map.len(), entries as usize + 1);
+        }
+    }
+
+    #[test]
+    fn who_reads_a_copy_holds_nothing() {
+        let mut directory: Published<u32, u32> = (0..100).map(|n| (n, n)).collect();
+        let copy = directory.clone();
+        for (key, _) in copy.iter() {
+            directory.put(key, None);
+        }
+        assert_eq!((copy.len(), copy.iter().count()), (100, 100));
+        assert!(directory.is_empty() && directory.iter().next().is_none());
+        assert!(copy.version() < directory.version());
+        assert!(!directory.put(&7, None), "nothing to do");
+    }
+}
