@@ -207,9 +207,10 @@ impl Follower {
                 self.list_after = Some(Self::BURST);
                 None
             }
-            HostEvent::Link { index, name, deleted, .. } if name == INTERFACE => {
+            // Nobody but us should touch it, and we never set it up.
+            HostEvent::Link { index, name, deleted, up } if name == INTERFACE => {
                 self.ours = (!deleted).then_some(*index);
-                deleted.then_some(Event::Disturbed)
+                (*deleted || *up).then_some(Event::Disturbed)
             }
             // Under another name it is no longer ours.
             HostEvent::Link { index, .. } if Some(*index) == self.ours => {
@@ -316,6 +317,8 @@ mod tests {
         // Somebody else's by now.
         assert!(follower.heard(&address(7, "10.96.0.1")).is_none());
         assert!(follower.heard(&link(INTERFACE, 9, false)).is_none());
+        let up = HostEvent::Link { index: 9, name: INTERFACE.to_owned(), up: true, deleted: false };
+        assert!(matches!(follower.heard(&up), Some(Event::Disturbed)));
         assert!(matches!(follower.heard(&address(9, "10.96.0.1")), Some(Event::Bound(..))));
         follower.list_after = None;
         assert!(matches!(follower.heard(&HostEvent::Overrun), Some(Event::Disturbed)));

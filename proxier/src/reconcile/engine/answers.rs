@@ -256,6 +256,10 @@ impl Engine {
                     if accounting {
                         self.settled(Subject::Target(op.target()));
                     }
+                    if *op == Op::TakeLinkDown {
+                        // IPv6 addresses may have gone with it.
+                        self.believed.forget(Part::Interface);
+                    }
                 }
                 Some(fate) => self.missed(op.target(), fate, now),
             }
