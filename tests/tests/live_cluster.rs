@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 use std::process::Command;
+use std::time::Instant;
 
 use proxier_tests::apiserver::object::{node, service, slice};
 use proxier_tests::apiserver::{Fault, On};
 use proxier_tests::command::{output, run};
+use proxier_tests::figure;
 use proxier_tests::golden::{Blocks, Dump};
 use proxier_tests::live::{Live, NODE, NODE_ADDRESS, kernel};
 use proxier_tests::netns::require_test_kernel;
@@ -149,8 +151,18 @@ fn while_the_server_is_gone_the_kernel_stays_and_then_follows() {
     live.server.put(slice("dev", "web-1", "web", &["10.244.0.6", "10.244.0.9"]));
     live.server.delete("services", "dev", "other");
     live.server.put(service("dev", "late", "10.96.0.4"));
+    // As a fresh API server does before its roles are there: two answers on each kind.
+    for kind in ["services", "endpointslices", "nodes"] {
+        live.server.fault(On::Any(kind), 2, Fault::Refuse { code: 403, retry_after: None });
+    }
     live.resume_server().unwrap();
+    live.until_faults_happened().unwrap();
+    let ready = Instant::now();
     let kernel = live.converge("what was changed meanwhile").unwrap();
+    figure(&format!(
+        "changes were in the kernel {} ms after an API server was ready again",
+        ready.elapsed().as_millis()
+    ));
     assert_eq!(kernel.ipvs, table(&[(1, &[6, 9]), (3, &[]), (4, &[])]));
     let mut wanted: Vec<String> = removal(2).into();
     wanted.push("remove real server 10.244.0.5:8080 of 10.96.0.1:80/tcp".to_owned());
