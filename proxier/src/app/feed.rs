@@ -107,10 +107,8 @@ impl Source {
                 watch.await.context("watch the cluster")
             }
             Self::Manifests(manifests, loaded) => {
-                for change in loaded.changes {
-                    if events.send(Event::from(change)).await.is_err() {
-                        return Ok(());
-                    }
+                if events.send(Event::from(loaded.changes)).await.is_err() {
+                    return Ok(());
                 }
                 manifests.watch(events).await.context("follow the manifests")?;
                 // Nothing there that could change (standard input): what was read stays.

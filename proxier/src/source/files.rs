@@ -128,7 +128,7 @@ impl Manifests {
         for content in self.files.values_mut() {
             warnings.append(&mut content.warnings);
         }
-        let (world, standing) = World::merge(&self.files, &self.node);
+        let (world, standing) = World::merge(&self.files, |_| false, &self.node);
         warnings.extend(standing.iter().cloned());
         self.standing = standing.into_iter().collect();
         self.world = world;

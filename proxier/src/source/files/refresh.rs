@@ -70,7 +70,7 @@ impl Manifests {
             }
         }
 
-        let (world, standing) = World::merge(&self.files, &self.node);
+        let (world, standing) = World::merge(&self.files, |id| self.missing.contains_key(id), &self.node);
         let standing: BTreeSet<Warning> = standing.into_iter().collect();
         warnings.extend(standing.difference(&self.standing).cloned());
         self.standing = standing;

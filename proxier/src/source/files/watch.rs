@@ -20,6 +20,9 @@ use super::{Change, Error, Loaded, Manifests};
 
 /// How often a folder that is gone is looked for.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait for the second half of a rename. The kernel reports both in one system call, so
+/// one that does not come is of a file that was moved out of sight.
+const PAIR: Duration = Duration::from_millis(20);
 
 /// Complete writes and replacements; not each write, for a file is of no use before it is closed.
 const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
@@ -32,11 +35,15 @@ const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
 
 impl Manifests {
     /// Follows the files after [`read`](Self::read) and sends the differences, until the receiver
-    /// is dropped. What is wrong with a file is logged; what it said before stays in force.
+    /// is dropped. All differences that were found together are sent together. What is wrong with a
+    /// file is logged; what it said before stays in force.
     ///
     /// # Errors
     /// The system gives no notice of changed files.
-    pub async fn watch<E: From<Change>>(mut self, changes: mpsc::Sender<E>) -> Result<(), Error> {
+    pub async fn watch<E: From<Vec<Change>>>(
+        mut self,
+        changes: mpsc::Sender<E>,
+    ) -> Result<(), Error> {
         let mut folders = Folders::new(&self.paths).map_err(Error::Notify)?;
         // What has changed since the files were read.
         let mut touched = Touched::All;
@@ -53,10 +60,8 @@ impl Manifests {
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
-            for change in differences {
-                if changes.send(change.into()).await.is_err() {
-                    return Ok(());
-                }
+            if !differences.is_empty() && changes.send(differences.into()).await.is_err() {
+                return Ok(());
             }
             let next_look = self.next_look();
             let look = async {
@@ -79,6 +84,17 @@ impl Manifests {
 pub struct Folders {
     notify: AsyncFd<OwnedFd>,
     folders: Vec<Folder>,
+    news: News,
+}
+
+/// What was reported and not yet passed on.
+#[derive(Debug, Default)]
+struct News {
+    files: BTreeSet<PathBuf>,
+    /// Anything may have changed.
+    all: bool,
+    /// Renames of which only the first half was reported, by their cookies.
+    halves: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -109,7 +125,7 @@ impl Folders {
                       closes keeps what that one asks to be promised"
         )]
         let notify = AsyncFd::new(notify)?;
-        let mut this = Self { notify, folders };
+        let mut this = Self { notify, folders, news: News::default() };
         this.watch_all();
         Ok(this)
     }
@@ -134,44 +150,49 @@ impl Folders {
         self.next().await.map(drop)
     }
 
-    /// Waits until something may have changed; what.
+    /// Waits until something may have changed; what. May be cancelled: what was reported is kept.
     async fn next(&mut self) -> io::Result<Touched> {
         loop {
             let lost = self.folders.iter().any(|folder| folder.watch.is_none());
-            let patience = if lost { RETRY } else { Duration::MAX };
-            let ready = match tokio::time::timeout(patience, self.notify.readable()).await {
-                // Everything that waits is read below, so that the next readiness is news.
-                Ok(ready) => ready.map(|mut ready| ready.clear_ready()).map(|()| true)?,
-                Err(_) => false,
+            let patience = match () {
+                () if !self.news.halves.is_empty() => PAIR,
+                () if lost => RETRY,
+                () => Duration::MAX,
             };
-            if !ready {
-                if self.watch_all() {
-                    return Ok(Touched::All);
+            match tokio::time::timeout(patience, self.notify.readable()).await {
+                // Everything that waits is read below, so that the next readiness is news.
+                Ok(ready) => {
+                    ready?.clear_ready();
+                    self.drain()?;
                 }
-                continue;
+                Err(_) => {
+                    self.news.halves.clear();
+                    self.news.all |= self.watch_all();
+                }
             }
-            if let Some(touched) = self.drain()? {
+            if self.news.all {
+                self.watch_all();
+            }
+            if let Some(touched) = self.news.take() {
                 return Ok(touched);
             }
         }
     }
 
-    /// Reads the events that wait. `None` where none of them matters.
-    fn drain(&mut self) -> io::Result<Option<Touched>> {
+    /// Reads the events that wait.
+    fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut files = BTreeSet::new();
-        let mut all = false;
         let mut reader = Reader::new(&self.notify, &mut buffer);
         loop {
             let event = match reader.next() {
                 Ok(event) => event,
-                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             let events = event.events();
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                all = true;
+                self.news = News { all: true, ..News::default() };
                 continue;
             }
             let watch = event.wd();
@@ -185,20 +206,38 @@ impl Folders {
                     let _ = inotify::remove_watch(&self.notify, watch);
                 }
                 folder.watch = None;
-                all = true;
+                self.news.all = true;
                 continue;
             }
             let Some(name) = event.file_name() else { continue };
             let file = folder.path.join(OsStr::from_bytes(name.to_bytes()));
-            if !events.contains(ReadFlags::CREATE) || is_complete(&file) {
-                files.insert(file);
-            }
+            self.news.add(file, events, event.cookie());
         }
-        if all {
-            self.watch_all();
-            return Ok(Some(Touched::All));
+    }
+}
+
+impl News {
+    fn add(&mut self, file: PathBuf, events: ReadFlags, cookie: u32) {
+        if events.contains(ReadFlags::MOVED_FROM) {
+            self.halves.insert(cookie);
+        } else if events.contains(ReadFlags::MOVED_TO) {
+            self.halves.remove(&cookie);
         }
-        Ok((!files.is_empty()).then_some(Touched::Some(files)))
+        if !events.contains(ReadFlags::CREATE) || is_complete(&file) {
+            self.files.insert(file);
+        }
+    }
+
+    /// What may have changed, unless more of the same rename is to come.
+    fn take(&mut self) -> Option<Touched> {
+        if !self.halves.is_empty() {
+            return None;
+        }
+        let Self { files, all, .. } = std::mem::take(self);
+        match all {
+            true => Some(Touched::All),
+            false => (!files.is_empty()).then_some(Touched::Some(files)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The content of all files together, and the differences between two states of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::FileId;
@@ -18,12 +19,19 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Puts files together, in order. Of an object that is there twice the last one counts.
-    pub(super) fn merge(files: &BTreeMap<FileId, Content>, node: &str) -> (Self, Vec<Warning>) {
+    /// Puts files together, in order. Of an object that is there twice the last one counts. A file
+    /// that `is_missing` keeps its place, but no object is called a duplicate of one in it: it may
+    /// just have got another name.
+    pub(super) fn merge(
+        files: &BTreeMap<FileId, Content>,
+        is_missing: impl Fn(&FileId) -> bool,
+        node: &str,
+    ) -> (Self, Vec<Warning>) {
         let mut merge = Merge { node, ..Merge::default() };
-        for ((_, file), content) in files {
+        for (id, content) in files {
+            let file = (!is_missing(id)).then_some(&*id.1);
             for (line, object) in &content.objects {
-                merge.add(object, &format!("{}, line {line}", file.display()));
+                merge.add(object, file.map(|file| (file, *line)));
             }
         }
         merge.finish()
@@ -65,18 +73,21 @@ impl World {
     }
 }
 
+/// A file and the line in it.
+type Place<'a> = (&'a Path, usize);
+
 #[derive(Default)]
 struct Merge<'a> {
     node: &'a str,
     world: World,
     legacy: BTreeMap<ObjectKey, EndpointSlice>,
     /// Where each object was last seen.
-    places: BTreeMap<(&'static str, ObjectKey), String>,
+    places: BTreeMap<(&'static str, ObjectKey), Place<'a>>,
     warnings: Vec<Warning>,
 }
 
-impl Merge<'_> {
-    fn add(&mut self, object: &Object, place: &str) {
+impl<'a> Merge<'a> {
+    fn add(&mut self, object: &Object, place: Option<Place<'a>>) {
         match object {
             Object::Fact(change) => match change {
                 Change::Service(service) => {
@@ -120,11 +131,15 @@ impl Merge<'_> {
         }
     }
 
-    fn seen(&mut self, kind: &'static str, key: &ObjectKey, place: &str) {
-        if let Some(before) = self.places.insert((kind, key.clone()), place.to_owned()) {
+    fn seen(&mut self, kind: &'static str, key: &ObjectKey, place: Option<Place<'a>>) {
+        let Some((file, line)) = place else { return };
+        if let Some((before, at)) = self.places.insert((kind, key.clone()), (file, line)) {
+            let before = before.display();
             self.warnings.push(Warning {
-                object: format!("{kind} {key} ({place})"),
-                text: format!("it is also in {before}; this one counts, remove one of them"),
+                object: format!("{kind} {key} ({}, line {line})", file.display()),
+                text: format!(
+                    "it is also in {before}, line {at}; this one counts, remove one of them"
+                ),
             });
         }
     }
