@@ -36,7 +36,11 @@ use file::KubeProxyConfiguration;
 pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
+use crate::input;
 use crate::value::GoDuration;
+
+/// Largest configuration file; the longest real ones have some kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The value of `nodePortAddresses` that stands for the node's own addresses.
 const PRIMARY: &str = "primary";
@@ -341,7 +345,7 @@ fn cluster_cidrs(text: &str) -> Vec<&str> {
 
 impl Environment for Host {
     fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read_to_string(path)
+        input::read_text(path, MAX_BYTES)
     }
 
     fn host_name(&self) -> io::Result<String> {

@@ -1,5 +1,6 @@
 //! Documents as objects of the cluster.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
@@ -10,9 +11,12 @@ use super::document::{Document, documents};
 use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 use crate::source::objects::{Converted, Converter, quote};
+use crate::value::tree::Tree;
 
 /// Lists inside lists deeper than this are refused.
 const DEPTH: usize = 4;
+/// Most warnings about one file; the rest is counted.
+const WARNINGS: usize = 100;
 
 /// What a file contains.
 #[derive(Debug, Default)]
@@ -20,6 +24,8 @@ pub(super) struct Content {
     /// Objects with the line of the document that they are in.
     pub(super) objects: Vec<(usize, Object)>,
     pub(super) warnings: Vec<Warning>,
+    /// How many warnings are not among them.
+    pub(super) unsaid: usize,
     /// Some document could not be read: objects may be missing.
     pub(super) incomplete: bool,
     pub(super) source: Source,
@@ -39,8 +45,8 @@ impl Source {
         Self { bytes: bytes.len(), hash: hasher.finish() }
     }
 
-    pub(super) fn is_empty(self) -> bool {
-        self.bytes == 0
+    pub(super) fn bytes(self) -> usize {
+        self.bytes
     }
 }
 
@@ -53,6 +59,24 @@ pub(super) enum Object {
     Endpoints(Vec<Change>),
     /// Any node.
     Node(Change),
+}
+
+impl Content {
+    fn warn(&mut self, object: impl fmt::Display, text: impl fmt::Display) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(Warning { object: object.to_string(), text: text.to_string() });
+        } else {
+            self.unsaid += 1;
+        }
+    }
+
+    fn finish(mut self, file: &str) -> Self {
+        if self.unsaid > 0 {
+            let text = format!("{} more warnings are left out", self.unsaid);
+            self.warnings.push(Warning { object: file.to_owned(), text });
+        }
+        self
+    }
 }
 
 impl Object {
@@ -82,22 +106,35 @@ impl Object {
 /// Reads a file's text. `file` is its name for people.
 pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
     let mut content = Content::default();
-    for document in documents(text) {
-        let place = format!("{file}, document {}, line {}", document.number, document.line);
-        let Document { line, content: value, .. } = document;
-        match value {
-            Ok(value) => object(value, None, &place, line, DEPTH, converter, &mut content),
+    for Document { number, line, text, content: tree } in documents(text) {
+        let place = format!("{file}, document {number}, line {line}");
+        match tree {
+            Ok(Tree { value, duplicates, followed }) => {
+                if followed {
+                    content.warn(
+                        &place,
+                        "what follows its end is ignored: begin it with a line of ---",
+                    );
+                }
+                for path in duplicates {
+                    content.warn(
+                        &place,
+                        format_args!("{} is there twice, the last one counts", quote(&path)),
+                    );
+                }
+                object(value, None, &place, line, DEPTH, converter, &mut content);
+            }
             Err(error) => {
                 content.incomplete = true;
-                let name = hint(text, line).map(|name| format!(" ({name})")).unwrap_or_default();
-                content.warnings.push(Warning {
-                    object: format!("{place}{name}"),
-                    text: format!("this document is ignored, it is not valid: {error}"),
-                });
+                let name = hint(text).map(|name| format!(" ({name})")).unwrap_or_default();
+                content.warn(
+                    format_args!("{place}{name}"),
+                    format_args!("this document is ignored, it is not valid: {error}"),
+                );
             }
         }
     }
-    content
+    content.finish(file)
 }
 
 /// Adds the object of a document, or those of a list. `kind` is what an item of a typed list is
@@ -114,10 +151,8 @@ fn object(
     let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
     let api = text("apiVersion");
     let Some(kind) = text("kind").or_else(|| kind.map(str::to_owned)) else {
-        content.warnings.push(Warning {
-            object: place.to_owned(),
-            text: "ignored: it has no kind; a manifest needs apiVersion, kind and metadata".into(),
-        });
+        content
+            .warn(place, "ignored: it has no kind; a manifest needs apiVersion, kind and metadata");
         return;
     };
     if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
@@ -144,10 +179,9 @@ fn object(
     };
     match result {
         Ok(Converted { changes, warnings }) => {
-            content.warnings.extend(warnings.into_iter().map(|warning| Warning {
-                object: format!("{} ({place})", warning.object),
-                ..warning
-            }));
+            for Warning { object, text } in warnings {
+                content.warn(format_args!("{object} ({place})"), text);
+            }
             if kind == "Endpoints" {
                 content.objects.push((line, Object::Endpoints(changes)));
             } else {
@@ -158,7 +192,7 @@ fn object(
             }
         }
         Err(text) => {
-            content.warnings.push(Warning { object: format!("{kind} ({place})"), text });
+            content.warn(format_args!("{kind} ({place})"), text);
         }
     }
 }
@@ -173,13 +207,10 @@ fn typed<T: DeserializeOwned>(
     }
 }
 
-/// A guess at which object a broken document is: what its lines say about kind and name.
-fn hint(text: &str, line: usize) -> Option<String> {
+/// A guess at which object a broken document is: what its first lines say about kind and name.
+fn hint(text: &str) -> Option<String> {
     let mut kind = None;
-    for line in text.lines().skip(line - 1).take(50).skip_while(|line| line.starts_with("---")) {
-        if line.starts_with("---") {
-            return None;
-        }
+    for line in text.lines().take(50) {
         let line = line.trim().trim_end_matches(',');
         let value = |field: &str| {
             let rest = line

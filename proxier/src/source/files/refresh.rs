@@ -70,7 +70,8 @@ impl Manifests {
             }
         }
 
-        let (world, standing) = World::merge(&self.files, |id| self.missing.contains_key(id), &self.node);
+        let (world, standing) =
+            World::merge(&self.files, |id| self.missing.contains_key(id), &self.node);
         let standing: BTreeSet<Warning> = standing.into_iter().collect();
         warnings.extend(standing.difference(&self.standing).cloned());
         self.standing = standing;
@@ -105,7 +106,7 @@ impl Manifests {
     /// written: what it said before stays in force beside what can be read of it.
     fn reread(&mut self, id: &FileId, warnings: &mut Vec<Warning>) {
         let kept = |text: String| Warning { object: id.1.display().to_string(), text };
-        let bytes = match read_file(&id.1) {
+        let bytes = match read_file(&id.1, self.room(id)) {
             Ok(bytes) => bytes,
             // Gone since it was listed: the next event says so.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -122,7 +123,7 @@ impl Manifests {
         let mut content = self.content(&id.1, &bytes);
         warnings.append(&mut content.warnings);
         let before = self.files.remove(id).unwrap_or_default();
-        let suspect = content.incomplete || source.is_empty();
+        let suspect = content.incomplete || source.bytes() == 0;
         if suspect && keep(&mut content, before) {
             warnings.push(kept(
                 "it is incomplete: objects that it no longer has are kept until it is whole \
