@@ -38,7 +38,12 @@ pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     // All that can be missing is found out before anything is changed.
-    let source = feed::Source::find(args, &config).await?;
+    let source = tokio::select! {
+        source = feed::Source::find(args, &config) => source?,
+        // A file system may hang.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let host = Host::prepare(&config)?;
     let files =
         args.own.manifests.iter().chain(&config.client.kubeconfig).chain(&args.always.config);

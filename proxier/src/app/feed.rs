@@ -13,6 +13,7 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::http::{Watch, Watches};
+use crate::input;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
 use crate::text::chain;
@@ -45,7 +46,12 @@ impl Source {
             return Ok(Self::Cluster(connection, options, Arc::default()));
         }
         let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
-        let loaded = manifests.read().context("read the manifests")?;
+        let read = input::aside(move || {
+            let loaded = manifests.read();
+            (manifests, loaded)
+        });
+        let (manifests, loaded) = read.await.context("read the manifests")?;
+        let loaded = loaded.context("read the manifests")?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }

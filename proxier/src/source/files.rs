@@ -75,6 +75,8 @@ pub struct Manifests {
     node: String,
     converter: Converter,
     files: BTreeMap<FileId, Content>,
+    /// How large they are together.
+    bytes: u64,
     world: World,
     /// Files that are gone, and since when: one that is replaced may be missing for a moment.
     missing: BTreeMap<FileId, tokio::time::Instant>,
@@ -94,6 +96,7 @@ impl Manifests {
             node: node.to_owned(),
             converter: Converter::new(Origin::Manifest),
             files: BTreeMap::new(),
+            bytes: 0,
             world: World::default(),
             missing: BTreeMap::new(),
             standing: BTreeSet::new(),
@@ -139,7 +142,7 @@ impl Manifests {
                     Err(source) => return Err(Error::Read { path, source }),
                 };
                 let content = self.content(&id.1, &bytes);
-                self.files.insert(id, content);
+                self.put(id, content);
             }
         }
         for content in self.files.values_mut() {
@@ -154,9 +157,19 @@ impl Manifests {
 
     /// How large a file may be beside the others.
     fn room(&self, id: &FileId) -> u64 {
-        let others = self.files.iter().filter(|(other, _)| *other != id);
-        let taken: u64 = others.map(|(_, content)| content.source.bytes() as u64).sum();
-        MAX_TOTAL.saturating_sub(taken)
+        let own = self.files.get(id).map_or(0, |content| content.source.bytes());
+        MAX_TOTAL.saturating_sub(self.bytes - own)
+    }
+
+    fn put(&mut self, id: FileId, content: Content) {
+        self.bytes += content.source.bytes();
+        self.files.insert(id, content);
+    }
+
+    fn remove(&mut self, id: &FileId) -> Option<Content> {
+        let content = self.files.remove(id)?;
+        self.bytes -= content.source.bytes();
+        Some(content)
     }
 
     fn content(&self, file: &Path, bytes: &[u8]) -> Content {

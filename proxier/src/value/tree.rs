@@ -70,7 +70,7 @@ fn path<'a>(steps: impl IntoIterator<Item = &'a Step>) -> String {
         match step {
             Step::Key(key) if path.is_empty() => path.push_str(key),
             Step::Key(key) => path.extend([".", key]),
-            Step::Item(n) => path.push_str(&format!("[{n}]")),
+            Step::Item(n) => path.extend(["[", &n.to_string(), "]"]),
         }
     }
     path

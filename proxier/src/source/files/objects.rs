@@ -15,6 +15,8 @@ use crate::value::tree::Tree;
 
 /// Lists inside lists deeper than this are refused.
 const DEPTH: usize = 4;
+/// Most objects in one file; a cluster of 5,000 nodes stays well below.
+const OBJECTS: usize = if cfg!(test) { 1000 } else { 250_000 };
 /// Most warnings about one file; the rest is counted.
 const WARNINGS: usize = 100;
 
@@ -34,7 +36,7 @@ pub(super) struct Content {
 /// What tells one text from another without keeping it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Source {
-    bytes: usize,
+    bytes: u64,
     hash: u64,
 }
 
@@ -42,10 +44,10 @@ impl Source {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes);
-        Self { bytes: bytes.len(), hash: hasher.finish() }
+        Self { bytes: bytes.len() as u64, hash: hasher.finish() }
     }
 
-    pub(super) fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> u64 {
         self.bytes
     }
 }
@@ -54,11 +56,11 @@ impl Source {
 #[derive(Debug)]
 pub(super) enum Object {
     /// `Change::Service`, `ServiceIgnored`, `Slice` or `SliceGone`.
-    Fact(Change),
+    Fact(Arc<Change>),
     /// The slices made of one Endpoints object; in force where its Service has no slices.
-    Endpoints(Vec<Change>),
+    Endpoints(Vec<Arc<Change>>),
     /// Any node.
-    Node(Change),
+    Node(Arc<Change>),
 }
 
 impl Content {
@@ -92,7 +94,7 @@ impl Object {
         };
         match self {
             Self::Fact(change) | Self::Node(change) => kind_and_key(change),
-            Self::Endpoints(slices) => match slices.first() {
+            Self::Endpoints(slices) => match slices.first().map(|slice| &**slice) {
                 Some(Change::Slice(slice)) => {
                     let namespace = Arc::clone(&slice.key.namespace);
                     ("Endpoints", Some(ObjectKey { namespace, name: Arc::clone(&slice.service) }))
@@ -108,6 +110,9 @@ pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
     let mut content = Content::default();
     for Document { number, line, text, content: tree } in documents(text) {
         let place = format!("{file}, document {number}, line {line}");
+        if content.objects.len() > OBJECTS {
+            break;
+        }
         match tree {
             Ok(Tree { value, duplicates, followed }) => {
                 if followed {
@@ -133,6 +138,14 @@ pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
                 );
             }
         }
+    }
+    if content.objects.len() > OBJECTS {
+        content.objects.truncate(OBJECTS);
+        content.incomplete = true;
+        let text = format!(
+            "it has more than {OBJECTS} objects, the others are ignored: split it into several files"
+        );
+        content.warnings.insert(0, Warning { object: file.to_owned(), text });
     }
     content.finish(file)
 }
@@ -162,6 +175,9 @@ fn object(
         let items = std::mem::take(items);
         let item = Some(item).filter(|item| !item.is_empty());
         for value in items {
+            if content.objects.len() > OBJECTS {
+                return;
+            }
             object(value, item, place, line, depth - 1, converter, content);
         }
         return;
@@ -182,13 +198,12 @@ fn object(
             for Warning { object, text } in warnings {
                 content.warn(format_args!("{object} ({place})"), text);
             }
-            if kind == "Endpoints" {
-                content.objects.push((line, Object::Endpoints(changes)));
-            } else {
-                content.objects.extend(changes.into_iter().map(|change| match change {
-                    Change::Node(_) => (line, Object::Node(change)),
-                    change => (line, Object::Fact(change)),
-                }));
+            let mut changes = changes.into_iter().map(Arc::new);
+            let objects = &mut content.objects;
+            match kind.as_str() {
+                "Endpoints" => objects.push((line, Object::Endpoints(changes.collect()))),
+                "Node" => objects.extend(changes.next().map(|node| (line, Object::Node(node)))),
+                _ => objects.extend(changes.next().map(|change| (line, Object::Fact(change)))),
             }
         }
         Err(text) => {

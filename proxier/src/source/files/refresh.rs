@@ -66,7 +66,7 @@ impl Manifests {
             let since = *self.missing.entry(id.clone()).or_insert(now);
             if now.saturating_duration_since(since) >= MISSING {
                 self.missing.remove(&id);
-                self.files.remove(&id);
+                self.remove(&id);
             }
         }
 
@@ -122,7 +122,7 @@ impl Manifests {
         }
         let mut content = self.content(&id.1, &bytes);
         warnings.append(&mut content.warnings);
-        let before = self.files.remove(id).unwrap_or_default();
+        let before = self.remove(id).unwrap_or_default();
         let suspect = content.incomplete || source.bytes() == 0;
         if suspect && keep(&mut content, before) {
             warnings.push(kept(
@@ -131,7 +131,7 @@ impl Manifests {
                     .into(),
             ));
         }
-        self.files.insert(id.clone(), content);
+        self.put(id.clone(), content);
     }
 }
 

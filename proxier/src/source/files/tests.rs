@@ -166,3 +166,61 @@ fn bad_fields_name_file_and_object() {
         "{warning}"
     );
 }
+
+#[test]
+fn a_file_that_is_too_large_says_so_and_costs_no_other() {
+    let folder = Folder::new("large");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let large = fs::File::create(folder.0.join("b.yaml")).unwrap();
+    large.set_len(MAX_BYTES + 1).unwrap();
+    let text = "it is left out: it is larger than 64 MiB; split it into several files";
+    for paths in [vec![folder.0.clone()], vec![folder.0.join("b.yaml"), folder.0.join("a.yaml")]] {
+        let loaded = load(&paths, "").unwrap();
+        assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]");
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert!(loaded.warnings[0].object.ends_with("b.yaml"), "{:?}", loaded.warnings);
+        assert_eq!(loaded.warnings[0].text, text);
+    }
+    // One that becomes too large keeps what it said.
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    manifests.read().unwrap();
+    fs::File::create(folder.0.join("a.yaml")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    let loaded = manifests.refresh(&refresh::Touched::All, tokio::time::Instant::now());
+    assert_eq!(summary(&loaded.changes), [""; 0]);
+    assert!(
+        loaded.warnings[0].text.starts_with("cannot be read, what it said is kept: it is larger")
+    );
+    // All together.
+    manifests.bytes = MAX_TOTAL - 10;
+    fs::write(folder.0.join("b.yaml"), service("b", "10.0.0.2")).unwrap();
+    let loaded = manifests.refresh(&refresh::Touched::All, tokio::time::Instant::now());
+    assert!(loaded.warnings.iter().any(|it| it.text.contains("all manifests together")));
+}
+
+#[test]
+fn a_folder_with_things_that_are_no_files() {
+    let folder = Folder::new("things");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    std::os::unix::fs::symlink("/dev/zero", folder.0.join("b.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.0.join("c.yaml")).unwrap();
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]");
+    // Given by itself it is an error.
+    let error = load(&[folder.0.join("b.yaml")], "").unwrap_err();
+    let error = format!("{:#}", anyhow::Error::new(error));
+    assert!(error.ends_with("b.yaml: it is a device, not a file"), "{error}");
+}
+
+#[test]
+fn too_many_objects_and_too_many_warnings() {
+    let folder = Folder::new("many");
+    let many: Vec<_> = (0..1500).map(|n| service(&format!("s{n}"), "10.0.0.1")).collect();
+    folder.write("a.yaml", &many.join("---\n"));
+    folder.write("b.yaml", &"---\nkind: [\n".repeat(1000));
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(loaded.changes.iter().filter(|it| matches!(it, Change::Service(_))).count(), 1000);
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings[0].contains("a.yaml: it has more than 1000 objects"), "{}", warnings[0]);
+    assert_eq!(warnings.len(), 1 + 101);
+    assert!(warnings[101].ends_with("b.yaml: 900 more warnings are left out"), "{}", warnings[101]);
+}

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::refresh::Touched;
 use super::{Change, Error, Loaded, Manifests};
+use crate::input;
 
 /// How often a folder that is gone is looked for.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,24 +45,25 @@ impl Manifests {
         mut self,
         changes: mpsc::Sender<E>,
     ) -> Result<(), Error> {
-        let mut folders = Folders::new(&self.paths).map_err(Error::Notify)?;
+        let mut folders = Folders::open(&self.paths).await.map_err(Error::Notify)?;
         // What has changed since the files were read.
-        let mut touched = Touched::All;
+        let mut touched = Some(Touched::All);
         loop {
-            let now = Instant::now();
-            let read = tokio::task::spawn_blocking(move || {
-                let loaded = self.refresh(&touched, now);
-                (self, loaded)
-            });
-            let Ok((manifests, Loaded { changes: differences, warnings })) = read.await else {
-                return Err(Error::Notify(io::Error::other("reading manifests was cancelled")));
-            };
-            self = manifests;
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            if !differences.is_empty() && changes.send(differences.into()).await.is_err() {
-                return Ok(());
+            if let Some(touched) = touched {
+                let now = Instant::now();
+                let read = input::aside(move || {
+                    let loaded = self.refresh(&touched, now);
+                    (self, loaded)
+                });
+                let (manifests, Loaded { changes: differences, warnings }) =
+                    read.await.map_err(Error::Notify)?;
+                self = manifests;
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                if !differences.is_empty() && changes.send(differences.into()).await.is_err() {
+                    return Ok(());
+                }
             }
             let next_look = self.next_look();
             let look = async {
@@ -71,8 +73,17 @@ impl Manifests {
                 }
             };
             touched = tokio::select! {
-                touched = folders.next() => touched.map_err(Error::Notify)?,
-                () = look => Touched::nothing(),
+                waited = folders.wait() => {
+                    let told = waited.map_err(Error::Notify)?;
+                    let news = input::aside(move || {
+                        let news = folders.collect(told);
+                        (folders, news)
+                    });
+                    let (same, news) = news.await.map_err(Error::Notify)?;
+                    folders = same;
+                    news.map_err(Error::Notify)?
+                }
+                () = look => Some(Touched::nothing()),
                 () = changes.closed() => return Ok(()),
             };
         }
@@ -83,7 +94,7 @@ impl Manifests {
 #[derive(Debug)]
 pub struct Folders {
     notify: AsyncFd<OwnedFd>,
-    folders: Vec<Folder>,
+    places: Vec<Folder>,
     news: News,
 }
 
@@ -110,30 +121,34 @@ impl Folders {
     ///
     /// # Errors
     /// The system gives no notice of changed files.
-    pub fn new(paths: &[PathBuf]) -> io::Result<Self> {
+    pub async fn open(paths: &[PathBuf]) -> io::Result<Self> {
         let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
-        let paths: BTreeSet<PathBuf> = paths
-            .iter()
-            .filter(|path| path.as_os_str() != "-")
-            .map(|path| if path.is_dir() { path.clone() } else { parent(path) })
-            .collect();
-        let folders = paths.into_iter().map(|path| Folder { path, watch: None }).collect();
         #[allow(
             deprecated,
             reason = "its successor is unsafe to call; a descriptor that nothing else owns or \
                       closes keeps what that one asks to be promised"
         )]
         let notify = AsyncFd::new(notify)?;
-        let mut this = Self { notify, folders, news: News::default() };
-        this.watch_all();
-        Ok(this)
+        let paths = paths.to_vec();
+        input::aside(move || {
+            let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
+            let paths: BTreeSet<PathBuf> = paths
+                .iter()
+                .filter(|path| path.as_os_str() != "-")
+                .map(|path| if path.is_dir() { path.clone() } else { parent(path) })
+                .collect();
+            let places = paths.into_iter().map(|path| Folder { path, watch: None }).collect();
+            let mut this = Self { notify, places, news: News::default() };
+            this.watch_all();
+            this
+        })
+        .await
     }
 
     /// Watches the folders that are not watched; returns whether there was one that now is.
     fn watch_all(&mut self) -> bool {
         let mut found = false;
-        for folder in self.folders.iter_mut().filter(|folder| folder.watch.is_none()) {
+        for folder in self.places.iter_mut().filter(|folder| folder.watch.is_none()) {
             let here = folder.path.as_os_str().is_empty();
             let path = if here { Path::new(".") } else { &folder.path };
             folder.watch = inotify::add_watch(&self.notify, path, EVENTS).ok();
@@ -146,37 +161,48 @@ impl Folders {
     ///
     /// # Errors
     /// The system gives no notice any more.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        self.next().await.map(drop)
-    }
-
-    /// Waits until something may have changed; what. May be cancelled: what was reported is kept.
-    async fn next(&mut self) -> io::Result<Touched> {
+    pub async fn changed(mut self) -> io::Result<Self> {
         loop {
-            let lost = self.folders.iter().any(|folder| folder.watch.is_none());
-            let patience = match () {
-                () if !self.news.halves.is_empty() => PAIR,
-                () if lost => RETRY,
-                () => Duration::MAX,
-            };
-            match tokio::time::timeout(patience, self.notify.readable()).await {
-                // Everything that waits is read below, so that the next readiness is news.
-                Ok(ready) => {
-                    ready?.clear_ready();
-                    self.drain()?;
-                }
-                Err(_) => {
-                    self.news.halves.clear();
-                    self.news.all |= self.watch_all();
-                }
-            }
-            if self.news.all {
-                self.watch_all();
-            }
-            if let Some(touched) = self.news.take() {
-                return Ok(touched);
+            let told = self.wait().await?;
+            let (this, news) = input::aside(move || {
+                let news = self.collect(told);
+                (self, news)
+            })
+            .await?;
+            self = this;
+            if news?.is_some() {
+                return Ok(self);
             }
         }
+    }
+
+    /// Waits until there is something to [`collect`](Self::collect): whether something was reported.
+    async fn wait(&self) -> io::Result<bool> {
+        let lost = self.places.iter().any(|folder| folder.watch.is_none());
+        let patience = match () {
+            () if !self.news.halves.is_empty() => PAIR,
+            () if lost => RETRY,
+            () => Duration::MAX,
+        };
+        match tokio::time::timeout(patience, self.notify.readable()).await {
+            // Everything that waits is read by who collects, so that the next readiness is news.
+            Ok(ready) => ready.map(|mut ready| ready.clear_ready()).map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What may have changed. `told` is what [`wait`](Self::wait) has returned.
+    fn collect(&mut self, told: bool) -> io::Result<Option<Touched>> {
+        if told {
+            self.drain()?;
+        } else {
+            self.news.halves.clear();
+            self.news.all |= self.watch_all();
+        }
+        if self.news.all {
+            self.watch_all();
+        }
+        Ok(self.news.take())
     }
 
     /// Reads the events that wait.
@@ -196,7 +222,7 @@ impl Folders {
                 continue;
             }
             let watch = event.wd();
-            let Some(folder) = self.folders.iter_mut().find(|f| f.watch == Some(watch)) else {
+            let Some(folder) = self.places.iter_mut().find(|f| f.watch == Some(watch)) else {
                 continue;
             };
             if events.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF)
@@ -234,10 +260,7 @@ impl News {
             return None;
         }
         let Self { files, all, .. } = std::mem::take(self);
-        match all {
-            true => Some(Touched::All),
-            false => (!files.is_empty()).then_some(Touched::Some(files)),
-        }
+        if all { Some(Touched::All) } else { (!files.is_empty()).then_some(Touched::Some(files)) }
     }
 }
 

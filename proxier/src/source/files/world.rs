@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use super::FileId;
 use super::objects::{Content, Object};
-use crate::cluster::{Change, EndpointSlice, Node, ObjectKey};
+use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 
-/// Everything that the manifests say.
-#[derive(Debug, Default, PartialEq)]
+/// Everything that the manifests say. The objects are those of the files.
+#[derive(Debug, Default)]
 pub(super) struct World {
     /// `Change::Service` or `Change::ServiceIgnored`.
-    services: BTreeMap<ObjectKey, Change>,
-    slices: BTreeMap<ObjectKey, EndpointSlice>,
-    node: Option<Node>,
+    services: Objects,
+    /// `Change::Slice`.
+    slices: Objects,
+    /// `Change::Node`.
+    node: Option<Arc<Change>>,
 }
+
+type Objects = BTreeMap<ObjectKey, Arc<Change>>;
 
 impl World {
     /// Puts files together, in order. Of an object that is there twice the last one counts. A file
@@ -50,20 +54,11 @@ impl World {
     /// service that moves from one file's object to another's is not without endpoints.
     pub(super) fn differences(&self, new: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        if let Some(node) = &new.node
-            && self.node.as_ref() != Some(node)
-        {
-            changes.push(Change::Node(node.clone()));
-        }
-        for (key, service) in &new.services {
-            if self.services.get(key) != Some(service) {
-                changes.push(service.clone());
-            }
-        }
-        for (key, slice) in &new.slices {
-            if self.slices.get(key) != Some(slice) {
-                changes.push(Change::Slice(slice.clone()));
-            }
+        changes
+            .extend(new.node.as_ref().filter(|node| differs(self.node.as_ref(), node)).map(cloned));
+        for (old, new) in [(&self.services, &new.services), (&self.slices, &new.slices)] {
+            let others = new.iter().filter(|(key, object)| differs(old.get(*key), object));
+            changes.extend(others.map(|(_, object)| cloned(object)));
         }
         let gone = self.slices.keys().filter(|key| !new.slices.contains_key(*key));
         changes.extend(gone.cloned().map(Change::SliceGone));
@@ -73,6 +68,15 @@ impl World {
     }
 }
 
+/// Most objects are of files that were not read again.
+fn differs(old: Option<&Arc<Change>>, new: &Arc<Change>) -> bool {
+    old.is_none_or(|old| !Arc::ptr_eq(old, new) && old != new)
+}
+
+fn cloned(object: &Arc<Change>) -> Change {
+    (**object).clone()
+}
+
 /// A file and the line in it.
 type Place<'a> = (&'a Path, usize);
 
@@ -80,52 +84,38 @@ type Place<'a> = (&'a Path, usize);
 struct Merge<'a> {
     node: &'a str,
     world: World,
-    legacy: BTreeMap<ObjectKey, EndpointSlice>,
+    /// The slices made of Endpoints, by the Service.
+    legacy: BTreeMap<ObjectKey, &'a [Arc<Change>]>,
     /// Where each object was last seen.
     places: BTreeMap<(&'static str, ObjectKey), Place<'a>>,
     warnings: Vec<Warning>,
 }
 
 impl<'a> Merge<'a> {
-    fn add(&mut self, object: &Object, place: Option<Place<'a>>) {
+    fn add(&mut self, object: &'a Object, place: Option<Place<'a>>) {
+        let (kind, Some(key)) = object.identity() else { return };
         match object {
-            Object::Fact(change) => match change {
-                Change::Service(service) => {
-                    self.seen("Service", &service.key, place);
-                    self.world.services.insert(service.key.clone(), change.clone());
+            Object::Fact(change) => {
+                self.seen(kind, &key, place);
+                match &**change {
+                    Change::SliceGone(_) => {
+                        self.world.slices.remove(&key);
+                    }
+                    Change::Slice(_) => {
+                        self.world.slices.insert(key, Arc::clone(change));
+                    }
+                    _ => {
+                        self.world.services.insert(key, Arc::clone(change));
+                    }
                 }
-                Change::ServiceIgnored(key, _) => {
-                    self.seen("Service", key, place);
-                    self.world.services.insert(key.clone(), change.clone());
-                }
-                Change::Slice(slice) => {
-                    self.seen("EndpointSlice", &slice.key, place);
-                    self.world.slices.insert(slice.key.clone(), slice.clone());
-                }
-                Change::SliceGone(key) => {
-                    self.seen("EndpointSlice", key, place);
-                    self.world.slices.remove(key);
-                }
-                _ => {}
-            },
-            Object::Endpoints(slices) => {
-                let slices = slices.iter().filter_map(|change| match change {
-                    Change::Slice(slice) => Some(slice),
-                    _ => None,
-                });
-                let mut services = BTreeSet::new();
-                for slice in slices.clone() {
-                    services.insert(service_of(slice));
-                }
-                for service in services {
-                    self.seen("Endpoints", &service, place);
-                    self.legacy.retain(|_, slice| service_of(slice) != service);
-                }
-                self.legacy.extend(slices.map(|slice| (slice.key.clone(), slice.clone())));
             }
-            Object::Node(Change::Node(node)) if *node.name == *self.node => {
-                self.seen("Node", &ObjectKey::new("", Arc::clone(&node.name)), place);
-                self.world.node = Some(node.clone());
+            Object::Endpoints(slices) => {
+                self.seen(kind, &key, place);
+                self.legacy.insert(key, slices);
+            }
+            Object::Node(node) if *key.name == *self.node => {
+                self.seen(kind, &key, place);
+                self.world.node = Some(Arc::clone(node));
             }
             Object::Node(_) => {}
         }
@@ -145,16 +135,24 @@ impl<'a> Merge<'a> {
     }
 
     fn finish(mut self) -> (World, Vec<Warning>) {
-        let with_slices: BTreeSet<ObjectKey> = self.world.slices.values().map(service_of).collect();
-        for (key, slice) in self.legacy {
-            if !with_slices.contains(&service_of(&slice)) {
-                self.world.slices.insert(key, slice);
+        let slices = self.world.slices.values();
+        let with_slices: BTreeSet<ObjectKey> =
+            slices.filter_map(|slice| service_of(slice)).collect();
+        for (service, slices) in self.legacy {
+            if !with_slices.contains(&service) {
+                for slice in slices {
+                    if let Change::Slice(of) = &**slice {
+                        self.world.slices.insert(of.key.clone(), Arc::clone(slice));
+                    }
+                }
             }
         }
         (self.world, self.warnings)
     }
 }
 
-fn service_of(slice: &EndpointSlice) -> ObjectKey {
-    ObjectKey { namespace: Arc::clone(&slice.key.namespace), name: Arc::clone(&slice.service) }
+fn service_of(slice: &Change) -> Option<ObjectKey> {
+    let Change::Slice(slice) = slice else { return None };
+    let namespace = Arc::clone(&slice.key.namespace);
+    Some(ObjectKey { namespace, name: Arc::clone(&slice.service) })
 }

@@ -66,18 +66,20 @@ fn integer(text: &str) -> Option<Value> {
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return None;
     }
+    // Of what no field can have the size has to be right, not the last digits.
+    let size = || {
+        let digits = digits.chars().filter_map(|digit| digit.to_digit(radix));
+        digits.fold(0.0, |size, digit| size * f64::from(radix) + f64::from(digit))
+    };
     let Ok(magnitude) = u64::from_str_radix(digits, radix) else {
-        // Larger than any field: its size has to be right, not its last digits.
-        let size = digits.chars().filter_map(|digit| digit.to_digit(radix));
-        let size = size.fold(0.0, |size, digit| size * f64::from(radix) + f64::from(digit));
-        return whole(if negative { -size } else { size });
+        return whole(if negative { -size() } else { size() });
     };
     if !negative {
         return Some(magnitude.into());
     }
     match 0_i64.checked_sub_unsigned(magnitude) {
         Some(number) => Some(number.into()),
-        None => whole(-(magnitude as f64)),
+        None => whole(-size()),
     }
 }
 

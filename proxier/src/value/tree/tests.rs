@@ -6,6 +6,7 @@ fn value(text: &str) -> Result<Value, String> {
     first(text).map(|tree| tree.value).map_err(|error| error.to_string())
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 /// What `sigs.k8s.io/yaml` makes of a scalar: YAML of go-yaml v2, written as JSON by Go.
 #[test]
 fn scalars_are_those_of_kubernetes() {
@@ -109,7 +110,7 @@ fn scalars_are_those_of_kubernetes() {
                 Ok(expected.clone()),
                 "{text:?}"
             );
-            assert_eq!(value(&field.replace('\n', "\r\n")).is_ok(), true, "{text:?}");
+            assert!(value(&field.replace('\n', "\r\n")).is_ok(), "{text:?}");
         }
         if !text.contains('\n') {
             let item = format!("- {text}\n- 1\n");
@@ -144,8 +145,8 @@ fn of_a_key_that_is_there_twice_the_last_one_counts_and_it_is_named() {
         assert_eq!(tree.value["spec"]["ports"][1]["port"], 81, "{text}");
         assert_eq!(tree.duplicates, ["spec.ports[1].port", "a"], "{text}");
     }
-    let many: String = (0..100).map(|n| format!("a{n}: 1\na{n}: 2\n")).collect();
-    assert_eq!(first(&many).unwrap().duplicates.len(), NAMED);
+    let many: Vec<_> = (0..100).map(|n| format!("a{n}: 1\na{n}: 2\n")).collect();
+    assert_eq!(first(&many.concat()).unwrap().duplicates.len(), NAMED);
 }
 
 #[test]
@@ -227,7 +228,9 @@ fn what_explodes_is_refused() {
     let mut long = vec![format!("a: &a {}", "x".repeat(10_000))];
     for n in 1..1000 {
         let before = format!("*a{}", n - 1);
-        bomb.push(format!("a{n}: &a{n} [{}]", vec![before.clone(); 10].join(", ")));
+        if n < 12 {
+            bomb.push(format!("a{n}: &a{n} [{}]", vec![before.clone(); 10].join(", ")));
+        }
         chain.push(format!("a{n}: &a{n} [{before}] # {}", "x".repeat(10_000)));
         long.push(format!("b{n}: *a"));
     }
@@ -245,7 +248,7 @@ fn what_explodes_is_refused() {
         (format!("{{\"a\": [{}0]}}", "0,".repeat(MOST_VALUES)), "values"),
     ] {
         let error = first(&text).unwrap_err().to_string();
-        assert!(error.contains(why), "{:.20}: {error}", text);
+        assert!(error.contains(why), "{text:.20}: {error}");
     }
     // As deep as is allowed.
     let deep = format!("{}1{}", "[".repeat(DEPTH), "]".repeat(DEPTH));

@@ -25,7 +25,7 @@ pub(crate) fn read(text: &str) -> Result<Tree, Error> {
     let mut events = Parser::new_from_str_with_options(text, options);
     let mut builder = Builder::new(text.len() * ALIASES + SMALL);
     while let Some(event) = events.next() {
-        let (event, span) = event.map_err(invalid)?;
+        let (event, span) = event.map_err(|error| invalid(&error))?;
         let end = matches!(event, Event::DocumentEnd);
         builder.take(event).map_err(|text| Error { line: Some(span.start.line()), text })?;
         if end && let Some(value) = builder.root.take().filter(|value| !value.is_null()) {
@@ -52,7 +52,7 @@ fn is_followed<'a>(
     false
 }
 
-fn invalid(error: ScanError) -> Error {
+fn invalid(error: &ScanError) -> Error {
     let text = match error.kind() {
         ErrorKind::RecursionLimitExceeded => too_deep(),
         _ => error.info().lines().next().unwrap_or_default().to_owned(),
