@@ -142,8 +142,11 @@ pub struct Estimation {
 pub enum NodePortAddresses {
     /// All.
     All,
-    /// The node's primary addresses, one of each family.
+    /// The node's primary addresses, one of each family. A family without one listens on all, as in
+    /// kube-proxy.
     Primary,
+    /// The same, but a family without one listens on none: there is no cluster that could still tell.
+    PrimaryOnly,
     /// Those in one of these CIDRs. A family without a CIDR, or with one of length 0, listens on
     /// all.
     Cidrs(Vec<IpNet>),

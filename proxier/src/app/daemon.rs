@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::reload::{self, Reload};
-use super::{checks, feed, notices, privileges};
+use super::{checks, feed, notices, privileges, timeouts};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::sysctls::Sysctl;
@@ -248,19 +248,7 @@ pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<Arc<
     check_scheduler(ipvs, config.scheduler)?;
     let sysctls = super::sysctls::apply(config)?;
     oom_score(config.oom_score_adj);
-    let timeouts = netlink_ipvs::Timeouts {
-        tcp: config.ipvs_timeouts.tcp,
-        tcp_fin: config.ipvs_timeouts.tcp_fin,
-        udp: config.ipvs_timeouts.udp,
-    };
-    if timeouts != netlink_ipvs::Timeouts::default() {
-        let before = ipvs.timeouts().context("read the IPVS timeouts")?;
-        ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
-        let after = ipvs.timeouts().context("read the IPVS timeouts")?;
-        if after != before {
-            info!("IPVS timeouts: {before} -> {after}");
-        }
-    }
+    timeouts::set(ipvs, config.ipvs_timeouts)?;
     Ok(sysctls)
 }
 

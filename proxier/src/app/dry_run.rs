@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use super::feed;
 use crate::args::{Args, Output};
 use crate::config::Config;
+use crate::config::node::{node_ips, unresolved};
 use crate::dataplane::Desired;
 use crate::dataplane::render::{self, Style};
 use crate::memory::Memory;
@@ -65,7 +67,11 @@ pub(super) async fn complete(
         drain_timeout: Duration::ZERO,
         drain_check: FOR_EVER,
     };
-    let resolver = Resolver::new(move |node, host| settings(&config, &abilities, node, host));
+    let config = Arc::new(config);
+    let resolver = {
+        let config = Arc::clone(&config);
+        Resolver::new(move |node, host| settings(&config, &abilities, node, host))
+    };
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
@@ -89,6 +95,11 @@ pub(super) async fn complete(
         };
         reconciler.take(event);
         reconciler.step().await;
+    }
+    let node = reconciler.cluster().node();
+    let addresses = node.map(|node| &*node.addresses).unwrap_or_default();
+    if let Some(text) = unresolved(&config, &node_ips(config.bind_address, addresses)) {
+        tracing::warn!("{text}");
     }
     Ok((reconciler, Source { events, _tasks: tasks }))
 }
