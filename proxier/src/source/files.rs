@@ -148,9 +148,10 @@ impl Manifests {
         for content in self.files.values_mut() {
             warnings.append(&mut content.warnings);
         }
-        let (world, standing) = World::merge(&self.files, |_| false, &self.node);
+        let (mut world, standing) = World::merge(&self.files, |_| false, &self.node);
         warnings.extend(standing.iter().cloned());
         self.standing = standing.into_iter().collect();
+        world.follow(&self.world);
         self.world = world;
         Ok(Loaded { changes: self.world.complete(), warnings })
     }

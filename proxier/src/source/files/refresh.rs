@@ -70,11 +70,12 @@ impl Manifests {
             }
         }
 
-        let (world, standing) =
+        let (mut world, standing) =
             World::merge(&self.files, |id| self.missing.contains_key(id), &self.node);
         let standing: BTreeSet<Warning> = standing.into_iter().collect();
         warnings.extend(standing.difference(&self.standing).cloned());
         self.standing = standing;
+        world.follow(&self.world);
         let changes = self.world.differences(&world);
         self.world = world;
         Loaded { changes, warnings }

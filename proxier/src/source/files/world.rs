@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::FileId;
 use super::objects::{Content, Object};
-use crate::cluster::{Change, ObjectKey};
+use crate::cluster::{Change, ObjectKey, UNDATED};
 use crate::source::Warning;
 
 /// Everything that the manifests say. The objects are those of the files.
@@ -18,6 +18,9 @@ pub(super) struct World {
     slices: Objects,
     /// `Change::Node`.
     node: Option<Arc<Change>>,
+    /// Since which state each Service without a date is there, and the number of this state.
+    arrived: BTreeMap<ObjectKey, i64>,
+    state: i64,
 }
 
 type Objects = BTreeMap<ObjectKey, Arc<Change>>;
@@ -41,6 +44,30 @@ impl World {
         merge.finish()
     }
 
+    /// Says which state was before: an undated Service that is in both has what it claims for longer
+    /// than one that is new.
+    pub(super) fn follow(&mut self, before: &Self) {
+        self.state = before.state + 1;
+        let undated = |object: &Change| match object {
+            Change::Service(service) => service.created == UNDATED,
+            _ => false,
+        };
+        let undated = self.services.iter().filter(|(_, object)| undated(object));
+        let since = |key| before.arrived.get(key).copied().unwrap_or(self.state);
+        self.arrived = undated.map(|(key, _)| (key.clone(), since(key))).collect();
+    }
+
+    /// An object as others are to know it.
+    fn fact(&self, object: &Change) -> Change {
+        let mut fact = object.clone();
+        if let Change::Service(service) = &mut fact
+            && let Some(since) = self.arrived.get(&service.key)
+        {
+            service.created += since;
+        }
+        fact
+    }
+
     /// The facts from nothing to this state, ended by the lists.
     pub(super) fn complete(&self) -> Vec<Change> {
         let mut changes = Self::default().differences(self);
@@ -54,11 +81,15 @@ impl World {
     /// service that moves from one file's object to another's is not without endpoints.
     pub(super) fn differences(&self, new: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        changes
-            .extend(new.node.as_ref().filter(|node| differs(self.node.as_ref(), node)).map(cloned));
-        for (old, new) in [(&self.services, &new.services), (&self.slices, &new.slices)] {
-            let others = new.iter().filter(|(key, object)| differs(old.get(*key), object));
-            changes.extend(others.map(|(_, object)| cloned(object)));
+        changes.extend(
+            new.node
+                .as_ref()
+                .filter(|node| differs(self.node.as_ref(), node))
+                .map(|node| new.fact(node)),
+        );
+        for (old, now) in [(&self.services, &new.services), (&self.slices, &new.slices)] {
+            let others = now.iter().filter(|(key, object)| differs(old.get(*key), object));
+            changes.extend(others.map(|(_, object)| new.fact(object)));
         }
         let gone = self.slices.keys().filter(|key| !new.slices.contains_key(*key));
         changes.extend(gone.cloned().map(Change::SliceGone));
@@ -71,10 +102,6 @@ impl World {
 /// Most objects are of files that were not read again.
 fn differs(old: Option<&Arc<Change>>, new: &Arc<Change>) -> bool {
     old.is_none_or(|old| !Arc::ptr_eq(old, new) && old != new)
-}
-
-fn cloned(object: &Arc<Change>) -> Change {
-    (**object).clone()
 }
 
 /// A file and the line in it.

@@ -197,3 +197,33 @@ fn a_file_under_another_name_is_no_duplicate_of_itself() {
     folder.write("c.yaml", &service("a", "10.0.0.1"));
     assert_eq!(manifests.refresh(&Touched::All, start).warnings.len(), 1);
 }
+
+/// In a conflict the older one wins; one without a date is the newest, and of those the one that was
+/// there first.
+#[test]
+fn undated_services_are_as_old_as_they_are_known() {
+    let folder = Folder::new("undated");
+    let dated = service("dated", "10.0.0.1")
+        .replace("name: dated", "name: dated\n  creationTimestamp: '9999-12-31T23:59:59Z'");
+    folder.write("b.yaml", &format!("{dated}---\n{}", service("b", "10.0.0.2")));
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    let ages = |loaded: &Loaded| -> Vec<(String, i64)> {
+        let services = loaded.changes.iter().filter_map(|change| match change {
+            Change::Service(service) => Some((service.key.name.to_string(), service.created)),
+            _ => None,
+        });
+        services.collect()
+    };
+    let first = ages(&manifests.read().unwrap());
+    assert_eq!([&*first[0].0, &*first[1].0], ["b", "dated"]);
+    assert!(first[1].1 < first[0].1, "{first:?}");
+    let mut refresh = |name: &str, text: &str| {
+        folder.write(name, text);
+        ages(&manifests.refresh(&Touched::All, Instant::now()))
+    };
+    let second = refresh("a.yaml", &service("a", "10.0.0.3"));
+    assert!(second[0].1 > first[0].1, "{first:?} {second:?}");
+    // A change does not make it newer, nor does another file.
+    let changed = refresh("b.yaml", &service("b", "10.0.0.4"));
+    assert_eq!(changed, first[..1]);
+}
