@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "field/explain.rs"]
+mod explain;
+#[path = "field/files.rs"]
+mod files;
 #[path = "field/transactions.rs"]
 mod transactions;
 

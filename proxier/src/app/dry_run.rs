@@ -28,6 +28,15 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
     let sysctls = super::sysctls::text(&config)?;
     let (mut reconciler, mut source) = complete(args, config, Abilities::default()).await?;
     super::print(&render(reconciler.desired(), args.own.output, &sysctls))?;
+    if args.own.strict {
+        let services = reconciler.cluster().services().len();
+        if source.warnings > 0 || services == 0 {
+            anyhow::bail!(
+                "--strict: {services} Services, and {} warnings about what was read (above)",
+                source.warnings
+            );
+        }
+    }
     if !watch {
         return Ok(ExitCode::SUCCESS);
     }
@@ -45,6 +54,8 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
 /// What still comes after the first complete state.
 pub(super) struct Source {
     events: mpsc::Receiver<Event>,
+    /// About what was read.
+    warnings: usize,
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -60,6 +71,7 @@ pub(super) async fn complete(
     let mut tasks = JoinSet::new();
     let source = feed::Source::find(args, &config).await?;
     let mut hopeless = Box::pin(source.hopeless());
+    let warnings = source.warnings();
     tasks.spawn(source.run(sender));
     let timing = Timing {
         sync_period: FOR_EVER,
@@ -101,7 +113,7 @@ pub(super) async fn complete(
     if let Some(text) = unresolved(&config, &node_ips(config.bind_address, addresses)) {
         tracing::warn!("{text}");
     }
-    Ok((reconciler, Source { events, _tasks: tasks }))
+    Ok((reconciler, Source { events, warnings, _tasks: tasks }))
 }
 
 /// How long nothing new may come before everything has been read.

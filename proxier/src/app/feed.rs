@@ -75,6 +75,14 @@ impl Source {
         }
     }
 
+    /// How many warnings there are about manifests.
+    pub(super) fn warnings(&self) -> usize {
+        match self {
+            Self::Manifests(_, loaded) => loaded.warnings.len(),
+            Self::Cluster(..) => 0,
+        }
+    }
+
     /// Where Events can be sent to.
     pub(super) fn connection(&self) -> Option<cluster::Connection> {
         match self {

@@ -155,7 +155,7 @@ pub struct SlicePort {
     pub name: Arc<str>,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Port of the pod; never 0.
+    /// Port of the pod; 0 is none that could be used, and then nothing uses it.
     pub port: u16,
 }
 

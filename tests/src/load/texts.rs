@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// The kinds.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "values",
     "documents",
     "broken",
@@ -17,6 +17,7 @@ pub const KINDS: [&str; 12] = [
     "slices",
     "addresses",
     "legacy",
+    "subsets",
 ];
 
 /// A text of a kind with so many of what it consists of.
@@ -44,7 +45,7 @@ pub fn text(kind: &str, count: u32) -> String {
         "braces" => each(&|_| "{\n".to_owned()),
         // Lists that never end, each on a line where a value may begin.
         "unclosed" => {
-            each(&|n| if n < 100 { "{\"a\":[\n".to_owned() } else { "{\"b\":[0]},\n".to_owned() })
+            each(&|n| if n < 100 { "{\"a\":[\n".to_owned() } else { "{\"b\":[0]},\n".to_owned() });
         }
         "nested" => each(&|_| "[".to_owned()),
         "long-line" => {
@@ -76,7 +77,15 @@ pub fn text(kind: &str, count: u32) -> String {
             text.push_str(&service("web", 0));
             let _ = writeln!(text, "  externalIPs: [{addresses}]");
         }
-        "legacy" => {
+        // An Endpoints object for each of so many Services.
+        "legacy" => each(&|n| {
+            format!(
+                "---\nkind: Endpoints\nmetadata: {{name: s{n}}}\nsubsets: [{{addresses: [{{ip: {}}}], \
+                 ports: [{{port: 80}}]}}]\n",
+                ip(n)
+            )
+        }),
+        "subsets" => {
             text.push_str(&service("web", 0));
             text.push_str("---\nkind: Endpoints\nmetadata: {name: web}\nsubsets:\n");
             for n in 0..count {

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use proxier::dataplane::State;
 use proxier::reconcile::{Event, Resolver};
 use proxier::source::files::Manifests;
 use proxier_tests::builders::{NODE, NODE_ADDRESSES, ip, key, settings};
@@ -33,7 +34,7 @@ fn replaced(contents: &[String]) {
     let mut events = follow(&scratch);
     simulate(async {
         let resolver = Resolver::new(|_, _| settings());
-        let mut simulation = Simulation::with(Kernel::new(Default::default()), resolver);
+        let mut simulation = Simulation::with(Kernel::new(State::default()), resolver);
         simulation.reconciler.take(Event::HostAddresses(NODE_ADDRESSES.map(ip).to_vec()));
         simulation.reconciler.take(events.recv().await.unwrap());
         simulation.reconciler.step().await;
