@@ -224,3 +224,85 @@ fn too_many_objects_and_too_many_warnings() {
     assert_eq!(warnings.len(), 1 + 101);
     assert!(warnings[101].ends_with("b.yaml: 900 more warnings are left out"), "{}", warnings[101]);
 }
+
+/// Fields of manifests by what `sigs.k8s.io/yaml` makes of each form, as an API server takes them; the
+/// scalars themselves are in `value::tree::tests`.
+#[test]
+fn forms_of_fields() {
+    let folder = Folder::new("forms");
+    let ports = |port: &str| {
+        let text = service("a", "10.0.0.1").replace("port: 80", &format!("port: {port}"));
+        folder.write("a.yaml", &text);
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        let Change::Service(service) = &loaded.changes[0] else { panic!("{:?}", loaded.changes) };
+        (service.ports.first().map(|port| port.port), loaded.warnings.len())
+    };
+    for port in [
+        "80",
+        "80.0",
+        "8e1",
+        "8.0e+01",
+        "0x50",
+        "0o120",
+        "0120",
+        "0b1010000",
+        "8_0",
+        "+80",
+        "&a 80",
+        "!!int '80'",
+    ] {
+        assert_eq!(ports(port), (Some(80), 0), "{port}");
+    }
+    for port in ["'80'", "80.5", "yes", "~", "1e9", "99999999999999999999", "[80]", "{}", "08a"] {
+        assert_eq!((ports(port).0, ports(port).1 > 0), (None, true), "{port}");
+    }
+    let ready = |ready: &str| {
+        folder.write(
+            "a.yaml",
+            &format!(
+                "kind: EndpointSlice\nmetadata: {{name: a, labels: {{kubernetes.io/service-name: a}}}}\n\
+                 addressType: IPv4\nports: [{{port: 1}}]\n\
+                 endpoints: [{{addresses: [10.1.0.1], conditions: {{ready: {ready}}}}}]\n"
+            ),
+        );
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        let Change::Slice(slice) = &loaded.changes[0] else { panic!("{:?}", loaded.changes) };
+        (slice.endpoints[0].conditions.ready, loaded.warnings.len())
+    };
+    for (text, expected) in [
+        ("true", true),
+        ("yes", true),
+        ("On", true),
+        ("null", true),
+        ("~", true),
+        ("false", false),
+        ("no", false),
+        ("OFF", false),
+        ("n", false),
+    ] {
+        assert_eq!(ready(text), (expected, 0), "{text}");
+    }
+    for text in ["'false'", "0", "nope"] {
+        assert_eq!(ready(text), (true, 1), "{text}");
+    }
+    // Whole files: JSON with fractions, CRLF and a byte order mark, merge keys, a key that is there
+    // twice, YAML that begins with a brace.
+    let service = "{\"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"clusterIP\": \
+                   \"10.0.0.1\", \"ports\": [{\"port\": 80.0}]}}";
+    let block = "kind: Service\nmetadata: {name: a}\nspec:\n  clusterIP: 10.0.0.1\n  ports:\n  - &p {port: 80}\n";
+    for (text, warnings) in [
+        (service.to_owned(), 0),
+        (format!("\u{feff}{service}\r\n{service}"), 1),
+        (service.replace('"', ""), 0),
+        (block.to_owned(), 0),
+        (format!("\u{feff}{}", block.replace('\n', "\r\n")), 0),
+        (format!("{block}  - {{<<: *p, port: 81, name: x}}\n"), 0),
+        (block.replace("metadata: {name: a}", "metadata: {name: b, name: a}"), 1),
+        (format!("{block}...\nkind: [\n"), 1),
+    ] {
+        folder.write("a.yaml", &text);
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "{text}: {:?}", loaded.warnings);
+        assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]", "{text}");
+    }
+}
