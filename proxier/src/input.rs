@@ -50,16 +50,12 @@ fn bounded(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Does something that may hang on a thread of its own, which the end of the process does not wait for.
+/// Does something that may hang on another thread. Who ends a runtime must not wait for these threads
+/// (`Runtime::shutdown_background`).
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("files".to_owned()).spawn(move || {
-        // Nobody waits any more when the process is ending.
-        let _ = done.send(work());
-    })?;
-    result.await.map_err(|_| io::Error::other("reading files was cut short"))
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -101,16 +97,21 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
-    #[tokio::test]
-    async fn what_hangs_or_panics_aside_holds_nobody_up() {
-        assert_eq!(aside(|| 7).await.unwrap(), 7);
+    #[test]
+    fn what_hangs_or_panics_aside_holds_nobody_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (_never, wait) = std::sync::mpsc::channel::<()>();
-        let hanging = aside(move || wait.recv().is_ok());
-        tokio::select! {
-            biased;
-            _ = hanging => panic!("nobody has sent anything"),
-            () = tokio::task::yield_now() => {}
-        }
-        assert!(aside(|| assert_eq!(std::hint::black_box(1), 2)).await.is_err());
+        runtime.block_on(async {
+            assert_eq!(aside(|| 7).await.unwrap(), 7);
+            let hanging = aside(move || wait.recv().is_ok());
+            tokio::select! {
+                biased;
+                _ = hanging => panic!("nobody has sent anything"),
+                () = tokio::task::yield_now() => {}
+            }
+            assert!(aside(|| assert_eq!(std::hint::black_box(1), 2)).await.is_err());
+        });
+        // As the daemon ends. This would wait for ever for the one that hangs, which nobody wakes.
+        runtime.shutdown_background();
     }
 }

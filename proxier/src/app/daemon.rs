@@ -29,12 +29,19 @@ use crate::text::{self, chain};
 /// How often the connections of draining real servers are counted.
 const DRAIN_CHECK: Duration = Duration::from_secs(5);
 
+/// Runs until SIGTERM or SIGINT. A file that hangs does not hold up the end.
+pub(super) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(args, config, log));
+    runtime.shutdown_background();
+    result
+}
+
 /// Runs until SIGTERM or SIGINT. The dataplane stays as it is and goes on forwarding.
 ///
 /// A changed configuration that cannot be applied to a running program starts it again, as the same
 /// process.
-#[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
+async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     // All that can be missing is found out before anything is changed.
