@@ -50,3 +50,36 @@ fn aliases_cannot_explode() {
     let text = lines.join("\n");
     assert_eq!(shape(&text), [(1, 1, false)]);
 }
+
+/// Counted, not timed: a text is looked through once, and what is broken in it at most once more.
+#[test]
+fn every_text_is_read_a_bounded_number_of_times() {
+    for (what, unit) in [
+        ("values", "{\"a\": 1}\n"),
+        ("values in a line", "{\"a\": 1} "),
+        ("braces", "{\n"),
+        ("lists without an end", "{\"a\": [\n"),
+        ("a list without an end", "{\"a\": [0]},\n"),
+        ("broken values", "{\"a\": nope}\n"),
+    ] {
+        for count in [1000, 2000, 4000] {
+            let text = format!("{{\"a\": [\n{}", unit.repeat(count));
+            for text in [&text, &unit.repeat(count)] {
+                let mut json = Json::new(text);
+                let mut read = 0;
+                while json.at < text.len() {
+                    let begin = json.at;
+                    let length = tree::json(text[begin..].trim_start()).1;
+                    if json.next().is_none() {
+                        break;
+                    }
+                    assert!(json.at > begin, "{what}: it goes on");
+                    read += length;
+                }
+                assert!(read <= 2 * text.len() + 1, "{what}: {read} of {}", text.len());
+                let lines = 1 + text[..json.at].matches('\n').count();
+                assert_eq!(json.line, lines, "{what}: counted on the way");
+            }
+        }
+    }
+}
