@@ -208,7 +208,7 @@ fn what_is_no_file_is_kept_out_and_holds_nothing_up() {
         std::fs::rename(&next, &world.config).unwrap();
         world.until(why, |log| log.matches(REFUSED).count() == n + 1 && log.contains(why));
         let (head, _) = get(("127.0.0.1", 10256), "/healthz").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{why}: {head}");
+        assert!(head.contains(" 200 "), "{why}: {head}");
     }
     world.scratch.replace("config/config.conf", config("ipvs: {scheduler: lc}")).unwrap();
     world.scheduler("lc");
