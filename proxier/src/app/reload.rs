@@ -136,13 +136,15 @@ impl Reload {
     }
 }
 
-/// Where the file is: by its name, and where links lead to. A `ConfigMap` is changed by exchanging the
+/// The folders in which the file is: by its name, and where links lead to. A `ConfigMap` is changed by exchanging the
 /// link `..data` beside it, other links by changing the file at their end.
 async fn places(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let path = path.to_owned();
     input::aside(move || {
         let end = path.canonicalize().ok().filter(|end| *end != path);
-        [path].into_iter().chain(end).collect()
+        // The folders that they are in: what is put in place of a file may be a folder.
+        let parent = |path: PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
+        [path].into_iter().chain(end).map(parent).collect()
     })
     .await
 }

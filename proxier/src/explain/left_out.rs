@@ -6,6 +6,7 @@ use netlink_ipvs::{Family, RealServerKey};
 
 use crate::cluster::topology::{Endpoints, Place, Topology};
 use crate::cluster::{Cluster, Endpoint, EndpointSlice, Hints, Service, ServicePort};
+use crate::text;
 
 /// Lists the endpoints of slices that have no port for this one of the service.
 pub(super) fn slices(
@@ -20,25 +21,25 @@ pub(super) fn slices(
         for endpoint in &slice.endpoints {
             let node = endpoint.node.as_deref().unwrap_or("no node");
             let address = endpoint.address;
-            let _ = writeln!(out, "    {address} on {}: left out: {reason}", node.escape_debug());
+            let _ = writeln!(out, "    {address} on {}: left out: {reason}", text::name(node));
         }
     }
 }
 
 /// Why a slice has no port for one of its service.
 fn unfit(slice: &EndpointSlice, port: &ServicePort) -> Option<String> {
-    let (name, protocol) = (&*port.name, port.protocol);
+    let (name, protocol) = (text::name(&port.name), port.protocol);
     let mut fits = slice.ports.iter().filter(|it| it.name == port.name && it.protocol == protocol);
-    let slice_name = &*slice.key.name;
+    let slice_name = text::name(&slice.key.name);
     if slice.ports.is_empty() {
-        return Some(format!("its EndpointSlice {slice_name:?} has no ports"));
+        return Some(format!("its EndpointSlice \"{slice_name}\" has no ports"));
     }
     match fits.clone().next() {
         None => Some(format!(
-            "its EndpointSlice {slice_name:?} has no port named {name:?} of {protocol}"
+            "its EndpointSlice \"{slice_name}\" has no port named \"{name}\" of {protocol}"
         )),
         Some(_) if fits.all(|it| it.port == 0) => {
-            Some(format!("the port {name:?} of its EndpointSlice {slice_name:?} has no number"))
+            Some(format!("the port \"{name}\" of its EndpointSlice \"{slice_name}\" has no number"))
         }
         Some(_) => None,
     }
@@ -73,7 +74,7 @@ type Ready<'a> = [(&'a RealServerKey, &'a &'a Endpoint)];
 
 /// Why the hints for nodes cannot be followed; nothing where there are none.
 fn no_nodes(ready: &Ready<'_>, place: &Place) -> Option<String> {
-    let node = place.node.escape_debug();
+    let node = text::name(&place.node);
     let not_here = || format!("no ready endpoint is hinted for the node {node}");
     unfollowed(ready, |hints| !hints.nodes.is_empty(), not_here)
 }
@@ -82,10 +83,10 @@ fn no_nodes(ready: &Ready<'_>, place: &Place) -> Option<String> {
 fn no_zones(ready: &Ready<'_>, place: &Place) -> Option<String> {
     let zone = place.zone.as_deref().filter(|zone| !zone.is_empty());
     let not_here = || match zone {
-        Some(zone) => format!("no ready endpoint is hinted for the zone {}", zone.escape_debug()),
+        Some(zone) => format!("no ready endpoint is hinted for the zone {}", text::name(zone)),
         None => format!(
             "the node {} has no zone (label topology.kubernetes.io/zone)",
-            place.node.escape_debug()
+            text::name(&place.node)
         ),
     };
     unfollowed(ready, |hints| !hints.zones.is_empty(), not_here)
