@@ -226,11 +226,7 @@ impl Connection {
 }
 
 /// A client on a way to connect: the server's URL and the authentication are added.
-fn stack<C>(
-    config: &Config,
-    token: Option<Arc<Token>>,
-    connector: C,
-) -> kube::Result<kube::Client>
+fn stack<C>(config: &Config, token: Option<Arc<Token>>, connector: C) -> kube::Result<kube::Client>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
