@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_proxier_global_optspecs
-    string join \n dry-run= watch= manifests= node-address= o/output= drain-timeout= answer-ping= accept-input= source-ranges-everywhere= ipvs-run-estimation= ipvs-est-cpulist= ipvs-est-nice= service-metrics= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
+    string join \n dry-run= watch= strict= manifests= node-address= o/output= drain-timeout= answer-ping= accept-input= source-ranges-everywhere= ipvs-run-estimation= ipvs-est-cpulist= ipvs-est-nice= service-metrics= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
 end
 
 function __fish_proxier_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c proxier -n "__fish_proxier_needs_command" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_needs_command" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
@@ -111,6 +112,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show w
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "cleanup" -d 'Remove everything from the kernel that this proxy or kube-proxy put there'
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
@@ -191,6 +193,7 @@ complete -c proxier -n "__fish_proxier_using_subcommand diff" -l config-sync-per
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
@@ -271,6 +274,7 @@ complete -c proxier -n "__fish_proxier_using_subcommand explain" -l config-sync-
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
@@ -351,6 +355,7 @@ complete -c proxier -n "__fish_proxier_using_subcommand status" -l config-sync-p
 complete -c proxier -n "__fish_proxier_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'
@@ -432,6 +437,7 @@ complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l check -d 'On
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'

@@ -13,6 +13,7 @@ mod reload;
 mod status;
 mod sysctls;
 mod table;
+mod timeouts;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -92,6 +92,12 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub watch: bool,
+    /// With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is
+    /// there.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub strict: bool,
     /// Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard
     /// input instead of a cluster (repeatable; folders are watched).
     #[arg(long, global = true, value_name = "PATH")]
@@ -251,6 +257,9 @@ impl Args {
             |text: &str| Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
         if self.own.watch && !self.own.dry_run {
             return wrong("--watch goes with --dry-run");
+        }
+        if self.own.strict && !self.own.dry_run {
+            return wrong("--strict goes with --dry-run");
         }
         if self.own.dry_run && (self.always.cleanup || self.always.init_only) {
             return wrong("--dry-run goes with neither --cleanup nor --init-only");

@@ -9,5 +9,5 @@ pub use change::{Change, NotProxied};
 pub use index::{Cluster, Dirty};
 pub use object::{
     Conditions, Endpoint, EndpointSlice, Hints, Node, ObjectKey, Service, ServicePort, SlicePort,
-    SourceRanges,
+    SourceRanges, UNDATED,
 };

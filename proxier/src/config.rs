@@ -36,7 +36,11 @@ use file::KubeProxyConfiguration;
 pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
+use crate::input;
 use crate::value::GoDuration;
+
+/// Largest configuration file; the longest real ones have some kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The value of `nodePortAddresses` that stands for the node's own addresses.
 const PRIMARY: &str = "primary";
@@ -138,8 +142,11 @@ pub struct Estimation {
 pub enum NodePortAddresses {
     /// All.
     All,
-    /// The node's primary addresses, one of each family.
+    /// The node's primary addresses, one of each family. A family without one listens on all, as in
+    /// kube-proxy.
     Primary,
+    /// The same, but a family without one listens on none: there is no cluster that could still tell.
+    PrimaryOnly,
     /// Those in one of these CIDRs. A family without a CIDR, or with one of length 0, listens on
     /// all.
     Cidrs(Vec<IpNet>),
@@ -341,7 +348,7 @@ fn cluster_cidrs(text: &str) -> Vec<&str> {
 
 impl Environment for Host {
     fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read_to_string(path)
+        input::read_text(path, MAX_BYTES)
     }
 
     fn host_name(&self) -> io::Result<String> {

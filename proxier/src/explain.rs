@@ -1,6 +1,7 @@
 //! Why a service looks as it does on this node, in words. Pure.
 
 mod endpoints;
+mod left_out;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -248,7 +249,9 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
         let verdict = verdict(key, endpoint, &selection, &uses, place);
         let _ = writeln!(out, "    {key} on {node}: {verdict}");
     }
+    left_out::slices(out, service, port, family, known.cluster);
     fallbacks(out, &endpoints, &selection);
+    left_out::hints(out, &endpoints, selection.topology, place);
     let node_port = |frontend: &&Frontend| frontend.kind == FrontendKind::NodePort;
     if port.node_port != 0 && !frontends.iter().any(node_port) {
         let _ = writeln!(

@@ -9,6 +9,7 @@ pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;
+mod input;
 pub mod kernel;
 pub mod memory;
 pub mod reconcile;

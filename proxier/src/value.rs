@@ -2,6 +2,7 @@
 
 mod address;
 mod duration;
+pub(crate) mod tree;
 
 pub use address::{parse_cidr, parse_ip, split_host_port, with_port};
 pub use duration::{GoDuration, ParseDurationError};

@@ -6,6 +6,7 @@ pub mod floor;
 pub mod memory;
 pub mod objects;
 pub mod table;
+pub mod texts;
 pub mod watched;
 
 use std::path::Path;

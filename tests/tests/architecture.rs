@@ -15,14 +15,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("cluster", &[]),
     ("dataplane", &["cluster"]),
-    ("source", &["cluster", "value"]),
+    ("source", &["cluster", "input", "value"]),
     ("memory", &["dataplane"]),
     ("kernel", &["dataplane"]),
     ("reconcile", &["cluster", "dataplane"]),
     // Values as Kubernetes writes them, in flags, in files and in objects.
     ("value", &[]),
+    // Files, bounded and off the threads that serve.
+    ("input", &[]),
     ("args", &["value"]),
-    ("config", &["args", "value"]),
+    ("config", &["args", "input", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
     ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
     ("explain", &["cluster", "dataplane"]),

@@ -189,3 +189,51 @@ fn what_cannot_be_changed_live_starts_the_same_process_again() {
     assert_eq!((run("ipvsadm-save", ["-n"]).unwrap(), world.removals()), (table, vec![]));
     world.daemon.stop().unwrap();
 }
+
+/// In place of the configuration: a pipe that nobody writes to, a device without an end, a folder, a file
+/// that is too large. Health is answered, the program goes on, and a signal ends it.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn what_is_no_file_is_kept_out_and_holds_nothing_up() {
+    let mut world = World::start(in_scratch);
+    let next = world.scratch.path().join("config/next");
+    let kinds: [(&str, &dyn Fn()); 4] = [
+        ("it is a pipe, not a file", &|| drop(run("mkfifo", [&next]).unwrap())),
+        ("it is a device, not a file", &|| symlink("/dev/zero", &next).unwrap()),
+        ("it is a folder, not a file", &|| symlink("/", &next).unwrap()),
+        ("it is larger than 1 MiB", &|| std::fs::write(&next, vec![b' '; (1 << 20) + 1]).unwrap()),
+    ];
+    for (n, (why, make)) in kinds.into_iter().enumerate() {
+        make();
+        std::fs::rename(&next, &world.config).unwrap();
+        world.until(why, |log| log.matches(REFUSED).count() == n + 1 && log.contains(why));
+        let (head, _) = get(("127.0.0.1", 10256), "/healthz").unwrap();
+        assert!(head.contains(" 200 "), "{why}: {head}");
+    }
+    world.scratch.replace("config/config.conf", config("ipvs: {scheduler: lc}")).unwrap();
+    world.scheduler("lc");
+    run("mkfifo", [&next]).unwrap();
+    std::fs::rename(&next, &world.config).unwrap();
+    // The log does not repeat itself; the status says so.
+    let refused = || Ok(status(10249).filter(|status| status["configurationRefused"].is_string()));
+    world.daemon.wait(LIMIT, refused, || "a pipe again".to_owned()).unwrap();
+    world.daemon.stop().unwrap();
+}
+
+/// A timeout that no kernel takes is shortened to what this one takes, and the program runs.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn an_ipvs_timeout_beyond_the_kernels_limit_is_shortened() {
+    let mut world = World::start(in_scratch);
+    world.write("ipvs: {scheduler: lc, tcpTimeout: 999999h, udpTimeout: 77s}");
+    world.scheduler("lc");
+    let log = world.daemon.log();
+    let (_, rest) =
+        log.split_once("ipvs.tcpTimeout 3599996400 s is longer than this kernel takes: ").unwrap();
+    let longest: u32 = rest.split(' ').next().unwrap().parse().unwrap();
+    let timeouts = run("ipvsadm", ["-L", "--timeout"]).unwrap();
+    assert!(timeouts.contains(&format!("{longest} 120 77")), "{longest}: {timeouts}");
+    // One more is refused.
+    assert!(run("ipvsadm", ["--set", &(longest + 1).to_string(), "0", "0"]).is_err());
+    assert!(!log.contains(REFUSED), "{log}");
+}

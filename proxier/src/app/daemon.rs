@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::reload::{self, Reload};
-use super::{checks, feed, notices, privileges};
+use super::{checks, feed, notices, privileges, timeouts};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::sysctls::Sysctl;
@@ -29,16 +29,28 @@ use crate::text::{self, chain};
 /// How often the connections of draining real servers are counted.
 const DRAIN_CHECK: Duration = Duration::from_secs(5);
 
+/// Runs until SIGTERM or SIGINT. A file that hangs does not hold up the end.
+pub(super) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(args, config, log));
+    runtime.shutdown_background();
+    result
+}
+
 /// Runs until SIGTERM or SIGINT. The dataplane stays as it is and goes on forwarding.
 ///
 /// A changed configuration that cannot be applied to a running program starts it again, as the same
 /// process.
-#[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
+async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     // All that can be missing is found out before anything is changed.
-    let source = feed::Source::find(args, &config).await?;
+    let source = tokio::select! {
+        source = feed::Source::find(args, &config) => source?,
+        // A file system may hang.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let host = Host::prepare(&config)?;
     let files =
         args.own.manifests.iter().chain(&config.client.kubeconfig).chain(&args.always.config);
@@ -243,19 +255,7 @@ pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<Arc<
     check_scheduler(ipvs, config.scheduler)?;
     let sysctls = super::sysctls::apply(config)?;
     oom_score(config.oom_score_adj);
-    let timeouts = netlink_ipvs::Timeouts {
-        tcp: config.ipvs_timeouts.tcp,
-        tcp_fin: config.ipvs_timeouts.tcp_fin,
-        udp: config.ipvs_timeouts.udp,
-    };
-    if timeouts != netlink_ipvs::Timeouts::default() {
-        let before = ipvs.timeouts().context("read the IPVS timeouts")?;
-        ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
-        let after = ipvs.timeouts().context("read the IPVS timeouts")?;
-        if after != before {
-            info!("IPVS timeouts: {before} -> {after}");
-        }
-    }
+    timeouts::set(ipvs, config.ipvs_timeouts)?;
     Ok(sysctls)
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use super::feed;
 use crate::args::{Args, Output};
 use crate::config::Config;
+use crate::config::node::{node_ips, unresolved};
 use crate::dataplane::Desired;
 use crate::dataplane::render::{self, Style};
 use crate::memory::Memory;
@@ -26,6 +28,15 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
     let sysctls = super::sysctls::text(&config)?;
     let (mut reconciler, mut source) = complete(args, config, Abilities::default()).await?;
     super::print(&render(reconciler.desired(), args.own.output, &sysctls))?;
+    if args.own.strict {
+        let services = reconciler.cluster().services().len();
+        if source.warnings > 0 || services == 0 {
+            anyhow::bail!(
+                "--strict: {services} Services, and {} warnings about what was read (above)",
+                source.warnings
+            );
+        }
+    }
     if !watch {
         return Ok(ExitCode::SUCCESS);
     }
@@ -43,6 +54,8 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
 /// What still comes after the first complete state.
 pub(super) struct Source {
     events: mpsc::Receiver<Event>,
+    /// About what was read.
+    warnings: usize,
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -58,6 +71,7 @@ pub(super) async fn complete(
     let mut tasks = JoinSet::new();
     let source = feed::Source::find(args, &config).await?;
     let mut hopeless = Box::pin(source.hopeless());
+    let warnings = source.warnings();
     tasks.spawn(source.run(sender));
     let timing = Timing {
         sync_period: FOR_EVER,
@@ -65,7 +79,11 @@ pub(super) async fn complete(
         drain_timeout: Duration::ZERO,
         drain_check: FOR_EVER,
     };
-    let resolver = Resolver::new(move |node, host| settings(&config, &abilities, node, host));
+    let config = Arc::new(config);
+    let resolver = {
+        let config = Arc::clone(&config);
+        Resolver::new(move |node, host| settings(&config, &abilities, node, host))
+    };
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
@@ -90,7 +108,12 @@ pub(super) async fn complete(
         reconciler.take(event);
         reconciler.step().await;
     }
-    Ok((reconciler, Source { events, _tasks: tasks }))
+    let node = reconciler.cluster().node();
+    let addresses = node.map(|node| &*node.addresses).unwrap_or_default();
+    if let Some(text) = unresolved(&config, &node_ips(config.bind_address, addresses)) {
+        tracing::warn!("{text}");
+    }
+    Ok((reconciler, Source { events, warnings, _tasks: tasks }))
 }
 
 /// How long nothing new may come before everything has been read.

@@ -13,6 +13,7 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::http::{Watch, Watches};
+use crate::input;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
 use crate::text::chain;
@@ -45,7 +46,12 @@ impl Source {
             return Ok(Self::Cluster(connection, options, Arc::default()));
         }
         let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
-        let loaded = manifests.read().context("read the manifests")?;
+        let read = input::aside(move || {
+            let loaded = manifests.read();
+            (manifests, loaded)
+        });
+        let (manifests, loaded) = read.await.context("read the manifests")?;
+        let loaded = loaded.context("read the manifests")?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -66,6 +72,14 @@ impl Source {
                 "the API server {server} cannot be read: {text}; --kubeconfig or --master leads to \
                  another"
             )
+        }
+    }
+
+    /// How many warnings there are about manifests.
+    pub(super) fn warnings(&self) -> usize {
+        match self {
+            Self::Manifests(_, loaded) => loaded.warnings.len(),
+            Self::Cluster(..) => 0,
         }
     }
 
@@ -107,10 +121,8 @@ impl Source {
                 watch.await.context("watch the cluster")
             }
             Self::Manifests(manifests, loaded) => {
-                for change in loaded.changes {
-                    if events.send(Event::from(change)).await.is_err() {
-                        return Ok(());
-                    }
+                if events.send(Event::from(loaded.changes)).await.is_err() {
+                    return Ok(());
                 }
                 manifests.watch(events).await.context("follow the manifests")?;
                 // Nothing there that could change (standard input): what was read stays.

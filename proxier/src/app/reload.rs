@@ -17,6 +17,7 @@ use super::{daemon, feed};
 use crate::args::Args;
 use crate::config::{Config, Host};
 use crate::http::Current;
+use crate::input;
 use crate::reconcile::Event;
 use crate::settings::Abilities;
 use crate::source::files::Folders;
@@ -44,18 +45,18 @@ impl Reload {
         let Some(path) = self.args.always.config.clone() else {
             return std::future::pending().await;
         };
-        let mut places = places(&path);
-        let mut folders = Folders::new(&places).context("be told of changes (inotify)")?;
+        let mut places = places(&path).await?;
+        let mut folders = Folders::open(&places).await.context("be told of changes (inotify)")?;
         loop {
             // First without waiting: it may have changed since it was read.
             if self.look().await {
                 return Ok(());
             }
-            folders.changed().await.context("be told of changes (inotify)")?;
+            folders = folders.changed().await.context("be told of changes (inotify)")?;
             tokio::time::sleep(SETTLE).await;
-            let now = self::places(&path);
+            let now = self::places(&path).await?;
             if now != places {
-                folders = Folders::new(&now).context("be told of changes (inotify)")?;
+                folders = Folders::open(&now).await.context("be told of changes (inotify)")?;
                 places = now;
             }
         }
@@ -63,7 +64,15 @@ impl Reload {
 
     /// Reads the file and does what it says. Whether that needs a restart.
     async fn look(&mut self) -> bool {
-        let new = match Config::load(&self.args, &Host) {
+        let args = self.args.clone();
+        let read = match input::aside(move || Config::load(&args, &Host)).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.refuse(chain(&error));
+                return false;
+            }
+        };
+        let new = match read {
             Ok(new) if new == *self.config => {
                 if self.refused.take().is_some() {
                     info!("the configuration file says again what is in force");
@@ -127,12 +136,17 @@ impl Reload {
     }
 }
 
-/// Where the file is: by its name, and where links lead to. A `ConfigMap` is changed by exchanging the
+/// The folders in which the file is: by its name, and where links lead to. A `ConfigMap` is changed by exchanging the
 /// link `..data` beside it, other links by changing the file at their end.
-fn places(path: &Path) -> Vec<PathBuf> {
-    let mut places = vec![path.to_owned()];
-    places.extend(path.canonicalize().ok().filter(|end| end != path));
-    places
+async fn places(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let path = path.to_owned();
+    input::aside(move || {
+        let end = path.canonicalize().ok().filter(|end| *end != path);
+        // The folders that they are in: what is put in place of a file may be a folder.
+        let parent = |path: PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
+        [path].into_iter().chain(end).map(parent).collect()
+    })
+    .await
 }
 
 /// Starts this program again in place of itself: same process number, same arguments. Returns only

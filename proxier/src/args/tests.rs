@@ -162,6 +162,7 @@ fn wrong_usage_has_its_own_exit_status_and_says_what_is_meant() {
     refused("explain");
     refused("migrate");
     refused("--watch");
+    refused("--strict");
     refused("--dry-run --cleanup");
     refused("--init-only diff");
     refused("--drain-timeout=-1s");

@@ -33,13 +33,17 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+/// [`Service::created`] of one that does not say when it was created: it is newer than any that does.
+/// A source that knows which of two undated ones was there first adds to it.
+pub const UNDATED: i64 = i64::MAX / 2;
+
 /// A Service that is proxied: not headless, not ExternalName, not left to another proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Namespace and name.
     pub key: ObjectKey,
-    /// `metadata.creationTimestamp` as seconds since 1970, 0 when unknown: the older of two
-    /// services that claim the same address and port wins.
+    /// `metadata.creationTimestamp` as seconds since 1970: the older of two services that claim the
+    /// same address and port wins. [`UNDATED`] or more without one.
     pub created: i64,
     /// Its cluster IPs, at most one of each family. Empty only for a Service from a manifest that
     /// no API server has completed.
@@ -151,7 +155,7 @@ pub struct SlicePort {
     pub name: Arc<str>,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Port of the pod; never 0.
+    /// Port of the pod; 0 is none that could be used, and then nothing uses it.
     pub port: u16,
 }
 

@@ -29,7 +29,7 @@ impl<'a> Targets<'a> {
     pub fn new(slices: impl IntoIterator<Item = &'a EndpointSlice>, family: Family) -> Self {
         let mut targets: HashMap<_, Vec<_>> = HashMap::new();
         for slice in slices.into_iter().filter(|slice| slice.family == family) {
-            for port in &slice.ports {
+            for port in slice.ports.iter().filter(|port| port.port != 0) {
                 let lists = targets.entry((&*port.name, port.protocol)).or_default();
                 lists.push((port.port, &*slice.endpoints));
             }

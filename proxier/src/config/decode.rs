@@ -4,13 +4,10 @@
 //! nulls stand for missing fields, every duplicate key is seen, and what the object does not give
 //! back when it is written again is an unknown field.
 
-use std::cell::RefCell;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
+use crate::value::tree::{self, Tree};
 
 /// A decoded object and what a strict reader would have refused in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,11 +15,14 @@ pub(super) struct Decoded {
     pub(super) object: KubeProxyConfiguration,
     /// Unknown and duplicate fields, as sentences.
     pub(super) warnings: Vec<String>,
+    /// Other documents follow, which are not read.
+    pub(super) followed: bool,
 }
 
-/// Decodes one YAML or JSON document; on failure, everything that is wrong with it.
+/// Decodes the first YAML or JSON document; on failure, everything that is wrong with it.
 pub(super) fn decode(text: &str) -> Result<Decoded, Vec<String>> {
-    let (mut tree, duplicates) = parse(text).map_err(|error| vec![error])?;
+    let Tree { value: mut tree, duplicates, followed } =
+        tree::first(text).map_err(|error| vec![error.to_string()])?;
     check_type(&tree).map_err(|error| vec![error])?;
     let given = tree.clone();
     remove_nulls(&mut tree);
@@ -37,23 +37,7 @@ pub(super) fn decode(text: &str) -> Result<Decoded, Vec<String>> {
 
     let duplicates = duplicates.into_iter().map(|path| format!("field {path:?} is there twice"));
     let warnings: Vec<_> = duplicates.chain(unknown).collect();
-    Ok(Decoded { object, warnings })
-}
-
-/// Reads YAML (and so JSON) into a tree, with the paths of keys that come twice. The last one
-/// counts.
-fn parse(text: &str) -> Result<(Value, Vec<String>), String> {
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-        with_snippet: false,
-    };
-    let duplicates = RefCell::new(Vec::new());
-    let node = Node { path: String::new(), duplicates: &duplicates };
-    let tree = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
-        node.deserialize(de)
-    })
-    .map_err(|error| error.to_string())?;
-    Ok((tree, duplicates.into_inner()))
+    Ok(Decoded { object, warnings, followed })
 }
 
 fn check_type(tree: &Value) -> Result<(), String> {
@@ -153,91 +137,4 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// Reads one node of the tree.
-struct Node<'a> {
-    path: String,
-    duplicates: &'a RefCell<Vec<String>>,
-}
-
-impl Node<'_> {
-    fn child(&self, key: &str) -> Self {
-        let path = match self.path.as_str() {
-            "" => key.to_owned(),
-            path => format!("{path}.{key}"),
-        };
-        Self { path, duplicates: self.duplicates }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("YAML or JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut out = Vec::new();
-        loop {
-            let path = format!("{}[{}]", self.path, out.len());
-            match items.next_element_seed(Node { path, duplicates: self.duplicates })? {
-                Some(item) => out.push(item),
-                None => return Ok(Value::Array(out)),
-            }
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let mut out = Map::new();
-        while let Some(key) = fields.next_key::<String>()? {
-            let child = self.child(&key);
-            if out.contains_key(&key) {
-                self.duplicates.borrow_mut().push(child.path.clone());
-            }
-            out.insert(key, fields.next_value_seed(child)?);
-        }
-        Ok(Value::Object(out))
-    }
 }

@@ -58,6 +58,9 @@ pub fn node_port_ips(
     host: &[IpAddr],
     family: Family,
 ) -> Vec<IpAddr> {
+    if addresses.is_nowhere(node, family) {
+        return Vec::new();
+    }
     let mut ips = matching(&cidrs(addresses, node), host, family);
     ips.retain(|ip| is_usable(*ip));
     ips
@@ -71,6 +74,9 @@ pub fn health_check_ips(
     host: &[IpAddr],
     family: Family,
 ) -> Vec<IpAddr> {
+    if addresses.is_nowhere(node, family) {
+        return Vec::new();
+    }
     let cidrs = cidrs(addresses, node);
     if is_everywhere(&cidrs, family) {
         return vec![match family {
@@ -89,7 +95,9 @@ pub fn questionable(config: &Config, node: &NodeIps, pod_cidrs: &[IpNet]) -> Vec
     let dual = |list: &[IpNet]| has(list, Family::Ipv4) && has(list, Family::Ipv6);
     let lists = [&cluster(config)[..], &node_ports, &config.exclude_cidrs, pod_cidrs];
 
-    let text = if node_ports.is_empty() {
+    let text = if let Some(unresolved) = unresolved(config, node) {
+        unresolved
+    } else if node_ports.is_empty() {
         "nodePortAddresses is unset; NodePort connections will be accepted on all local IPs. \
          Consider using `--nodeport-addresses primary`"
             .to_owned()
@@ -107,6 +115,23 @@ pub fn questionable(config: &Config, node: &NodeIps, pod_cidrs: &[IpNet]) -> Vec
         return Vec::new();
     };
     vec![format!("Kube-proxy configuration may be incomplete or incorrect: {text}")]
+}
+
+/// What to say if node ports are to listen on `primary` addresses and none is known.
+pub fn unresolved(config: &Config, node: &NodeIps) -> Option<String> {
+    let so = match config.node_port_addresses {
+        NodePortAddresses::Primary => "NodePort connections will be accepted on all local IPs",
+        NodePortAddresses::PrimaryOnly => "node ports are not opened",
+        _ => return None,
+    };
+    let name = &config.node_name;
+    cidrs(&config.node_port_addresses, node).is_empty().then(|| {
+        format!(
+            "nodePortAddresses is primary, but no address of node {name} is known: {so}. Give the Node \
+             {name} with an InternalIP, the address with --bind-address, or networks in place of primary \
+             (--nodeport-addresses=192.168.1.0/24)"
+        )
+    })
 }
 
 /// Which settings are of the wrong family only: what to warn of, or why it cannot work.
@@ -155,6 +180,14 @@ pub fn check_families(
     Ok(problems.into_iter().map(warning).collect())
 }
 
+// === impl NodePortAddresses ===
+
+impl NodePortAddresses {
+    fn is_nowhere(&self, node: &NodeIps, family: Family) -> bool {
+        *self == Self::PrimaryOnly && node.of(family).is_loopback()
+    }
+}
+
 // === impl NodeIps ===
 
 impl NodeIps {
@@ -180,7 +213,7 @@ fn cidrs(addresses: &NodePortAddresses, node: &NodeIps) -> Vec<IpNet> {
     match addresses {
         NodePortAddresses::All => Vec::new(),
         NodePortAddresses::Cidrs(cidrs) => cidrs.clone(),
-        NodePortAddresses::Primary => {
+        NodePortAddresses::Primary | NodePortAddresses::PrimaryOnly => {
             let known = [IpAddr::V4(node.v4), IpAddr::V6(node.v6)];
             known.into_iter().filter(|ip| !ip.is_loopback()).map(IpNet::from).collect()
         }

@@ -44,6 +44,13 @@ fn from_file(
             decoded.warnings.join(", ")
         ));
     }
+    if decoded.followed {
+        warnings.push(format!(
+            "{} has several documents: the first one is used, as kube-proxy does; put the others \
+             into files of their own",
+            path.display()
+        ));
+    }
     let mut object = decoded.object;
     defaults::apply(&mut object);
     Ok(object)

@@ -63,7 +63,10 @@ pub(super) fn resolve(
             cpus: args.own.ipvs_est_cpulist.clone(),
             nice: args.own.ipvs_est_nice,
         },
-        node_port_addresses: node_port_addresses(&object.node_port_addresses),
+        node_port_addresses: node_port_addresses(
+            &object.node_port_addresses,
+            args.own.manifests.is_empty(),
+        ),
         masquerade_all: object.iptables.masquerade_all,
         masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
         detect_local: detect_local(&object),
@@ -120,10 +123,11 @@ fn conntrack(object: &KubeProxyConfiguration) -> Conntrack {
     }
 }
 
-fn node_port_addresses(entries: &[String]) -> NodePortAddresses {
+fn node_port_addresses(entries: &[String], cluster: bool) -> NodePortAddresses {
     match entries {
         [] => NodePortAddresses::All,
-        [one] if one == super::PRIMARY => NodePortAddresses::Primary,
+        [one] if one == super::PRIMARY && cluster => NodePortAddresses::Primary,
+        [one] if one == super::PRIMARY => NodePortAddresses::PrimaryOnly,
         entries => NodePortAddresses::Cidrs(cidrs(entries)),
     }
 }

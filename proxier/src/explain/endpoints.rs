@@ -23,7 +23,7 @@ pub(super) fn lacking(
         return format!("this service has no EndpointSlice of {family}");
     }
     let (name, protocol) = (text::name(&port.name), port.protocol);
-    let is_port = |it: &SlicePort| it.name == port.name && it.protocol == protocol;
+    let is_port = |it: &SlicePort| it.name == port.name && it.protocol == protocol && it.port != 0;
     if slices.any(|slice| slice.ports.iter().any(is_port)) {
         format!("the EndpointSlices with a port named \"{name}\" of {protocol} have no endpoints")
     } else {
@@ -102,10 +102,5 @@ pub(super) fn fallbacks(out: &mut String, endpoints: &Endpoints<'_>, selection: 
         out.push_str("    no endpoint is ready: those that terminate but still serve are used\n");
     } else if !endpoints.is_empty() && selection.cluster.as_ref().is_some_and(Vec::is_empty) {
         out.push_str("    no endpoint is ready or still serving\n");
-    }
-    match selection.topology {
-        Topology::Ignored => {}
-        Topology::Node => out.push_str("    every ready endpoint has hints for nodes: followed\n"),
-        Topology::Zone => out.push_str("    every ready endpoint has hints for zones: followed\n"),
     }
 }

@@ -13,7 +13,7 @@ mod watch;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::objects::{Content, Source};
@@ -21,9 +21,12 @@ pub use self::watch::Folders;
 use self::world::World;
 use super::objects::{Converter, Origin};
 use super::{Change, Warning};
+use crate::input;
 
-/// Largest file that is read.
-const MAX_BYTES: u64 = 256 << 20;
+/// Largest file that is read, and the largest sum of all of them: some 150,000 endpoints as kubectl
+/// writes them, and four times as many.
+const MAX_BYTES: u64 = 64 << 20;
+const MAX_TOTAL: u64 = 256 << 20;
 /// The files of a folder that are manifests, as for kubectl.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -72,6 +75,8 @@ pub struct Manifests {
     node: String,
     converter: Converter,
     files: BTreeMap<FileId, Content>,
+    /// How large they are together.
+    bytes: u64,
     world: World,
     /// Files that are gone, and since when: one that is replaced may be missing for a moment.
     missing: BTreeMap<FileId, tokio::time::Instant>,
@@ -91,24 +96,24 @@ impl Manifests {
             node: node.to_owned(),
             converter: Converter::new(Origin::Manifest),
             files: BTreeMap::new(),
+            bytes: 0,
             world: World::default(),
             missing: BTreeMap::new(),
             standing: BTreeSet::new(),
         }
     }
 
-    /// Reads everything for the first time.
+    /// Reads everything for the first time. A file of a folder that cannot be read is left out with a
+    /// warning, and so is every file that is too large.
     ///
     /// # Errors
     /// A path that cannot be read.
     pub fn read(&mut self) -> Result<Loaded, Error> {
         let mut warnings = Vec::new();
         for (n, path) in self.paths.clone().into_iter().enumerate() {
-            let failed = |source| Error::Read { path: path.clone(), source };
-            let files = if path.as_os_str() == "-" {
-                vec![path.clone()]
-            } else if path.is_dir() {
-                let files = manifests_of(&path).map_err(failed)?;
+            let files = if path.as_os_str() != "-" && path.is_dir() {
+                let files = manifests_of(&path)
+                    .map_err(|source| Error::Read { path: path.clone(), source })?;
                 if files.is_empty() {
                     warnings.push(Warning {
                         object: path.display().to_string(),
@@ -120,19 +125,52 @@ impl Manifests {
                 vec![path.clone()]
             };
             for file in files {
-                let failed = |source| Error::Read { path: file.clone(), source };
-                let content = self.content(&file, &read_file(&file).map_err(failed)?);
-                self.files.insert((n, file), content);
+                let id = (n, file);
+                let bytes = match read_file(&id.1, self.room(&id)) {
+                    Ok(bytes) => bytes,
+                    // Replaced at this moment: the first refresh finds it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && id.1 != path => {
+                        continue;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::FileTooLarge || id.1 != path => {
+                        warnings.push(Warning {
+                            object: id.1.display().to_string(),
+                            text: format!("it is left out: {error}"),
+                        });
+                        continue;
+                    }
+                    Err(source) => return Err(Error::Read { path, source }),
+                };
+                let content = self.content(&id.1, &bytes);
+                self.put(id, content);
             }
         }
         for content in self.files.values_mut() {
             warnings.append(&mut content.warnings);
         }
-        let (world, standing) = World::merge(&self.files, &self.node);
+        let (mut world, standing) = World::merge(&self.files, |_| false, &self.node);
         warnings.extend(standing.iter().cloned());
         self.standing = standing.into_iter().collect();
+        world.follow(&self.world);
         self.world = world;
         Ok(Loaded { changes: self.world.complete(), warnings })
+    }
+
+    /// How large a file may be beside the others.
+    fn room(&self, id: &FileId) -> u64 {
+        let own = self.files.get(id).map_or(0, |content| content.source.bytes());
+        MAX_TOTAL.saturating_sub(self.bytes - own)
+    }
+
+    fn put(&mut self, id: FileId, content: Content) {
+        self.bytes += content.source.bytes();
+        self.files.insert(id, content);
+    }
+
+    fn remove(&mut self, id: &FileId) -> Option<Content> {
+        let content = self.files.remove(id)?;
+        self.bytes -= content.source.bytes();
+        Some(content)
     }
 
     fn content(&self, file: &Path, bytes: &[u8]) -> Content {
@@ -174,18 +212,28 @@ fn is_manifest(path: &Path) -> bool {
     !hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)?
-    } else {
-        std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?
+/// Reads a file of at most `most` bytes, and of no more than any file may have.
+fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let limit = most.min(MAX_BYTES);
+    let bytes = match path.to_str() {
+        Some("-") => input::read_stdin(limit),
+        _ => input::read(path, limit),
     };
-    if read as u64 > MAX_BYTES {
-        let text = format!("larger than {} MiB", MAX_BYTES >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
-    }
-    Ok(bytes)
+    bytes.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge if most < MAX_BYTES => io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "all manifests together are larger than {} MiB; leave out what is no Service, \
+                 EndpointSlice or Node",
+                MAX_TOTAL >> 20
+            ),
+        ),
+        io::ErrorKind::FileTooLarge => {
+            let text = format!("{error}; split it into several files");
+            io::Error::new(io::ErrorKind::FileTooLarge, text)
+        }
+        _ => error,
+    })
 }
 
 #[cfg(test)]

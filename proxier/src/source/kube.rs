@@ -14,6 +14,7 @@
 mod backoff;
 mod bounds;
 mod client;
+mod credentials;
 mod decode;
 mod events;
 mod failure;

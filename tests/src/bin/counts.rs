@@ -5,6 +5,8 @@
 //! counts index MANIFEST TIMES     a manifest is read, decoded and indexed
 //! counts change SERVICES CHANGES  among so many services one endpoint changes, so many times
 //! counts hold MANIFEST            everything that is kept of a manifest, to count the heap
+//! counts text KIND SIZE           a manifest of this kind and size, from its text to the kernel in memory
+//! counts doublings                time and memory of the same, for every kind and sizes that double
 //! ```
 
 use std::net::IpAddr;
@@ -19,6 +21,7 @@ use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver};
 use proxier_tests::builders::{ip, settings};
 use proxier_tests::load::memory::{Settled, TIMING};
+use proxier_tests::load::texts;
 
 fn main() -> ExitCode {
     match run() {
@@ -55,7 +58,13 @@ fn run() -> Result<()> {
             });
         }
         ["hold", manifest] => runtime.block_on(hold(manifest))?,
-        _ => bail!("usage: counts encode N | index MANIFEST N | change N N | hold MANIFEST"),
+        ["text", kind, size] => runtime.block_on(text(kind, number(size)?))?,
+        ["doublings"] => doublings(&texts::KINDS)?,
+        ["doublings", kind] => doublings(&[kind])?,
+        _ => bail!(
+            "usage: counts encode N | index MANIFEST N | change N N | hold MANIFEST | text KIND N | \
+             doublings [KIND]"
+        ),
     }
     Ok(())
 }
@@ -86,16 +95,55 @@ fn index(manifest: &str) -> Result<Cluster> {
 }
 
 async fn hold(manifest: &str) -> Result<()> {
+    let mut reconciler = programmed(manifest).await?;
+    // The copy of the dataplane in memory is the kernel's in a real one.
+    *reconciler.dataplane() = Memory::new();
+    std::mem::forget(reconciler);
+    Ok(())
+}
+
+async fn programmed(manifest: &str) -> Result<Reconciler<Memory>> {
     let resolver = Resolver::new(|_, _| settings());
     let (mut reconciler, _status) = Reconciler::new(Memory::new(), resolver, TIMING);
     reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
     let loaded = proxier::source::files::load(&[PathBuf::from(manifest)], "node-a")?;
-    for change in loaded.changes {
-        reconciler.take(Event::from(change));
-    }
+    reconciler.take(Event::from(loaded.changes));
     reconciler.step().await;
-    // The copy of the dataplane in memory is the kernel's in a real one.
-    *reconciler.dataplane() = Memory::new();
-    std::mem::forget(reconciler);
+    Ok(reconciler)
+}
+
+/// Reads and programs a manifest of a kind; says how long each took.
+async fn text(kind: &str, size: u32) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("counts-{}.yaml", std::process::id()));
+    std::fs::write(&file, texts::text(kind, size))?;
+    let begin = std::time::Instant::now();
+    index(&file.to_string_lossy())?;
+    let read = begin.elapsed();
+    let begin = std::time::Instant::now();
+    programmed(&file.to_string_lossy()).await?;
+    let programmed = begin.elapsed().saturating_sub(read);
+    std::fs::remove_file(&file)?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    println!(
+        "{} ms to read, {} ms to program, {} at most",
+        read.as_millis(),
+        programmed.as_millis(),
+        peak.trim()
+    );
+    Ok(())
+}
+
+/// In a process each, so that the most memory is that of one.
+fn doublings(kinds: &[&str]) -> Result<()> {
+    for kind in kinds {
+        for size in [12_500, 25_000, 50_000, 100_000] {
+            let run = std::process::Command::new(std::env::current_exe()?)
+                .args(["text", kind, &size.to_string()])
+                .output()?;
+            print!("{kind:<10} {size:>7}  {}", String::from_utf8_lossy(&run.stdout));
+            eprint!("{}", String::from_utf8_lossy(&run.stderr));
+        }
+    }
     Ok(())
 }

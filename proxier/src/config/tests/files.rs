@@ -333,3 +333,123 @@ fn what_is_written_is_read_back() {
     assert_eq!(object["iptables"]["syncPeriod"], "0s");
     assert_eq!(object["nftables"]["minSyncPeriod"], "0s");
 }
+
+/// What `--write-config-to` writes is read back as it was, although YAML 1.1 has many words for numbers
+/// and booleans.
+#[test]
+fn text_that_looks_like_something_else_is_written_as_text() {
+    for text in [
+        "yes",
+        "no",
+        "on",
+        "off",
+        "y",
+        "n",
+        "Y",
+        "N",
+        "On",
+        "TRUE",
+        "null",
+        "~",
+        "0755",
+        "0o17",
+        "0x1f",
+        "0b11",
+        "1_000",
+        "1e3",
+        "1.5",
+        ".5",
+        "+5",
+        "08",
+        "2024-01-02",
+        "12:30",
+        "<<",
+        "=",
+        ".inf",
+        "-",
+        "a: b",
+    ] {
+        let config = load(&format!("featureGates: {{}}\nportRange: '{text}'\n")).unwrap();
+        let written = config.to_yaml().unwrap();
+        let (_, again) = written.split_once('\n').unwrap();
+        assert!(written.contains("portRange"), "{again}");
+        let tree = crate::value::tree::first(&written).unwrap();
+        assert_eq!(tree.value["portRange"], text, "{written}");
+    }
+}
+
+/// The first of several documents is used, and one warning says so.
+#[test]
+fn several_documents_in_a_file() {
+    for (more, warned) in [
+        ("", false),
+        ("---\n", false),
+        ("---\n# nothing\n", false),
+        ("---\nkind: KubeletConfiguration\n", true),
+        ("---\nmode: [\n---\n{}\n", true),
+    ] {
+        let config = load(&format!("mode: ipvs\nipvs: {{scheduler: lc}}\n{more}")).unwrap();
+        assert_eq!(config.scheduler.to_string(), "lc");
+        let warnings = config.warnings.iter().filter(|text| text.contains("several documents"));
+        assert_eq!(warnings.count(), usize::from(warned), "{more:?}: {:?}", config.warnings);
+    }
+}
+
+/// Fields by what `sigs.k8s.io/yaml` makes of each form; the scalars themselves are in
+/// `value::tree::tests`.
+#[test]
+fn forms_of_fields() {
+    let conntrack =
+        |text: &str| load(&format!("conntrack: {{min: {text}}}")).map(|it| it.conntrack.min);
+    for (text, expected) in [
+        ("1048576", 1_048_576),
+        ("1.048576e+06", 1_048_576),
+        ("1048576.0", 1_048_576),
+        ("1_048_576", 1_048_576),
+        ("0o4000000", 1_048_576),
+        ("04000000", 1_048_576),
+        ("0x100000", 1_048_576),
+    ] {
+        assert_eq!(conntrack(text).unwrap(), expected, "{text}");
+    }
+    for text in ["'1048576'", "1.5", "yes", "1e30", "9223372036854775808", "[1]", "1Mi", ".nan"] {
+        assert!(conntrack(text).is_err(), "{text}");
+    }
+    // Null is as good as nothing.
+    for text in ["null", "~", ""] {
+        let given =
+            load(&format!("conntrack: {{min: {text}}}\nipvs: {text}\nmode: ipvs\n")).unwrap();
+        assert_eq!(given.conntrack.min, 131_072, "{text}");
+    }
+    let strict = |text: &str| load(&format!("ipvs: {{strictARP: {text}}}")).map(|it| it.strict_arp);
+    for (text, expected) in
+        [("true", true), ("yes", true), ("on", true), ("Off", false), ("n", false)]
+    {
+        assert_eq!(strict(text).unwrap(), expected, "{text}");
+    }
+    for text in ["1", "'true'", "maybe"] {
+        assert!(strict(text).is_err(), "{text}");
+    }
+    let period = |text: &str| {
+        load(&format!("ipvs: {{syncPeriod: {text}}}")).map(|it| it.sync_period.as_secs())
+    };
+    for (text, expected) in
+        [("1m30s", 90), ("'90s'", 90), ("1.5m", 90), ("90000000000", 90), ("9e+10", 90)]
+    {
+        assert_eq!(period(text).unwrap(), expected, "{text}");
+    }
+    for text in ["90", "1d", "1.5", "yes"] {
+        assert!(period(text).is_err(), "{text}");
+    }
+    // Text is text, and a number is none.
+    assert!(load("hostnameOverride: 5").is_err());
+    assert_eq!(&*load("hostnameOverride: '5'").unwrap().node_name, "5");
+    // Anchors, merge keys, duplicates, Windows' line ends, a byte order mark.
+    let text = "iptables: &times {syncPeriod: 20s, minSyncPeriod: 2s}\nipvs: {<<: *times, minSyncPeriod: 3s}\n";
+    let merged = load(text).unwrap();
+    assert_eq!((merged.sync_period.as_secs(), merged.min_sync_period.as_secs()), (20, 3));
+    assert!(!merged.warnings.iter().any(|text| text.contains("twice")), "{:?}", merged.warnings);
+    let twice = load("ipvs: {scheduler: lc, scheduler: wlc}\r\nmode: ipvs\r\n").unwrap();
+    assert_eq!(twice.scheduler.to_string(), "wlc");
+    assert!(twice.warnings.iter().any(|text| text.contains("\"ipvs.scheduler\" is there twice")));
+}

@@ -105,6 +105,27 @@ fn the_node_s_primary_addresses() {
     }
 }
 
+/// Where no cluster can tell the address, nothing is opened that was not asked for.
+#[test]
+fn primary_addresses_that_nobody_knows() {
+    let host = ips("10.0.0.1 10.0.0.2 127.0.0.1 fd00::1 ::1");
+    for (v4, v6, expected_v4, expected_v6) in [
+        ("10.0.0.1", "fd00::1", "10.0.0.1", "fd00::1"),
+        ("10.0.0.1", "::1", "10.0.0.1", ""),
+        ("127.0.0.1", "::1", "", ""),
+    ] {
+        let (node, only) = (node(Ipv4, v4, v6), NodePortAddresses::PrimaryOnly);
+        for (family, expected) in [(Ipv4, expected_v4), (Ipv6, expected_v6)] {
+            assert_eq!(node_port_ips(&only, &node, &host, family), ips(expected), "{v4} {v6}");
+            assert_eq!(health_check_ips(&only, &node, &host, family), ips(expected), "{v4} {v6}");
+        }
+    }
+    let primary = load("nodePortAddresses: [primary]").unwrap();
+    let [text] = &questionable(&primary, &unknown(), &[])[..] else { panic!("one warning") };
+    assert!(text.contains("no address of node") && text.contains("on all local IPs"), "{text}");
+    assert!(!text.contains("Consider using"), "{text}");
+}
+
 /// L53 and 10.4: health checks listen on loopback addresses too.
 #[test]
 fn where_health_check_node_ports_listen() {

@@ -12,6 +12,6 @@ pub(crate) fn manifest(bytes: &[u8], node: &str) -> Vec<Change> {
     let path = PathBuf::from("fuzz.yaml");
     let content = manifests.content(&path, bytes);
     manifests.files.insert((0, path), content);
-    let (world, _) = World::merge(&manifests.files, node);
+    let (world, _) = World::merge(&manifests.files, |_| false, node);
     world.complete()
 }

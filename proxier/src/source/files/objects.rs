@@ -1,5 +1,6 @@
 //! Documents as objects of the cluster.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
@@ -10,9 +11,14 @@ use super::document::{Document, documents};
 use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 use crate::source::objects::{Converted, Converter, quote};
+use crate::value::tree::Tree;
 
 /// Lists inside lists deeper than this are refused.
 const DEPTH: usize = 4;
+/// Most objects in one file; a cluster of 5,000 nodes stays well below.
+const OBJECTS: usize = if cfg!(test) { 1000 } else { 250_000 };
+/// Most warnings about one file; the rest is counted.
+const WARNINGS: usize = 100;
 
 /// What a file contains.
 #[derive(Debug, Default)]
@@ -20,6 +26,8 @@ pub(super) struct Content {
     /// Objects with the line of the document that they are in.
     pub(super) objects: Vec<(usize, Object)>,
     pub(super) warnings: Vec<Warning>,
+    /// How many warnings are not among them.
+    pub(super) unsaid: usize,
     /// Some document could not be read: objects may be missing.
     pub(super) incomplete: bool,
     pub(super) source: Source,
@@ -28,7 +36,7 @@ pub(super) struct Content {
 /// What tells one text from another without keeping it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Source {
-    bytes: usize,
+    bytes: u64,
     hash: u64,
 }
 
@@ -36,11 +44,11 @@ impl Source {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes);
-        Self { bytes: bytes.len(), hash: hasher.finish() }
+        Self { bytes: bytes.len() as u64, hash: hasher.finish() }
     }
 
-    pub(super) fn is_empty(self) -> bool {
-        self.bytes == 0
+    pub(super) fn bytes(self) -> u64 {
+        self.bytes
     }
 }
 
@@ -48,11 +56,29 @@ impl Source {
 #[derive(Debug)]
 pub(super) enum Object {
     /// `Change::Service`, `ServiceIgnored`, `Slice` or `SliceGone`.
-    Fact(Change),
+    Fact(Arc<Change>),
     /// The slices made of one Endpoints object; in force where its Service has no slices.
-    Endpoints(Vec<Change>),
+    Endpoints(Vec<Arc<Change>>),
     /// Any node.
-    Node(Change),
+    Node(Arc<Change>),
+}
+
+impl Content {
+    fn warn(&mut self, object: impl fmt::Display, text: impl fmt::Display) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(Warning { object: object.to_string(), text: text.to_string() });
+        } else {
+            self.unsaid += 1;
+        }
+    }
+
+    fn finish(mut self, file: &str) -> Self {
+        if self.unsaid > 0 {
+            let text = format!("{} more warnings are left out", self.unsaid);
+            self.warnings.push(Warning { object: file.to_owned(), text });
+        }
+        self
+    }
 }
 
 impl Object {
@@ -68,7 +94,7 @@ impl Object {
         };
         match self {
             Self::Fact(change) | Self::Node(change) => kind_and_key(change),
-            Self::Endpoints(slices) => match slices.first() {
+            Self::Endpoints(slices) => match slices.first().map(|slice| &**slice) {
                 Some(Change::Slice(slice)) => {
                     let namespace = Arc::clone(&slice.key.namespace);
                     ("Endpoints", Some(ObjectKey { namespace, name: Arc::clone(&slice.service) }))
@@ -82,22 +108,46 @@ impl Object {
 /// Reads a file's text. `file` is its name for people.
 pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
     let mut content = Content::default();
-    for document in documents(text) {
-        let place = format!("{file}, document {}, line {}", document.number, document.line);
-        let Document { line, content: value, .. } = document;
-        match value {
-            Ok(value) => object(value, None, &place, line, DEPTH, converter, &mut content),
+    for Document { number, line, text, content: tree } in documents(text) {
+        let place = format!("{file}, document {number}, line {line}");
+        if content.objects.len() > OBJECTS {
+            break;
+        }
+        match tree {
+            Ok(Tree { value, duplicates, followed }) => {
+                if followed {
+                    content.warn(
+                        &place,
+                        "what follows its end is ignored: begin it with a line of ---",
+                    );
+                }
+                for path in duplicates {
+                    content.warn(
+                        &place,
+                        format_args!("{} is there twice, the last one counts", quote(&path)),
+                    );
+                }
+                object(value, None, &place, line, DEPTH, converter, &mut content);
+            }
             Err(error) => {
                 content.incomplete = true;
-                let name = hint(text, line).map(|name| format!(" ({name})")).unwrap_or_default();
-                content.warnings.push(Warning {
-                    object: format!("{place}{name}"),
-                    text: format!("this document is ignored, it is not valid: {error}"),
-                });
+                let name = hint(text).map(|name| format!(" ({name})")).unwrap_or_default();
+                content.warn(
+                    format_args!("{place}{name}"),
+                    format_args!("this document is ignored, it is not valid: {error}"),
+                );
             }
         }
     }
-    content
+    if content.objects.len() > OBJECTS {
+        content.objects.truncate(OBJECTS);
+        content.incomplete = true;
+        let text = format!(
+            "it has more than {OBJECTS} objects, the others are ignored: split it into several files"
+        );
+        content.warnings.insert(0, Warning { object: file.to_owned(), text });
+    }
+    content.finish(file)
 }
 
 /// Adds the object of a document, or those of a list. `kind` is what an item of a typed list is
@@ -114,10 +164,8 @@ fn object(
     let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
     let api = text("apiVersion");
     let Some(kind) = text("kind").or_else(|| kind.map(str::to_owned)) else {
-        content.warnings.push(Warning {
-            object: place.to_owned(),
-            text: "ignored: it has no kind; a manifest needs apiVersion, kind and metadata".into(),
-        });
+        content
+            .warn(place, "ignored: it has no kind; a manifest needs apiVersion, kind and metadata");
         return;
     };
     if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
@@ -127,6 +175,9 @@ fn object(
         let items = std::mem::take(items);
         let item = Some(item).filter(|item| !item.is_empty());
         for value in items {
+            if content.objects.len() > OBJECTS {
+                return;
+            }
             object(value, item, place, line, depth - 1, converter, content);
         }
         return;
@@ -144,21 +195,19 @@ fn object(
     };
     match result {
         Ok(Converted { changes, warnings }) => {
-            content.warnings.extend(warnings.into_iter().map(|warning| Warning {
-                object: format!("{} ({place})", warning.object),
-                ..warning
-            }));
-            if kind == "Endpoints" {
-                content.objects.push((line, Object::Endpoints(changes)));
-            } else {
-                content.objects.extend(changes.into_iter().map(|change| match change {
-                    Change::Node(_) => (line, Object::Node(change)),
-                    change => (line, Object::Fact(change)),
-                }));
+            for Warning { object, text } in warnings {
+                content.warn(format_args!("{object} ({place})"), text);
+            }
+            let mut changes = changes.into_iter().map(Arc::new);
+            let objects = &mut content.objects;
+            match kind.as_str() {
+                "Endpoints" => objects.push((line, Object::Endpoints(changes.collect()))),
+                "Node" => objects.extend(changes.next().map(|node| (line, Object::Node(node)))),
+                _ => objects.extend(changes.next().map(|change| (line, Object::Fact(change)))),
             }
         }
         Err(text) => {
-            content.warnings.push(Warning { object: format!("{kind} ({place})"), text });
+            content.warn(format_args!("{kind} ({place})"), text);
         }
     }
 }
@@ -173,13 +222,10 @@ fn typed<T: DeserializeOwned>(
     }
 }
 
-/// A guess at which object a broken document is: what its lines say about kind and name.
-fn hint(text: &str, line: usize) -> Option<String> {
+/// A guess at which object a broken document is: what its first lines say about kind and name.
+fn hint(text: &str) -> Option<String> {
     let mut kind = None;
-    for line in text.lines().skip(line - 1).take(50).skip_while(|line| line.starts_with("---")) {
-        if line.starts_with("---") {
-            return None;
-        }
+    for line in text.lines().take(50) {
         let line = line.trim().trim_end_matches(',');
         let value = |field: &str| {
             let rest = line

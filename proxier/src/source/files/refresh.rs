@@ -66,14 +66,16 @@ impl Manifests {
             let since = *self.missing.entry(id.clone()).or_insert(now);
             if now.saturating_duration_since(since) >= MISSING {
                 self.missing.remove(&id);
-                self.files.remove(&id);
+                self.remove(&id);
             }
         }
 
-        let (world, standing) = World::merge(&self.files, &self.node);
+        let (mut world, standing) =
+            World::merge(&self.files, |id| self.missing.contains_key(id), &self.node);
         let standing: BTreeSet<Warning> = standing.into_iter().collect();
         warnings.extend(standing.difference(&self.standing).cloned());
         self.standing = standing;
+        world.follow(&self.world);
         let changes = self.world.differences(&world);
         self.world = world;
         Loaded { changes, warnings }
@@ -105,7 +107,7 @@ impl Manifests {
     /// written: what it said before stays in force beside what can be read of it.
     fn reread(&mut self, id: &FileId, warnings: &mut Vec<Warning>) {
         let kept = |text: String| Warning { object: id.1.display().to_string(), text };
-        let bytes = match read_file(&id.1) {
+        let bytes = match read_file(&id.1, self.room(id)) {
             Ok(bytes) => bytes,
             // Gone since it was listed: the next event says so.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -121,8 +123,8 @@ impl Manifests {
         }
         let mut content = self.content(&id.1, &bytes);
         warnings.append(&mut content.warnings);
-        let before = self.files.remove(id).unwrap_or_default();
-        let suspect = content.incomplete || source.is_empty();
+        let before = self.remove(id).unwrap_or_default();
+        let suspect = content.incomplete || source.bytes() == 0;
         if suspect && keep(&mut content, before) {
             warnings.push(kept(
                 "it is incomplete: objects that it no longer has are kept until it is whole \
@@ -130,7 +132,7 @@ impl Manifests {
                     .into(),
             ));
         }
-        self.files.insert(id.clone(), content);
+        self.put(id.clone(), content);
     }
 }
 

@@ -166,3 +166,143 @@ fn bad_fields_name_file_and_object() {
         "{warning}"
     );
 }
+
+#[test]
+fn a_file_that_is_too_large_says_so_and_costs_no_other() {
+    let folder = Folder::new("large");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let large = fs::File::create(folder.0.join("b.yaml")).unwrap();
+    large.set_len(MAX_BYTES + 1).unwrap();
+    let text = "it is left out: it is larger than 64 MiB; split it into several files";
+    for paths in [vec![folder.0.clone()], vec![folder.0.join("b.yaml"), folder.0.join("a.yaml")]] {
+        let loaded = load(&paths, "").unwrap();
+        assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]");
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert!(loaded.warnings[0].object.ends_with("b.yaml"), "{:?}", loaded.warnings);
+        assert_eq!(loaded.warnings[0].text, text);
+    }
+    // One that becomes too large keeps what it said.
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    manifests.read().unwrap();
+    fs::File::create(folder.0.join("a.yaml")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    let loaded = manifests.refresh(&refresh::Touched::All, tokio::time::Instant::now());
+    assert_eq!(summary(&loaded.changes), [""; 0]);
+    assert!(
+        loaded.warnings[0].text.starts_with("cannot be read, what it said is kept: it is larger")
+    );
+    // All together.
+    manifests.bytes = MAX_TOTAL - 10;
+    fs::write(folder.0.join("b.yaml"), service("b", "10.0.0.2")).unwrap();
+    let loaded = manifests.refresh(&refresh::Touched::All, tokio::time::Instant::now());
+    assert!(loaded.warnings.iter().any(|it| it.text.contains("all manifests together")));
+}
+
+#[test]
+fn a_folder_with_things_that_are_no_files() {
+    let folder = Folder::new("things");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    std::os::unix::fs::symlink("/dev/zero", folder.0.join("b.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.0.join("c.yaml")).unwrap();
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]");
+    // Given by itself it is an error.
+    let error = load(&[folder.0.join("b.yaml")], "").unwrap_err();
+    let error = format!("{:#}", anyhow::Error::new(error));
+    assert!(error.ends_with("b.yaml: it is a device, not a file"), "{error}");
+}
+
+#[test]
+fn too_many_objects_and_too_many_warnings() {
+    let folder = Folder::new("many");
+    let many: Vec<_> = (0..1500).map(|n| service(&format!("s{n}"), "10.0.0.1")).collect();
+    folder.write("a.yaml", &many.join("---\n"));
+    folder.write("b.yaml", &"---\nkind: [\n".repeat(1000));
+    let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+    assert_eq!(loaded.changes.iter().filter(|it| matches!(it, Change::Service(_))).count(), 1000);
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings[0].contains("a.yaml: it has more than 1000 objects"), "{}", warnings[0]);
+    assert_eq!(warnings.len(), 1 + 101);
+    assert!(warnings[101].ends_with("b.yaml: 900 more warnings are left out"), "{}", warnings[101]);
+}
+
+/// Fields of manifests by what `sigs.k8s.io/yaml` makes of each form, as an API server takes them; the
+/// scalars themselves are in `value::tree::tests`.
+#[test]
+fn forms_of_fields() {
+    let folder = Folder::new("forms");
+    let ports = |port: &str| {
+        let text = service("a", "10.0.0.1").replace("port: 80", &format!("port: {port}"));
+        folder.write("a.yaml", &text);
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        let Change::Service(service) = &loaded.changes[0] else { panic!("{:?}", loaded.changes) };
+        (service.ports.first().map(|port| port.port), loaded.warnings.len())
+    };
+    for port in [
+        "80",
+        "80.0",
+        "8e1",
+        "8.0e+01",
+        "0x50",
+        "0o120",
+        "0120",
+        "0b1010000",
+        "8_0",
+        "+80",
+        "&a 80",
+        "!!int '80'",
+    ] {
+        assert_eq!(ports(port), (Some(80), 0), "{port}");
+    }
+    for port in ["'80'", "80.5", "yes", "~", "1e9", "99999999999999999999", "[80]", "{}", "08a"] {
+        assert_eq!((ports(port).0, ports(port).1 > 0), (None, true), "{port}");
+    }
+    let ready = |ready: &str| {
+        folder.write(
+            "a.yaml",
+            &format!(
+                "kind: EndpointSlice\nmetadata: {{name: a, labels: {{kubernetes.io/service-name: a}}}}\n\
+                 addressType: IPv4\nports: [{{port: 1}}]\n\
+                 endpoints: [{{addresses: [10.1.0.1], conditions: {{ready: {ready}}}}}]\n"
+            ),
+        );
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        let Change::Slice(slice) = &loaded.changes[0] else { panic!("{:?}", loaded.changes) };
+        (slice.endpoints[0].conditions.ready, loaded.warnings.len())
+    };
+    for (text, expected) in [
+        ("true", true),
+        ("yes", true),
+        ("On", true),
+        ("null", true),
+        ("~", true),
+        ("false", false),
+        ("no", false),
+        ("OFF", false),
+        ("n", false),
+    ] {
+        assert_eq!(ready(text), (expected, 0), "{text}");
+    }
+    for text in ["'false'", "0", "nope"] {
+        assert_eq!(ready(text), (true, 1), "{text}");
+    }
+    // Whole files: JSON with fractions, CRLF and a byte order mark, merge keys, a key that is there
+    // twice, YAML that begins with a brace.
+    let service = "{\"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"clusterIP\": \
+                   \"10.0.0.1\", \"ports\": [{\"port\": 80.0}]}}";
+    let block = "kind: Service\nmetadata: {name: a}\nspec:\n  clusterIP: 10.0.0.1\n  ports:\n  - &p {port: 80}\n";
+    for (text, warnings) in [
+        (service.to_owned(), 0),
+        (format!("\u{feff}{service}\r\n{service}"), 1),
+        (service.replace('"', ""), 0),
+        (block.to_owned(), 0),
+        (format!("\u{feff}{}", block.replace('\n', "\r\n")), 0),
+        (format!("{block}  - {{<<: *p, port: 81, name: x}}\n"), 0),
+        (block.replace("metadata: {name: a}", "metadata: {name: b, name: a}"), 1),
+        (format!("{block}...\nkind: [\n"), 1),
+    ] {
+        folder.write("a.yaml", &text);
+        let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "{text}: {:?}", loaded.warnings);
+        assert_eq!(summary(&loaded.changes)[0], "service default/a [10.0.0.1]", "{text}");
+    }
+}

@@ -17,9 +17,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::refresh::Touched;
 use super::{Change, Error, Loaded, Manifests};
+use crate::input;
 
 /// How often a folder that is gone is looked for.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait for the second half of a rename. The kernel reports both in one system call, so
+/// one that does not come is of a file that was moved out of sight.
+const PAIR: Duration = Duration::from_millis(20);
 
 /// Complete writes and replacements; not each write, for a file is of no use before it is closed.
 const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
@@ -32,29 +36,32 @@ const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
 
 impl Manifests {
     /// Follows the files after [`read`](Self::read) and sends the differences, until the receiver
-    /// is dropped. What is wrong with a file is logged; what it said before stays in force.
+    /// is dropped. All differences that were found together are sent together. What is wrong with a
+    /// file is logged; what it said before stays in force.
     ///
     /// # Errors
     /// The system gives no notice of changed files.
-    pub async fn watch<E: From<Change>>(mut self, changes: mpsc::Sender<E>) -> Result<(), Error> {
-        let mut folders = Folders::new(&self.paths).map_err(Error::Notify)?;
+    pub async fn watch<E: From<Vec<Change>>>(
+        mut self,
+        changes: mpsc::Sender<E>,
+    ) -> Result<(), Error> {
+        let mut folders = Folders::open(&self.paths).await.map_err(Error::Notify)?;
         // What has changed since the files were read.
-        let mut touched = Touched::All;
+        let mut touched = Some(Touched::All);
         loop {
-            let now = Instant::now();
-            let read = tokio::task::spawn_blocking(move || {
-                let loaded = self.refresh(&touched, now);
-                (self, loaded)
-            });
-            let Ok((manifests, Loaded { changes: differences, warnings })) = read.await else {
-                return Err(Error::Notify(io::Error::other("reading manifests was cancelled")));
-            };
-            self = manifests;
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            for change in differences {
-                if changes.send(change.into()).await.is_err() {
+            if let Some(touched) = touched {
+                let now = Instant::now();
+                let read = input::aside(move || {
+                    let loaded = self.refresh(&touched, now);
+                    (self, loaded)
+                });
+                let (manifests, Loaded { changes: differences, warnings }) =
+                    read.await.map_err(Error::Notify)?;
+                self = manifests;
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                if !differences.is_empty() && changes.send(differences.into()).await.is_err() {
                     return Ok(());
                 }
             }
@@ -66,8 +73,17 @@ impl Manifests {
                 }
             };
             touched = tokio::select! {
-                touched = folders.next() => touched.map_err(Error::Notify)?,
-                () = look => Touched::nothing(),
+                waited = folders.wait() => {
+                    let told = waited.map_err(Error::Notify)?;
+                    let news = input::aside(move || {
+                        let news = folders.collect(told);
+                        (folders, news)
+                    });
+                    let (same, news) = news.await.map_err(Error::Notify)?;
+                    folders = same;
+                    news.map_err(Error::Notify)?
+                }
+                () = look => Some(Touched::nothing()),
                 () = changes.closed() => return Ok(()),
             };
         }
@@ -78,7 +94,18 @@ impl Manifests {
 #[derive(Debug)]
 pub struct Folders {
     notify: AsyncFd<OwnedFd>,
-    folders: Vec<Folder>,
+    places: Vec<Folder>,
+    news: News,
+}
+
+/// What was reported and not yet passed on.
+#[derive(Debug, Default)]
+struct News {
+    files: BTreeSet<PathBuf>,
+    /// Anything may have changed.
+    all: bool,
+    /// Renames of which only the first half was reported, by their cookies.
+    halves: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -94,30 +121,34 @@ impl Folders {
     ///
     /// # Errors
     /// The system gives no notice of changed files.
-    pub fn new(paths: &[PathBuf]) -> io::Result<Self> {
+    pub async fn open(paths: &[PathBuf]) -> io::Result<Self> {
         let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
-        let paths: BTreeSet<PathBuf> = paths
-            .iter()
-            .filter(|path| path.as_os_str() != "-")
-            .map(|path| if path.is_dir() { path.clone() } else { parent(path) })
-            .collect();
-        let folders = paths.into_iter().map(|path| Folder { path, watch: None }).collect();
         #[allow(
             deprecated,
             reason = "its successor is unsafe to call; a descriptor that nothing else owns or \
                       closes keeps what that one asks to be promised"
         )]
         let notify = AsyncFd::new(notify)?;
-        let mut this = Self { notify, folders };
-        this.watch_all();
-        Ok(this)
+        let paths = paths.to_vec();
+        input::aside(move || {
+            let parent = |path: &PathBuf| path.parent().map(Path::to_owned).unwrap_or_default();
+            let paths: BTreeSet<PathBuf> = paths
+                .iter()
+                .filter(|path| path.as_os_str() != "-")
+                .map(|path| if path.is_dir() { path.clone() } else { parent(path) })
+                .collect();
+            let places = paths.into_iter().map(|path| Folder { path, watch: None }).collect();
+            let mut this = Self { notify, places, news: News::default() };
+            this.watch_all();
+            this
+        })
+        .await
     }
 
     /// Watches the folders that are not watched; returns whether there was one that now is.
     fn watch_all(&mut self) -> bool {
         let mut found = false;
-        for folder in self.folders.iter_mut().filter(|folder| folder.watch.is_none()) {
+        for folder in self.places.iter_mut().filter(|folder| folder.watch.is_none()) {
             let here = folder.path.as_os_str().is_empty();
             let path = if here { Path::new(".") } else { &folder.path };
             folder.watch = inotify::add_watch(&self.notify, path, EVENTS).ok();
@@ -130,52 +161,68 @@ impl Folders {
     ///
     /// # Errors
     /// The system gives no notice any more.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        self.next().await.map(drop)
-    }
-
-    /// Waits until something may have changed; what.
-    async fn next(&mut self) -> io::Result<Touched> {
+    pub async fn changed(mut self) -> io::Result<Self> {
         loop {
-            let lost = self.folders.iter().any(|folder| folder.watch.is_none());
-            let patience = if lost { RETRY } else { Duration::MAX };
-            let ready = match tokio::time::timeout(patience, self.notify.readable()).await {
-                // Everything that waits is read below, so that the next readiness is news.
-                Ok(ready) => ready.map(|mut ready| ready.clear_ready()).map(|()| true)?,
-                Err(_) => false,
-            };
-            if !ready {
-                if self.watch_all() {
-                    return Ok(Touched::All);
-                }
-                continue;
-            }
-            if let Some(touched) = self.drain()? {
-                return Ok(touched);
+            let told = self.wait().await?;
+            let (this, news) = input::aside(move || {
+                let news = self.collect(told);
+                (self, news)
+            })
+            .await?;
+            self = this;
+            if news?.is_some() {
+                return Ok(self);
             }
         }
     }
 
-    /// Reads the events that wait. `None` where none of them matters.
-    fn drain(&mut self) -> io::Result<Option<Touched>> {
+    /// Waits until there is something to [`collect`](Self::collect): whether something was reported.
+    async fn wait(&self) -> io::Result<bool> {
+        let lost = self.places.iter().any(|folder| folder.watch.is_none());
+        let patience = match () {
+            () if !self.news.halves.is_empty() => PAIR,
+            () if lost => RETRY,
+            () => Duration::MAX,
+        };
+        match tokio::time::timeout(patience, self.notify.readable()).await {
+            // Everything that waits is read by who collects, so that the next readiness is news.
+            Ok(ready) => ready.map(|mut ready| ready.clear_ready()).map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What may have changed. `told` is what [`wait`](Self::wait) has returned.
+    fn collect(&mut self, told: bool) -> io::Result<Option<Touched>> {
+        if told {
+            self.drain()?;
+        } else {
+            self.news.halves.clear();
+            self.news.all |= self.watch_all();
+        }
+        if self.news.all {
+            self.watch_all();
+        }
+        Ok(self.news.take())
+    }
+
+    /// Reads the events that wait.
+    fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut files = BTreeSet::new();
-        let mut all = false;
         let mut reader = Reader::new(&self.notify, &mut buffer);
         loop {
             let event = match reader.next() {
                 Ok(event) => event,
-                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             let events = event.events();
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                all = true;
+                self.news = News { all: true, ..News::default() };
                 continue;
             }
             let watch = event.wd();
-            let Some(folder) = self.folders.iter_mut().find(|f| f.watch == Some(watch)) else {
+            let Some(folder) = self.places.iter_mut().find(|f| f.watch == Some(watch)) else {
                 continue;
             };
             if events.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF)
@@ -185,20 +232,35 @@ impl Folders {
                     let _ = inotify::remove_watch(&self.notify, watch);
                 }
                 folder.watch = None;
-                all = true;
+                self.news.all = true;
                 continue;
             }
             let Some(name) = event.file_name() else { continue };
             let file = folder.path.join(OsStr::from_bytes(name.to_bytes()));
-            if !events.contains(ReadFlags::CREATE) || is_complete(&file) {
-                files.insert(file);
-            }
+            self.news.add(file, events, event.cookie());
         }
-        if all {
-            self.watch_all();
-            return Ok(Some(Touched::All));
+    }
+}
+
+impl News {
+    fn add(&mut self, file: PathBuf, events: ReadFlags, cookie: u32) {
+        if events.contains(ReadFlags::MOVED_FROM) {
+            self.halves.insert(cookie);
+        } else if events.contains(ReadFlags::MOVED_TO) {
+            self.halves.remove(&cookie);
         }
-        Ok((!files.is_empty()).then_some(Touched::Some(files)))
+        if !events.contains(ReadFlags::CREATE) || is_complete(&file) {
+            self.files.insert(file);
+        }
+    }
+
+    /// What may have changed, unless more of the same rename is to come.
+    fn take(&mut self) -> Option<Touched> {
+        if !self.halves.is_empty() {
+            return None;
+        }
+        let Self { files, all, .. } = std::mem::take(self);
+        if all { Some(Touched::All) } else { (!files.is_empty()).then_some(Touched::Some(files)) }
     }
 }
 

@@ -1,32 +1,71 @@
 //! The content of all files together, and the differences between two states of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::FileId;
 use super::objects::{Content, Object};
-use crate::cluster::{Change, EndpointSlice, Node, ObjectKey};
+use crate::cluster::{Change, ObjectKey, UNDATED};
 use crate::source::Warning;
 
-/// Everything that the manifests say.
-#[derive(Debug, Default, PartialEq)]
+/// Everything that the manifests say. The objects are those of the files.
+#[derive(Debug, Default)]
 pub(super) struct World {
     /// `Change::Service` or `Change::ServiceIgnored`.
-    services: BTreeMap<ObjectKey, Change>,
-    slices: BTreeMap<ObjectKey, EndpointSlice>,
-    node: Option<Node>,
+    services: Objects,
+    /// `Change::Slice`.
+    slices: Objects,
+    /// `Change::Node`.
+    node: Option<Arc<Change>>,
+    /// Since which state each Service without a date is there, and the number of this state.
+    arrived: BTreeMap<ObjectKey, i64>,
+    state: i64,
 }
 
+type Objects = BTreeMap<ObjectKey, Arc<Change>>;
+
 impl World {
-    /// Puts files together, in order. Of an object that is there twice the last one counts.
-    pub(super) fn merge(files: &BTreeMap<FileId, Content>, node: &str) -> (Self, Vec<Warning>) {
+    /// Puts files together, in order. Of an object that is there twice the last one counts. A file
+    /// that `is_missing` keeps its place, but no object is called a duplicate of one in it: it may
+    /// just have got another name.
+    pub(super) fn merge(
+        files: &BTreeMap<FileId, Content>,
+        is_missing: impl Fn(&FileId) -> bool,
+        node: &str,
+    ) -> (Self, Vec<Warning>) {
         let mut merge = Merge { node, ..Merge::default() };
-        for ((_, file), content) in files {
+        for (id, content) in files {
+            let file = (!is_missing(id)).then_some(&*id.1);
             for (line, object) in &content.objects {
-                merge.add(object, &format!("{}, line {line}", file.display()));
+                merge.add(object, file.map(|file| (file, *line)));
             }
         }
         merge.finish()
+    }
+
+    /// Says which state was before: an undated Service that is in both has what it claims for longer
+    /// than one that is new.
+    pub(super) fn follow(&mut self, before: &Self) {
+        self.state = before.state + 1;
+        let undated = |object: &Change| match object {
+            Change::Service(service) => service.created == UNDATED,
+            _ => false,
+        };
+        let undated = self.services.iter().filter(|(_, object)| undated(object));
+        let since = |key| before.arrived.get(key).copied().unwrap_or(self.state);
+        self.arrived = undated.map(|(key, _)| (key.clone(), since(key))).collect();
+    }
+
+    /// An object as others are to know it.
+    fn fact(&self, object: &Change) -> Change {
+        let mut fact = object.clone();
+        if let Change::Service(service) = &mut fact
+            && let Some(since) = self.arrived.get(&service.key)
+        {
+            service.created += since;
+        }
+        fact
     }
 
     /// The facts from nothing to this state, ended by the lists.
@@ -42,20 +81,15 @@ impl World {
     /// service that moves from one file's object to another's is not without endpoints.
     pub(super) fn differences(&self, new: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
-        if let Some(node) = &new.node
-            && self.node.as_ref() != Some(node)
-        {
-            changes.push(Change::Node(node.clone()));
-        }
-        for (key, service) in &new.services {
-            if self.services.get(key) != Some(service) {
-                changes.push(service.clone());
-            }
-        }
-        for (key, slice) in &new.slices {
-            if self.slices.get(key) != Some(slice) {
-                changes.push(Change::Slice(slice.clone()));
-            }
+        changes.extend(
+            new.node
+                .as_ref()
+                .filter(|node| differs(self.node.as_ref(), node))
+                .map(|node| new.fact(node)),
+        );
+        for (old, now) in [(&self.services, &new.services), (&self.slices, &new.slices)] {
+            let others = now.iter().filter(|(key, object)| differs(old.get(*key), object));
+            changes.extend(others.map(|(_, object)| new.fact(object)));
         }
         let gone = self.slices.keys().filter(|key| !new.slices.contains_key(*key));
         changes.extend(gone.cloned().map(Change::SliceGone));
@@ -65,81 +99,87 @@ impl World {
     }
 }
 
+/// Most objects are of files that were not read again.
+fn differs(old: Option<&Arc<Change>>, new: &Arc<Change>) -> bool {
+    old.is_none_or(|old| !Arc::ptr_eq(old, new) && old != new)
+}
+
+/// A file and the line in it.
+type Place<'a> = (&'a Path, usize);
+
 #[derive(Default)]
 struct Merge<'a> {
     node: &'a str,
     world: World,
-    legacy: BTreeMap<ObjectKey, EndpointSlice>,
+    /// The slices made of Endpoints, by the Service.
+    legacy: BTreeMap<ObjectKey, &'a [Arc<Change>]>,
     /// Where each object was last seen.
-    places: BTreeMap<(&'static str, ObjectKey), String>,
+    places: BTreeMap<(&'static str, ObjectKey), Place<'a>>,
     warnings: Vec<Warning>,
 }
 
-impl Merge<'_> {
-    fn add(&mut self, object: &Object, place: &str) {
+impl<'a> Merge<'a> {
+    fn add(&mut self, object: &'a Object, place: Option<Place<'a>>) {
+        let (kind, Some(key)) = object.identity() else { return };
         match object {
-            Object::Fact(change) => match change {
-                Change::Service(service) => {
-                    self.seen("Service", &service.key, place);
-                    self.world.services.insert(service.key.clone(), change.clone());
+            Object::Fact(change) => {
+                self.seen(kind, &key, place);
+                match &**change {
+                    Change::SliceGone(_) => {
+                        self.world.slices.remove(&key);
+                    }
+                    Change::Slice(_) => {
+                        self.world.slices.insert(key, Arc::clone(change));
+                    }
+                    _ => {
+                        self.world.services.insert(key, Arc::clone(change));
+                    }
                 }
-                Change::ServiceIgnored(key, _) => {
-                    self.seen("Service", key, place);
-                    self.world.services.insert(key.clone(), change.clone());
-                }
-                Change::Slice(slice) => {
-                    self.seen("EndpointSlice", &slice.key, place);
-                    self.world.slices.insert(slice.key.clone(), slice.clone());
-                }
-                Change::SliceGone(key) => {
-                    self.seen("EndpointSlice", key, place);
-                    self.world.slices.remove(key);
-                }
-                _ => {}
-            },
-            Object::Endpoints(slices) => {
-                let slices = slices.iter().filter_map(|change| match change {
-                    Change::Slice(slice) => Some(slice),
-                    _ => None,
-                });
-                let mut services = BTreeSet::new();
-                for slice in slices.clone() {
-                    services.insert(service_of(slice));
-                }
-                for service in services {
-                    self.seen("Endpoints", &service, place);
-                    self.legacy.retain(|_, slice| service_of(slice) != service);
-                }
-                self.legacy.extend(slices.map(|slice| (slice.key.clone(), slice.clone())));
             }
-            Object::Node(Change::Node(node)) if *node.name == *self.node => {
-                self.seen("Node", &ObjectKey::new("", Arc::clone(&node.name)), place);
-                self.world.node = Some(node.clone());
+            Object::Endpoints(slices) => {
+                self.seen(kind, &key, place);
+                self.legacy.insert(key, slices);
+            }
+            Object::Node(node) if *key.name == *self.node => {
+                self.seen(kind, &key, place);
+                self.world.node = Some(Arc::clone(node));
             }
             Object::Node(_) => {}
         }
     }
 
-    fn seen(&mut self, kind: &'static str, key: &ObjectKey, place: &str) {
-        if let Some(before) = self.places.insert((kind, key.clone()), place.to_owned()) {
+    fn seen(&mut self, kind: &'static str, key: &ObjectKey, place: Option<Place<'a>>) {
+        let Some((file, line)) = place else { return };
+        if let Some((before, at)) = self.places.insert((kind, key.clone()), (file, line)) {
+            let before = before.display();
             self.warnings.push(Warning {
-                object: format!("{kind} {key} ({place})"),
-                text: format!("it is also in {before}; this one counts, remove one of them"),
+                object: format!("{kind} {key} ({}, line {line})", file.display()),
+                text: format!(
+                    "it is also in {before}, line {at}; this one counts, remove one of them"
+                ),
             });
         }
     }
 
     fn finish(mut self) -> (World, Vec<Warning>) {
-        let with_slices: BTreeSet<ObjectKey> = self.world.slices.values().map(service_of).collect();
-        for (key, slice) in self.legacy {
-            if !with_slices.contains(&service_of(&slice)) {
-                self.world.slices.insert(key, slice);
+        let slices = self.world.slices.values();
+        let with_slices: BTreeSet<ObjectKey> =
+            slices.filter_map(|slice| service_of(slice)).collect();
+        for (service, slices) in self.legacy {
+            if !with_slices.contains(&service) {
+                for slice in slices {
+                    if let Change::Slice(of) = &**slice {
+                        self.world.slices.insert(of.key.clone(), Arc::clone(slice));
+                    }
+                }
             }
         }
         (self.world, self.warnings)
     }
 }
 
-fn service_of(slice: &EndpointSlice) -> ObjectKey {
-    ObjectKey { namespace: Arc::clone(&slice.key.namespace), name: Arc::clone(&slice.service) }
+fn service_of(slice: &Change) -> Option<ObjectKey> {
+    let Change::Slice(slice) = slice else { return None };
+    let namespace = Arc::clone(&slice.key.namespace);
+    Some(ObjectKey { namespace, name: Arc::clone(&slice.service) })
 }

@@ -1,7 +1,7 @@
 //! A connection to the API server.
 
-use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
@@ -13,7 +13,11 @@ use hyper_util::rt::TokioExecutor;
 use kube::Config;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use tower::util::MapRequestLayer;
 use tower::{BoxError, ServiceExt as _};
+
+use super::credentials::{self, Token};
+use crate::input;
 
 /// A peer that has gone without a word is noticed after 10 + 3 x 5 seconds of silence, whether or
 /// not something that was sent to it waits for an acknowledgement.
@@ -23,8 +27,6 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 /// What a connection keeps to read into, once a list has filled it.
 const READ_BUFFER: usize = 1 << 16;
-/// How much of a token file is looked at.
-const TOKEN: u64 = 1 << 16;
 /// Connecting is tried again after this long. The kernel repeats a request to connect after 1, 3 and
 /// 7 seconds: a new one after 3 finds a host that is back sooner.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -77,6 +79,14 @@ pub enum Error {
         .0.display()
     )]
     EmptyToken(PathBuf),
+    /// A file is none, or cannot be read.
+    #[error("read {}", path.display())]
+    File {
+        /// Named in the kubeconfig, or of the service account.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// Certificates, keys or tokens cannot be used.
     #[error("prepare the connection to {server}")]
     Client {
@@ -118,26 +128,8 @@ fn check_tokens(kubeconfig: &Kubeconfig) -> Result<(), Unquoted> {
     Ok(())
 }
 
-/// Looks at the token file, which the client reads by itself: it sends an empty token as none, and
-/// cannot send one with white space around it, which other clients take off.
-fn check_token_file(config: &mut Config) -> Result<(), Error> {
-    let auth = &mut config.auth_info;
-    let Some(path) = auth.token_file.as_ref().filter(|_| auth.token.is_none()) else {
-        return Ok(());
-    };
-    let mut text = String::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(TOKEN).read_to_string(&mut text));
-    // One that cannot be read is refused with the reason when the client is made.
-    let Ok(_) = read else { return Ok(()) };
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(Error::EmptyToken(PathBuf::from(path)));
-    }
-    if token.len() < text.len() {
-        auth.token = Some(token.to_owned().into());
-    }
-    Ok(())
+fn file((path, source): (PathBuf, std::io::Error)) -> Error {
+    Error::File { path, source }
 }
 
 impl Connection {
@@ -152,7 +144,10 @@ impl Connection {
             (Some(path), _) => {
                 let failed =
                     |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(&error) };
+                input::read(path, credentials::MAX_BYTES)
+                    .map_err(|error| failed(KubeconfigError::ReadConfig(error, path.clone())))?;
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+                credentials::check(&kubeconfig).map_err(file)?;
                 check_tokens(&kubeconfig)
                     .map_err(|source| Error::Kubeconfig { path: path.clone(), source })?;
                 let options = KubeConfigOptions::default();
@@ -160,13 +155,13 @@ impl Connection {
             }
             (None, Some(server)) => Config::new(server.clone()),
             (None, None) => {
+                credentials::check_pod().map_err(file)?;
                 Config::incluster().map_err(|source| Error::InCluster(Box::new(source)))?
             }
         };
         if let Some(server) = server {
             config.cluster_url = server;
         }
-        check_token_file(&mut config)?;
         Ok(config)
     }
 
@@ -183,16 +178,32 @@ impl Connection {
     /// # Errors
     /// What is wrong with the configuration.
     pub async fn url(&self) -> Result<String, Error> {
-        Ok(self.config().await?.cluster_url.to_string())
+        self.aside(async |this| Ok(this.config().await?.cluster_url.to_string())).await
     }
 
     /// A client with fresh certificates and tokens.
+    pub(super) async fn client(&self) -> Result<Client, Error> {
+        self.aside(async |this| this.read_client().await).await
+    }
+
+    /// Does something that reads files aside.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl AsyncFnOnce(Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (this, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let read = input::aside(move || runtime.block_on(read(this))).await;
+        read.map_err(|error| file((self.kubeconfig.clone().unwrap_or_default(), error)))?
+    }
+
+    /// Reads files.
     ///
     /// It is not the stack that the kube crate builds by default: that one has no keep-alive, writes
     /// an error to the log for each failed request, and retries by itself behind our back. Proxies
     /// of the environment (`HTTPS_PROXY`) are not used: the service proxy must not depend on one.
-    pub(super) async fn client(&self) -> Result<Client, Error> {
-        let config = self.config().await?;
+    async fn read_client(&self) -> Result<Client, Error> {
+        let mut config = self.config().await?;
+        let token = Token::take(&mut config)?;
         let failed =
             |source| Error::Client { server: config.cluster_url.clone(), source: Box::new(source) };
         let mut tcp = HttpConnector::new();
@@ -204,16 +215,18 @@ impl Connection {
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let http = if config.cluster_url.scheme() == Some(&Scheme::HTTP) {
-            stack(&config, tcp)
+            stack(&config, token, tcp)
         } else {
-            config.rustls_https_connector_with_connector(tcp).and_then(|tls| stack(&config, tls))
+            config
+                .rustls_https_connector_with_connector(tcp)
+                .and_then(|tls| stack(&config, token, tls))
         };
         Ok(Client { http: http.map_err(failed)?, url: config.cluster_url })
     }
 }
 
 /// A client on a way to connect: the server's URL and the authentication are added.
-fn stack<C>(config: &Config, connector: C) -> kube::Result<kube::Client>
+fn stack<C>(config: &Config, token: Option<Arc<Token>>, connector: C) -> kube::Result<kube::Client>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -222,6 +235,10 @@ where
         .build::<_, Body>(connector);
     let stack = ClientBuilder::new(http.map_err(BoxError::from), "")
         .with_layer(&config.extra_headers_layer()?);
+    if let Some(token) = token {
+        let sign = MapRequestLayer::new(move |request| token.sign(request));
+        return Ok(stack.with_layer(&sign).with_layer(&config.base_uri_layer()).build());
+    }
     Ok(match config.auth_layer()? {
         Some(auth) => stack.with_layer(&auth).with_layer(&config.base_uri_layer()).build(),
         None => stack.with_layer(&config.base_uri_layer()).build(),
@@ -240,6 +257,27 @@ mod tests {
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
         assert_eq!(text.matches("No such file").count(), 1, "{text}");
+        // Nothing but a file, and not too much of it.
+        let connection = Connection { kubeconfig: Some("/dev/zero".into()), server: None };
+        let text = chain(&connection.check().await.err().unwrap());
+        assert!(text.ends_with("it is a device, not a file"), "{text}");
+        let path = std::env::temp_dir().join(format!("proxier-client-{}", std::process::id()));
+        for file in ["certificate-authority", "tokenFile", "client-key"] {
+            let (cluster, user) = match file {
+                "certificate-authority" => (", certificate-authority: /dev/zero", String::new()),
+                file => ("", format!("{file}: /dev/zero")),
+            };
+            let text = format!(
+                "clusters: [{{name: a, cluster: {{server: 'https://192.0.2.1'{cluster}}}}}]\n\
+                 users: [{{name: a, user: {{{user}}}}}]\n\
+                 contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n"
+            );
+            std::fs::write(&path, text).unwrap();
+            let connection = Connection { kubeconfig: Some(path.clone()), server: None };
+            let text = chain(&connection.check().await.err().unwrap());
+            assert_eq!(text, "read /dev/zero: it is a device, not a file", "{file}");
+        }
+        std::fs::remove_file(&path).unwrap();
         let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");

@@ -9,7 +9,7 @@ use super::{
     Converted, Converter, Lenient, Origin, Report, Role, parse, port_number, quote, raw,
     usable_address,
 };
-use crate::cluster::{Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges};
+use crate::cluster::{Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED};
 use crate::value::parse_cidr;
 
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -97,7 +97,7 @@ impl Converter {
             .creation_timestamp
             .take("metadata.creationTimestamp", report)
             .and_then(|text| parse::timestamp(&text))
-            .map_or(0, |millis| millis.div_euclid(1000));
+            .map_or(UNDATED, |millis| millis.div_euclid(1000));
         let (load_balancer_ips, source_ranges) =
             load_balancer(status, spec.load_balancer_source_ranges, report);
         Change::Service(Service {

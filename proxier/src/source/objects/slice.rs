@@ -91,13 +91,13 @@ impl Converter {
                 continue;
             }
             let number = raw.port.take(format_args!("{field}.port"), report);
-            let Some(port) = number.and_then(port_number) else {
+            let port = number.and_then(port_number).unwrap_or_else(|| {
                 report.warn(format_args!(
                     "{field}.port must be a number in 1-65535 (a port for all ports is not \
                      possible with IPVS); it is ignored"
                 ));
-                continue;
-            };
+                0
+            });
             let port = SlicePort { name: name.unwrap_or_else(|| self.shared("")), protocol, port };
             if seen.insert((Arc::clone(&port.name), protocol, port.port)) {
                 ports.push(port);

@@ -369,8 +369,11 @@ fn ports_of_slices() {
     let expected = |list: &[(&str, u16)]| -> Vec<(String, u16)> {
         list.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect()
     };
-    assert_eq!(names(Origin::Api), (expected(&[("", 2), ("c", 3)]), 3));
-    assert_eq!(names(Origin::Manifest), (expected(&[("", 1), ("", 2), ("c", 3)]), 2));
+    assert_eq!(names(Origin::Api), (expected(&[("", 2), ("a", 0), ("b", 0), ("c", 3)]), 3));
+    assert_eq!(
+        names(Origin::Manifest),
+        (expected(&[("", 1), ("", 2), ("a", 0), ("b", 0), ("c", 3)]), 2)
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::*;
 const NEVER: Duration = Duration::from_mins(1);
 
 /// Watches a path; what the first read gave is not among the changes.
-fn follow(path: &Path) -> Receiver<Change> {
+fn follow(path: &Path) -> Receiver<Vec<Change>> {
     let mut manifests = Manifests::new(vec![path.to_owned()], "node-a");
     manifests.read().unwrap();
     let (sender, changes) = mpsc::channel(100);
@@ -19,13 +19,14 @@ fn follow(path: &Path) -> Receiver<Change> {
     changes
 }
 
-async fn next(changes: &mut Receiver<Change>) -> String {
-    let change = tokio::time::timeout(NEVER, changes.recv()).await.expect("a change in time");
-    summary(&[change.expect("the watch must not end")]).remove(0)
+/// What the next message says.
+async fn next(changes: &mut Receiver<Vec<Change>>) -> String {
+    let changes = tokio::time::timeout(NEVER, changes.recv()).await.expect("a change in time");
+    summary(&changes.expect("the watch must not end")).join(", ")
 }
 
 /// The next change must be this one: everything before it would have been seen before it.
-async fn fence(changes: &mut Receiver<Change>, folder: &Folder) {
+async fn fence(changes: &mut Receiver<Vec<Change>>, folder: &Folder) {
     folder.write("fence.yaml", &service("fence", "10.9.9.9"));
     assert_eq!(next(changes).await, "service default/fence [10.9.9.9]");
     fs::remove_file(folder.0.join("fence.yaml")).unwrap();
@@ -47,8 +48,7 @@ async fn written_replaced_and_removed_files() {
 
     folder.write(".new", &service("a", "10.0.0.9"));
     fs::rename(folder.0.join(".new"), folder.0.join("a.yaml")).unwrap();
-    assert_eq!(next(&mut changes).await, "service default/a [10.0.0.9]");
-    assert_eq!(next(&mut changes).await, "gone default/c");
+    assert_eq!(next(&mut changes).await, "service default/a [10.0.0.9], gone default/c");
 
     fs::remove_file(folder.0.join("b.yaml")).unwrap();
     assert_eq!(next(&mut changes).await, "gone default/b");
@@ -141,8 +141,89 @@ async fn ends_when_nobody_listens() {
     let folder = Folder::new("listen");
     let mut manifests = Manifests::new(vec![folder.0.clone()], "");
     manifests.read().unwrap();
-    let (sender, changes) = mpsc::channel::<Change>(1);
+    let (sender, changes) = mpsc::channel::<Vec<Change>>(1);
     let watching = tokio::spawn(manifests.watch(sender));
     drop(changes);
     tokio::time::timeout(NEVER, watching).await.unwrap().unwrap().unwrap();
+}
+
+/// A manifest that gets another name, and one that takes the place of another, are one message each;
+/// neither is ever gone or called a duplicate of itself.
+#[tokio::test]
+async fn a_rename_is_one_refresh() {
+    let folder = Folder::new("rename");
+    let both = |ip: &str| format!("{}---\n{}", service("a", ip), service("b", ip));
+    folder.write("a.yaml", &both("10.0.0.1"));
+    let mut changes = follow(&folder.0);
+    for n in 2..50 {
+        folder.write(".new", &both(&format!("10.0.0.{n}")));
+        fs::rename(folder.0.join(".new"), folder.0.join("a.yaml")).unwrap();
+        let expected = format!("service default/a [10.0.0.{n}], service default/b [10.0.0.{n}]");
+        assert_eq!(next(&mut changes).await, expected);
+    }
+    fs::rename(folder.0.join("a.yaml"), folder.0.join("z.yaml")).unwrap();
+    fence(&mut changes, &folder).await;
+}
+
+/// The halves of a rename may be read one by one.
+#[test]
+fn half_a_rename_is_no_news() {
+    let mut news = News::default();
+    news.add("/m/.new".into(), ReadFlags::MOVED_FROM, 7);
+    assert_eq!(news.take(), None);
+    news.add("/m/b.yaml".into(), ReadFlags::CLOSE_WRITE, 0);
+    assert_eq!(news.take(), None);
+    news.add("/m/a.yaml".into(), ReadFlags::MOVED_TO, 7);
+    let files = ["/m/.new", "/m/a.yaml", "/m/b.yaml"].map(PathBuf::from);
+    assert_eq!(news.take(), Some(Touched::Some(files.into())));
+    assert_eq!(news.take(), None);
+    // From a folder that nobody watches.
+    news.add("/m/a.yaml".into(), ReadFlags::MOVED_TO, 8);
+    assert!(news.take().is_some());
+}
+
+#[test]
+fn a_file_under_another_name_is_no_duplicate_of_itself() {
+    let folder = Folder::new("other-name");
+    let file = folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    manifests.read().unwrap();
+    let start = Instant::now();
+    fs::rename(&file, folder.0.join("b.yaml")).unwrap();
+    for at in [start, start + MISSING] {
+        let loaded = manifests.refresh(&Touched::All, at);
+        assert_eq!((summary(&loaded.changes), loaded.warnings), (vec![], vec![]));
+    }
+    folder.write("c.yaml", &service("a", "10.0.0.1"));
+    assert_eq!(manifests.refresh(&Touched::All, start).warnings.len(), 1);
+}
+
+/// In a conflict the older one wins; one without a date is the newest, and of those the one that was
+/// there first.
+#[test]
+fn undated_services_are_as_old_as_they_are_known() {
+    let folder = Folder::new("undated");
+    let dated = service("dated", "10.0.0.1")
+        .replace("name: dated", "name: dated\n  creationTimestamp: '9999-12-31T23:59:59Z'");
+    folder.write("b.yaml", &format!("{dated}---\n{}", service("b", "10.0.0.2")));
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    let ages = |loaded: &Loaded| -> Vec<(String, i64)> {
+        let services = loaded.changes.iter().filter_map(|change| match change {
+            Change::Service(service) => Some((service.key.name.to_string(), service.created)),
+            _ => None,
+        });
+        services.collect()
+    };
+    let first = ages(&manifests.read().unwrap());
+    assert_eq!([&*first[0].0, &*first[1].0], ["b", "dated"]);
+    assert!(first[1].1 < first[0].1, "{first:?}");
+    let mut refresh = |name: &str, text: &str| {
+        folder.write(name, text);
+        ages(&manifests.refresh(&Touched::All, Instant::now()))
+    };
+    let second = refresh("a.yaml", &service("a", "10.0.0.3"));
+    assert!(second[0].1 > first[0].1, "{first:?} {second:?}");
+    // A change does not make it newer, nor does another file.
+    let changed = refresh("b.yaml", &service("b", "10.0.0.4"));
+    assert_eq!(changed, first[..1]);
 }
