@@ -1,9 +1,11 @@
 //! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
 
+mod alone;
 mod checks;
 mod daemon;
 mod diff;
 mod dry_run;
+mod ending;
 mod explain;
 mod feed;
 mod neighbours;
@@ -41,7 +43,9 @@ pub fn usage(error: &ArgsError) -> ExitCode {
 
 /// Does what the arguments ask for. Errors are printed, once, with their causes.
 pub fn run(args: &Args) -> ExitCode {
-    match act(args) {
+    let result = act(args);
+    telemetry::flush();
+    match result {
         Ok(code) => code,
         Err(error) => {
             report(&chain(&*error));
@@ -56,6 +60,10 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
     if let Action::Version { raw } = action {
         print(&version(raw))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(action, Action::Run) {
+        // Before anything is read that could hang.
+        ending::guard()?;
     }
     let config = Config::load(args, &Host)?;
     if matches!(action, Action::Run | Action::InitOnly) {

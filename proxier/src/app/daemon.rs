@@ -13,8 +13,9 @@ use netlink_ipvs::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
+use super::alone::Alone;
 use super::reload::{self, Reload};
-use super::{checks, feed, notices, privileges};
+use super::{checks, ending, feed, notices, privileges};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::sysctls::Sysctl;
@@ -39,6 +40,7 @@ pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     // All that can be missing is found out before anything is changed.
     let source = feed::Source::find(args, &config).await?;
+    let _alone = Alone::wait().await?;
     let host = Host::prepare(&config)?;
     let files =
         args.own.manifests.iter().chain(&config.client.kubeconfig).chain(&args.always.config);
@@ -87,6 +89,7 @@ pub(super) async fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::
     let mut reload = tokio::spawn(reload.follow());
     let mut restart = false;
 
+    ending::listens();
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),
         _ = interrupt.recv() => info!("SIGINT: ending, the dataplane stays"),

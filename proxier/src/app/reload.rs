@@ -63,7 +63,13 @@ impl Reload {
 
     /// Reads the file and does what it says. Whether that needs a restart.
     async fn look(&mut self) -> bool {
-        let new = match Config::load(&self.args, &Host) {
+        // Health checks are answered meanwhile, however long a file system takes.
+        let args = self.args.clone();
+        let Ok(loaded) = tokio::task::spawn_blocking(move || Config::load(&args, &Host)).await
+        else {
+            return false;
+        };
+        let new = match loaded {
             Ok(new) if new == *self.config => {
                 if self.refused.take().is_some() {
                     info!("the configuration file says again what is in force");
@@ -139,6 +145,8 @@ fn places(path: &Path) -> Vec<PathBuf> {
 /// when that fails.
 pub(super) fn start_again() -> anyhow::Error {
     let mut arguments = std::env::args_os();
+    // The thread that writes the log does not survive.
+    crate::telemetry::flush();
     let mut command = std::process::Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {
         command.arg0(name);
