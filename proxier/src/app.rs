@@ -7,6 +7,7 @@ mod diff;
 mod dry_run;
 mod ending;
 mod explain;
+mod facts;
 mod feed;
 mod neighbours;
 mod notices;
@@ -65,7 +66,11 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         // Before anything is read that could hang.
         ending::guard()?;
     }
-    let config = Config::load(args, &Host)?;
+    let config = match Config::load(args, &Host) {
+        // The daemon that runs has another one.
+        Err(error) if matches!(action, Action::Status) => return status::without(args, error),
+        config => config?,
+    };
     if matches!(action, Action::Run | Action::InitOnly) {
         let log = telemetry::init(&config.logging)?;
         return carry_out(action, args, config, Some(log));

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dummy_iface::DummyInterface;
 use netlink_ipvs::{
-    Client, Command, Family, Scheduler, VirtualServer, VirtualServerConfig, VirtualServerKey,
+    Client, Command, Family, Scheduler, Timeouts, VirtualServer, VirtualServerConfig,
+    VirtualServerKey,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -18,10 +20,11 @@ use super::reload::{self, Reload};
 use super::{checks, ending, feed, notices, privileges};
 use crate::args::Args;
 use crate::config::Config;
+use crate::dataplane::INTERFACE;
 use crate::dataplane::sysctls::Sysctl;
 use crate::http::{self, Current, Sources};
 use crate::kernel::firewall::Firewall;
-use crate::kernel::{Kernel, cleanup};
+use crate::kernel::{Kernel, cleanup, sysctl};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
 use crate::telemetry::LogHandle;
@@ -170,11 +173,20 @@ async fn ready(mut status: watch::Receiver<Arc<Status>>) {
 }
 
 /// `--init-only`: sets what needs more privileges than running, and nothing else.
-pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
     // Looking makes the kernel load IPVS, and with it the settings below net/ipv4/vs; and iptables, which
     // is tried, loads modules that only this step may load.
-    Host::look()?;
+    let host = Host::look()?;
     super::sysctls::apply(config)?;
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    if off.is_ok_and(|text| text.trim() == "1") && host.abilities.families.contains(&Family::Ipv6) {
+        // The daemon's container may not change it.
+        DummyInterface::ensure(INTERFACE).await.context("set up kube-ipvs0")?;
+        if let Some(why) = sysctl::allow_ipv6() {
+            warn!("{why}");
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -246,20 +258,50 @@ pub(super) fn prepare(ipvs: &mut Client, config: &Config) -> anyhow::Result<Arc<
     check_scheduler(ipvs, config.scheduler)?;
     let sysctls = super::sysctls::apply(config)?;
     oom_score(config.oom_score_adj);
-    let timeouts = netlink_ipvs::Timeouts {
+    let timeouts = Timeouts {
         tcp: config.ipvs_timeouts.tcp,
         tcp_fin: config.ipvs_timeouts.tcp_fin,
         udp: config.ipvs_timeouts.udp,
     };
-    if timeouts != netlink_ipvs::Timeouts::default() {
+    if timeouts != Timeouts::default() {
         let before = ipvs.timeouts().context("read the IPVS timeouts")?;
-        ipvs.run(Command::SetTimeouts(timeouts)).context("set the IPVS timeouts")?;
+        set_timeouts(ipvs, timeouts)?;
         let after = ipvs.timeouts().context("read the IPVS timeouts")?;
         if after != before {
             info!("IPVS timeouts: {before} -> {after}");
         }
     }
     Ok(sysctls)
+}
+
+/// What the kernel takes at most, in seconds: `INT_MAX / HZ`, for the values of `HZ` that there are.
+const LONGEST: [u32; 4] = [21_474_836, 8_589_934, 7_158_278, 2_147_483];
+
+/// Sets the timeouts; those that this kernel does not take, to the longest that it does.
+fn set_timeouts(ipvs: &mut Client, wanted: Timeouts) -> anyhow::Result<()> {
+    for longest in [u32::MAX].into_iter().chain(LONGEST) {
+        let least = |value: u32| value.min(longest);
+        let timeouts = Timeouts {
+            tcp: least(wanted.tcp),
+            tcp_fin: least(wanted.tcp_fin),
+            udp: least(wanted.udp),
+        };
+        match ipvs.run(Command::SetTimeouts(timeouts)) {
+            Err(error) if error.kind() == netlink_ipvs::ErrorKind::Invalid => {}
+            result => {
+                result.context("set the IPVS timeouts")?;
+                if timeouts != wanted {
+                    warn!(
+                        "this kernel takes no IPVS timeout above {longest} s: {wanted} was asked for, \
+                         {timeouts} is set"
+                    );
+                }
+                return Ok(());
+            }
+        }
+    }
+    warn!("this kernel refuses the IPVS timeouts {wanted}, they stay as they are");
+    Ok(())
 }
 
 /// Tells the kernel how early to end this process when memory is short. A container that may not
