@@ -7,7 +7,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogFormat;
@@ -41,13 +44,17 @@ pub(crate) fn flush() {
 }
 
 /// Starts a thread that is there before the process gives up its capabilities, which each thread has for
-/// itself. It gives up all of them.
+/// itself. It gives up all of them, and for good.
 pub(crate) fn powerless_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
+        // What a user other than root may not give up, it cannot get either.
+        for capability in CapabilitySet::all().iter() {
+            let _ = remove_capability_from_bounding_set(capability);
+        }
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        // Nothing forbids it.
         let _ = set_capabilities(None, sets);
+        let _ = set_no_new_privs(true);
         work();
     };
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
