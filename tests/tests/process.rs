@@ -130,8 +130,9 @@ fn a_signal_ends_it_whatever_hangs() {
     // A file that never ends to be opened.
     let mut daemon = files.daemon("log");
     daemon.ready().unwrap();
-    fs::remove_file(files.path("config")).unwrap();
-    run("mkfifo", [files.path("config")]).unwrap();
+    run("mkfifo", [files.path("fifo")]).unwrap();
+    // In one step: a file that is missing for a moment is read as missing.
+    fs::rename(files.path("fifo"), files.path("config")).unwrap();
     let pid = daemon.pid();
     let hangs = || Ok(waits_for(pid, "wait_for_partner").then_some(()));
     daemon.wait(hangs, || "a daemon that hangs in its configuration".to_owned()).unwrap();
