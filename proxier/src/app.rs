@@ -1,10 +1,13 @@
 //! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
 
+mod alone;
 mod checks;
 mod daemon;
 mod diff;
 mod dry_run;
+mod ending;
 mod explain;
+mod facts;
 mod feed;
 mod neighbours;
 mod notices;
@@ -42,7 +45,9 @@ pub fn usage(error: &ArgsError) -> ExitCode {
 
 /// Does what the arguments ask for. Errors are printed, once, with their causes.
 pub fn run(args: &Args) -> ExitCode {
-    match act(args) {
+    let result = act(args);
+    telemetry::flush();
+    match result {
         Ok(code) => code,
         Err(error) => {
             report(&chain(&*error));
@@ -58,7 +63,15 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         print(&version(raw))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = Config::load(args, &Host)?;
+    if matches!(action, Action::Run) {
+        // Before anything is read that could hang.
+        ending::guard()?;
+    }
+    let config = match Config::load(args, &Host) {
+        // The daemon that runs has another one.
+        Err(error) if matches!(action, Action::Status) => return status::without(args, error),
+        config => config?,
+    };
     if matches!(action, Action::Run | Action::InitOnly) {
         let log = telemetry::init(&config.logging)?;
         return carry_out(action, args, config, Some(log));

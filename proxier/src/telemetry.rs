@@ -8,12 +8,15 @@
 //! | 6, 7 | `trace` | `debug` |
 //! | 8 and more | `trace` | `trace` |
 //!
+//! Lines are written by a thread of their own. When nobody reads them, they are counted instead.
+//!
 //! A warning or an error that comes again and again is written once in a while, with a count.
 //!
 //! `--vmodule` sets another verbosity for single source files, whatever crate they belong to.
 
 mod fields;
 mod json;
+mod queue;
 mod repeats;
 
 #[cfg(test)]
@@ -30,6 +33,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogFormat, Logging};
+use queue::Queue;
+pub(crate) use queue::{flush, powerless_thread};
 use repeats::{Limited, OF_THE_DAEMON};
 
 /// Crates whose events are ours.
@@ -60,7 +65,9 @@ pub struct TelemetryError {
 /// Logs to standard error from now on. Fails if the process has a log already.
 pub fn init(logging: &Logging) -> Result<LogHandle, TelemetryError> {
     let colour = io::stderr().is_terminal();
-    let (subscriber, handle) = subscriber(logging, io::stderr, colour);
+    let queue = Queue::start(logging.format)
+        .map_err(|source| TelemetryError { action: "open", source: source.into() })?;
+    let (subscriber, handle) = subscriber(logging, queue, colour);
     subscriber
         .try_init()
         .map_err(|source| TelemetryError { action: "open", source: source.into() })?;

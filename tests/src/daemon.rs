@@ -187,48 +187,41 @@ impl Daemon {
 
     /// Asks until `question` answers with something other than none, and returns that.
     ///
-    /// When the time is up, or the daemon has ended, the error has what `explain` says and the end of
-    /// the daemon's log.
+    /// When the daemon has ended, the error has what `explain` says and the end of the daemon's log.
     pub fn wait<T>(
         &mut self,
-        limit: Duration,
         question: impl FnMut() -> Result<Option<T>>,
-        explain: impl FnOnce() -> String,
+        explain: impl Fn() -> String,
     ) -> Result<T> {
-        self.wait_asking_every(Duration::from_millis(50), limit, question, explain)
+        self.wait_asking_every(Duration::from_millis(50), question, explain)
     }
 
     /// As [`wait`](Self::wait), with another time between two questions.
     pub fn wait_asking_every<T>(
         &mut self,
         between: Duration,
-        limit: Duration,
         question: impl FnMut() -> Result<Option<T>>,
-        explain: impl FnOnce() -> String,
+        explain: impl Fn() -> String,
     ) -> Result<T> {
-        match until(&mut self.child, limit, between, question)? {
+        let log = self.log.clone();
+        let missing = || format!("{}\nproxier's log ends with:\n{}", explain(), end_of(&log));
+        match until(&mut self.child, between, question, missing)? {
             Waited::Reached(answer) => Ok(answer),
             Waited::Ended(status) => {
-                bail!("proxier ended with {status}; its log ends with:\n{}", self.log_end())
+                bail!("proxier ended with {status} before {}", missing())
             }
-            Waited::Late => bail!(
-                "not within {} s: {}\nproxier's log ends with:\n{}",
-                limit.as_secs(),
-                explain(),
-                self.log_end()
-            ),
         }
     }
 
     /// Waits until it says that the kernel is as the cluster says.
-    pub fn ready(&mut self, limit: Duration) -> Result<()> {
+    pub fn ready(&mut self) -> Result<()> {
         let (log, start) = (self.log.clone(), self.log_start);
         let says = || {
             let text = fs::read(&log).context("read the log")?;
             let mine = String::from_utf8_lossy(text.get(start..).unwrap_or_default());
             Ok(mine.contains("ready: the kernel is as the cluster says").then_some(()))
         };
-        self.wait(limit, says, || "ready".to_owned())
+        self.wait(says, || "ready".to_owned())
     }
 
     /// Its process number.
@@ -262,10 +255,14 @@ impl Daemon {
 
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
-        let text = self.log();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        end_of(&self.log)
     }
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 impl Drop for Daemon {

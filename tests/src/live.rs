@@ -3,7 +3,6 @@
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -19,9 +18,6 @@ use crate::golden::{Dump, Part, blocks, ipset_save, observe};
 pub const NODE: &str = "node-a";
 /// As [`NODE`].
 pub const NODE_ADDRESS: &str = "192.0.2.1";
-
-/// How long the daemon may take for anything in a slow kernel.
-const LIMIT: Duration = Duration::from_secs(100);
 
 /// What of the kernel follows from the objects and changes with them.
 const PARTS: [Part; 3] = [Part::Ipvs, Part::Addresses, Part::Sets];
@@ -108,7 +104,6 @@ impl Live {
         let daemon = self.daemon.as_mut().context("a daemon that runs")?;
         let log = self.scratch.path().join("log");
         daemon.wait(
-            LIMIT,
             || {
                 // The log first: what it says has happened is in the kernel that is read after it.
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
@@ -135,7 +130,7 @@ impl Live {
         let daemon = self.daemon.as_mut().context("a daemon that runs")?;
         let server = &self.server;
         let explain = || format!("{} faults more to happen", server.pending_faults());
-        daemon.wait(LIMIT, || Ok((server.pending_faults() == 0).then_some(())), explain)
+        daemon.wait(|| Ok((server.pending_faults() == 0).then_some(())), explain)
     }
 
     /// Waits until the kernel is exactly what a dry run against the server prints.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -15,9 +14,6 @@ use crate::golden::blocks;
 use crate::manifest;
 use crate::topology::{Family, Topology};
 use crate::traffic::{Place, Protocol, Server};
-
-/// How long the daemon may take to program a handful of Services in a slow kernel.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the servers in the pods listen.
 pub const TCP: u16 = 8080;
@@ -116,7 +112,6 @@ impl World {
         let daemon = self.daemon.as_mut().context("a daemon that runs")?;
         let state = || node.sh("ipvsadm -S -n; ip -o addr show dev kube-ipvs0 2>/dev/null || true");
         daemon.wait(
-            LIMIT,
             || Ok(reached(&state()?).then_some(())),
             || format!("{wanted} wanted, but:\n{}", state().unwrap_or_default()),
         )
@@ -156,11 +151,11 @@ impl World {
     pub fn wait(
         &mut self,
         reached: impl Fn(&Topology) -> Result<bool>,
-        explain: impl FnOnce(&Topology) -> String,
+        explain: impl Fn(&Topology) -> String,
     ) -> Result<()> {
         let (topology, daemon) = (&self.topology, self.daemon.as_mut());
         let daemon = daemon.context("a daemon that runs")?;
-        daemon.wait(LIMIT, || Ok(reached(topology)?.then_some(())), || explain(topology))
+        daemon.wait(|| Ok(reached(topology)?.then_some(())), || explain(topology))
     }
 
     /// What `proxier diff` with these flags prints; nothing if the kernel is as wanted.
@@ -188,7 +183,7 @@ impl World {
     /// Starts the daemon if it does not run, and waits until it says that all is well.
     pub fn ready(&mut self) -> Result<()> {
         self.start()?;
-        self.daemon.as_mut().context("a daemon that runs")?.ready(LIMIT)
+        self.daemon.as_mut().context("a daemon that runs")?.ready()
     }
 
     /// Stops the daemon, which leaves the kernel as it is.

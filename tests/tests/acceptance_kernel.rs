@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use proxier_tests::command::{output, program, run};
@@ -14,9 +13,6 @@ use proxier_tests::topology::Family::V4;
 use proxier_tests::topology::Topology;
 use proxier_tests::traffic::{Client, Load, Place, Protocol};
 use proxier_tests::world::{TCP, UDP, World};
-
-/// How long the daemon may take in a slow kernel.
-const LIMIT: Duration = Duration::from_mins(1);
 
 fn sh(script: &str) -> Result<String> {
     output(Command::new("bash").args(["-euo", "pipefail", "-c", script]))
@@ -108,7 +104,6 @@ fn clean_up() -> Result<()> {
     let program = program("proxier")?;
     // Waits for the last thing that a first step does, and for both families' rules.
     daemon.wait(
-        LIMIT,
         || {
             let arguments = ["diff", "--config", &config.display().to_string(), "--manifests"];
             let status =

@@ -51,7 +51,7 @@ impl Node {
                 let _ = ended.await;
             });
         });
-        let address = address.recv_timeout(Duration::from_mins(1)).unwrap();
+        let address = address.recv().unwrap();
         Self { address: format!("http://{address}/"), _end: end }
     }
 }

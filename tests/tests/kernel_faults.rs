@@ -335,11 +335,13 @@ fn after_the_start_only_the_network_is_in_its_power() {
         ("CapEff:", NETWORK),
         ("CapPrm:", NETWORK),
         ("CapBnd:", NETWORK),
-        ("CapInh:", "0000000000000000"),
-        ("CapAmb:", "0000000000000000"),
+        ("CapInh:", NETWORK),
+        ("CapAmb:", NETWORK),
         ("NoNewPrivs:", "1"),
     ] {
-        let found = values(&threads, name);
+        let mut found = values(&threads, name);
+        // Threads that hear signals and write the log have none at all.
+        found.retain(|value| value != "0000000000000000");
         assert!(found.len() >= 2 && found.iter().all(|value| value == wanted), "{name} {found:?}");
     }
     let seen = fs::read_to_string(scratch.path().join("seen")).unwrap();

@@ -204,7 +204,6 @@ fn the_start_says_what_was_changed_and_what_is_questionable() {
 
 fn said_at_the_start() -> Result<()> {
     use proxier_tests::daemon::Daemon;
-    use std::time::Duration;
 
     require_test_kernel()?;
     node_link()?;
@@ -214,8 +213,7 @@ fn said_at_the_start() -> Result<()> {
             arguments(scratch).into_iter().chain(flags.iter().map(|flag| (*flag).into())).collect();
         let mut daemon = Daemon::start_with(None, words, &log)?;
         let text = || std::fs::read_to_string(&log).unwrap_or_default();
-        let limit = Duration::from_mins(1);
-        daemon.wait(limit, || Ok(text().contains(last).then_some(())), || last.to_owned())?;
+        daemon.wait(|| Ok(text().contains(last).then_some(())), || last.to_owned())?;
         daemon.stop()?;
         Ok(text())
     };

@@ -4,7 +4,6 @@
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use proxier_tests::apiserver::object::{node, service, slice};
 use proxier_tests::command::run;
@@ -14,8 +13,6 @@ use proxier_tests::manifest;
 use proxier_tests::netns::require_test_kernel;
 use serde_json::Value;
 
-/// How long the daemon may take for anything in a slow kernel.
-const LIMIT: Duration = Duration::from_secs(100);
 const REFUSED: &str = "the configuration file has changed and cannot be used";
 const READY: &str = "ready: the kernel is as the cluster says";
 
@@ -66,7 +63,7 @@ impl World {
     fn until(&mut self, what: &str, condition: impl Fn(&str) -> bool) {
         let path = self.scratch.path().join("log");
         let said = || condition(&std::fs::read_to_string(&path).unwrap()).then_some(());
-        self.daemon.wait(LIMIT, || Ok(said()), || what.to_owned()).unwrap();
+        self.daemon.wait(|| Ok(said()), || what.to_owned()).unwrap();
     }
 
     /// Waits until the kernel has this scheduler, with both real servers.
@@ -83,7 +80,7 @@ impl World {
             lines.join("\n")
         };
         let same = || Ok((saved() == wanted).then_some(()));
-        self.daemon.wait(LIMIT, same, || format!("{wanted}\nwanted, but\n{}", saved())).unwrap();
+        self.daemon.wait(same, || format!("{wanted}\nwanted, but\n{}", saved())).unwrap();
     }
 
     fn write(&self, body: &str) {
@@ -182,7 +179,7 @@ fn what_cannot_be_changed_live_starts_the_same_process_again() {
     let table = run("ipvsadm-save", ["-n"]).unwrap();
     world.write("ipvs: {scheduler: rr}\nmetricsBindAddress: 127.0.0.1:10333");
     let answers = || Ok(status(10333).filter(|status| status["synced"] == true));
-    world.daemon.wait(LIMIT, answers, || "an answer at the new address".to_owned()).unwrap();
+    world.daemon.wait(answers, || "an answer at the new address".to_owned()).unwrap();
     assert!(status(10249).is_none(), "nobody is left at the old address");
     assert_eq!(world.daemon.log().matches(READY).count(), 2, "{}", world.daemon.log());
     assert_eq!(world.daemon.pid(), pid);
@@ -216,7 +213,7 @@ fn what_is_no_file_is_kept_out_and_holds_nothing_up() {
     std::fs::rename(&next, &world.config).unwrap();
     // The log does not repeat itself; the status says so.
     let refused = || Ok(status(10249).filter(|status| status["configurationRefused"].is_string()));
-    world.daemon.wait(LIMIT, refused, || "a pipe again".to_owned()).unwrap();
+    world.daemon.wait(refused, || "a pipe again".to_owned()).unwrap();
     world.daemon.stop().unwrap();
 }
 

@@ -7,7 +7,7 @@ mod other_modes;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use proxier_tests::command::{output, program};
@@ -19,8 +19,9 @@ use proxier_tests::netns::{Namespace, ip, require_test_kernel};
 use proxier_tests::traffic::{Client, Held, Load, Place, Protocol, Rate, Report, Server};
 use proxier_tests::{figure, full};
 
-/// How long the daemon may take for anything in a slow kernel.
-const LIMIT: Duration = Duration::from_mins(1);
+/// Milliseconds after which a connection is lost, however busy the machine is: it has been tried seven
+/// times by then.
+const HANGS: u64 = 120_000;
 
 /// The addresses of the service whose connections are kept.
 const VIPS: [&str; 4] = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:10:96::4201"];
@@ -66,7 +67,7 @@ impl<'a> Node<'a> {
         let before = self.operations().len();
         let words = arguments.split(' ');
         let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;
-        daemon.ready(LIMIT)?;
+        daemon.ready()?;
         self.daemon = Some(daemon);
         Ok(self.operations().split_off(before))
     }
@@ -236,7 +237,7 @@ impl Traffic {
         for address in to {
             let to = Place::new(Protocol::Tcp, address.parse()?, 80);
             let load =
-                Load { to, times: held / parts, source: None, timeout: 30_000, one_socket: false };
+                Load { to, times: held / parts, source: None, timeout: HANGS, one_socket: false };
             let open = Client::new(client).hold(&load)?;
             ensure!(open.opened.answered() == load.times, "{address}: {:?}", open.opened);
             traffic.held.push(open);
@@ -252,7 +253,7 @@ impl Traffic {
             let before = rate.so_far()?.answered();
             // More than were under way.
             let more = |now: &Report| now.answered() > before + 20;
-            rate.until(LIMIT, more).with_context(|| format!("new connections {when}"))?;
+            rate.until(more).with_context(|| format!("new connections {when}"))?;
         }
         Ok(())
     }

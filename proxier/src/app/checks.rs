@@ -1,6 +1,7 @@
 //! What is questionable on this node, said once at the start. Changes nothing.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::daemon::Host;
+use super::facts;
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::dataplane::firewall::closed_input;
@@ -63,10 +65,10 @@ fn forgotten_idle(timeout: u32, keepalive: u32) -> Option<String> {
 pub(super) async fn node(
     config: Arc<Config>,
     dual_stack: bool,
-    mut status: watch::Receiver<Arc<Status>>,
+    mut watched: watch::Receiver<Arc<Status>>,
 ) -> anyhow::Result<()> {
     let known = |status: &Arc<Status>| status.node_eligible.is_some() || status.complete;
-    let known = status.wait_for(known).await.map(|status| Arc::clone(&status));
+    let known = watched.wait_for(known).await.map(|status| Arc::clone(&status));
     // Otherwise the loop has ended, and says why itself.
     let Ok(status) = known else { return std::future::pending().await };
     let ips = node_ips(config.bind_address, &status.node_addresses);
@@ -79,6 +81,12 @@ pub(super) async fn node(
     let wrong = check_families(&config, &ips, &status.pod_cidrs, dual_stack);
     for text in wrong.context("check the configuration against this node")? {
         warn!("{text}");
+    }
+    // Only now it can be seen which families there are Services of.
+    if watched.wait_for(|status| status.synced).await.is_ok() {
+        for text in facts::find(Path::new("/"), facts::serves_ipv6(Path::new("/"))) {
+            warn!("{text}");
+        }
     }
     std::future::pending().await
 }

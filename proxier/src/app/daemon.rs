@@ -7,20 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dummy_iface::DummyInterface;
 use netlink_ipvs::{
     Client, Command, Family, Scheduler, VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
+use super::alone::Alone;
 use super::reload::{self, Reload};
-use super::{checks, feed, notices, privileges, timeouts};
+use super::{checks, ending, feed, notices, privileges, timeouts};
 use crate::args::Args;
 use crate::config::Config;
+use crate::dataplane::INTERFACE;
 use crate::dataplane::sysctls::Sysctl;
 use crate::http::{self, Current, Sources};
 use crate::kernel::firewall::Firewall;
-use crate::kernel::{Kernel, cleanup};
+use crate::kernel::{Kernel, cleanup, sysctl};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::settings::{Abilities, settings};
 use crate::telemetry::LogHandle;
@@ -51,6 +54,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
+    let _alone = Alone::wait().await?;
     let host = Host::prepare(&config)?;
     let files =
         args.own.manifests.iter().chain(&config.client.kubeconfig).chain(&args.always.config);
@@ -99,6 +103,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     let mut reload = tokio::spawn(reload.follow());
     let mut restart = false;
 
+    ending::listens();
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: ending, the dataplane stays"),
         _ = interrupt.recv() => info!("SIGINT: ending, the dataplane stays"),
@@ -179,11 +184,20 @@ async fn ready(mut status: watch::Receiver<Arc<Status>>) {
 }
 
 /// `--init-only`: sets what needs more privileges than running, and nothing else.
-pub(super) fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
     // Looking makes the kernel load IPVS, and with it the settings below net/ipv4/vs; and iptables, which
     // is tried, loads modules that only this step may load.
-    Host::look()?;
+    let host = Host::look()?;
     super::sysctls::apply(config)?;
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    if off.is_ok_and(|text| text.trim() == "1") && host.abilities.families.contains(&Family::Ipv6) {
+        // The daemon's container may not change it.
+        DummyInterface::ensure(INTERFACE).await.context("set up kube-ipvs0")?;
+        if let Some(why) = sysctl::allow_ipv6() {
+            warn!("{why}");
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use netlink_ipvs::{Family, VirtualServerKey};
 
 use super::daemon::Host;
-use super::{dry_run, neighbours};
+use super::{dry_run, facts, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::sets::SetId;
@@ -48,6 +50,8 @@ struct Difference {
     present: usize,
     /// What [`neighbours::find`] says.
     neighbours: Vec<String>,
+    /// What [`facts::find`] says.
+    facts: Vec<String>,
 }
 
 async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
@@ -67,7 +71,9 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
     let mut plan = plan(Planning::new(desired, &observed, &drains, settings), &all);
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
     let neighbours = neighbours::find(desired, strict_arp);
-    Ok(Difference { plan, present: observed.virtual_servers.len(), neighbours })
+    let ipv6 = |key: &VirtualServerKey| key.family() == Family::Ipv6;
+    let facts = facts::find(Path::new("/"), desired.virtual_servers.keys().any(ipv6));
+    Ok(Difference { plan, present: observed.virtual_servers.len(), neighbours, facts })
 }
 
 /// Reads the whole kernel, or fails.
@@ -121,7 +127,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = super::sysctls::changes(&config)?;
-    let Difference { plan, present, neighbours } = difference(args, config).await?;
+    let Difference { plan, present, neighbours, facts } = difference(args, config).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {
@@ -129,6 +135,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "adoptedVirtualServers": present,
             "kernelSettings": settings,
             "neighbours": neighbours,
+            "host": facts,
             "removals": cut,
             "changes": operations(&plan),
         });
@@ -139,6 +146,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
     for (title, lines) in [
         ("kernel settings that would change", settings),
+        ("wrong on this host, whoever serves", facts),
         ("known not to go well with service addresses on kube-ipvs0", neighbours),
     ] {
         if !lines.is_empty() {

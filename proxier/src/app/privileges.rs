@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
 };
 use tracing::info;
 
@@ -22,17 +23,28 @@ const NETWORK: CapabilitySet =
 /// thread.
 ///
 /// `files` will be read again later. Where one belongs to another user and cannot be read without
-/// it, `DAC_READ_SEARCH` is kept as well, but not for the firewall programs.
+/// it, `DAC_READ_SEARCH` is kept as well; the firewall programs are started without it.
+///
+/// This program keeps what it has when it executes itself again: the capabilities stay in the bounding set,
+/// from which root takes them, and in the ambient set, from which every other user does.
 pub(super) fn give_up<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
     let failed = "give up capabilities";
     let mut sets = capabilities(None).context(failed)?;
     let had = sets.permitted;
+    let reader = CapabilitySet::DAC_READ_SEARCH;
     sets.effective &= NETWORK | CapabilitySet::SETPCAP;
     sets.inheritable = CapabilitySet::empty();
     set_capabilities(None, sets).context(failed)?;
     clear_ambient_capability_set().context(failed)?;
     set_no_new_privs(true).context(failed)?;
-    for capability in (!NETWORK).iter() {
+    let mut keep = had & NETWORK;
+    if had.contains(reader)
+        && let Some(file) = files.into_iter().find(|file| !is_readable(file))
+    {
+        info!(file = %file.display(), "belongs to another user, DAC_READ_SEARCH is kept");
+        keep |= reader;
+    }
+    for capability in (!(NETWORK | keep)).iter() {
         match remove_capability_from_bounding_set(capability) {
             // A number that this kernel does not know; or not ours to remove, as in a container that
             // was given few of them.
@@ -40,16 +52,16 @@ pub(super) fn give_up<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Resu
             Err(error) => return Err(error).context(failed),
         }
     }
-    let mut keep = had & NETWORK;
-    if had.contains(CapabilitySet::DAC_READ_SEARCH)
-        && let Some(file) = files.into_iter().find(|file| !is_readable(file))
-    {
-        info!(file = %file.display(), "belongs to another user, DAC_READ_SEARCH is kept");
-        keep |= CapabilitySet::DAC_READ_SEARCH;
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: keep };
+    set_capabilities(None, sets).context(failed)?;
+    for capability in keep.iter() {
+        match configure_capability_in_ambient_set(capability, true) {
+            // Root needs no ambient set; the firewall programs of others say what they lack.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error).context(failed),
+        }
     }
-    let inheritable = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable };
-    set_capabilities(None, sets).context(failed)
+    Ok(())
 }
 
 /// Whether permission is not what it lacks.

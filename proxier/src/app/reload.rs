@@ -153,6 +153,8 @@ async fn places(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// when that fails.
 pub(super) fn start_again() -> anyhow::Error {
     let mut arguments = std::env::args_os();
+    // The thread that writes the log does not survive.
+    crate::telemetry::flush();
     let mut command = std::process::Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {
         command.arg0(name);

@@ -1,8 +1,10 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
 use std::fmt::Write as _;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,9 +13,9 @@ use serde_json::Value;
 
 use super::dry_run::style;
 use crate::args::{Args, Output};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Host};
 use crate::dataplane::render::Style;
-use crate::text;
+use crate::text::{self, chain};
 use crate::value::GoDuration;
 
 /// How long the running proxy may take to answer.
@@ -30,6 +32,36 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let fine = status["synced"] == true && status["healthy"] == true;
     Ok(ExitCode::from(u8::from(!fine)))
+}
+
+/// With a configuration that cannot be used: the daemon still has the one before, and answers where that, as far
+/// as it can be told, said.
+pub(super) fn without(args: &Args, error: ConfigError) -> anyhow::Result<ExitCode> {
+    let mut flags = args.clone();
+    let Some(path) = flags.always.config.take() else { return Err(error.into()) };
+    let Ok(mut config) = Config::load(&flags, &Host) else { return Err(error.into()) };
+    super::report(&format!("{} is not used: {}", path.display(), chain(&error)));
+    if let Some(address) = address_in(&read_start(&path)) {
+        config.metrics_bind = address;
+    }
+    run(args, &config)
+}
+
+/// What can be read of a file that may be anything; nothing of one that is no file.
+fn read_start(path: &Path) -> String {
+    const MOST: u64 = 1 << 20;
+    let file = path.metadata().ok().filter(Metadata::is_file).and_then(|_| File::open(path).ok());
+    let mut bytes = Vec::new();
+    // What was read until it failed is as good.
+    let _ = file.map(|file| file.take(MOST).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The metrics address in the text of a configuration, whatever else is wrong with it.
+fn address_in(text: &str) -> Option<SocketAddr> {
+    let value = text.lines().find_map(|line| line.strip_prefix("metricsBindAddress:"))?;
+    let value = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
+    value.parse().ok()
 }
 
 fn local(mut address: SocketAddr) -> SocketAddr {
@@ -167,6 +199,18 @@ fn word(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_a_broken_file_is_found() {
+        for (text, found) in [
+            ("mode: [\nmetricsBindAddress: 0.0.0.0:10249\n", Some("0.0.0.0:10249")),
+            ("metricsBindAddress: \"[::1]:1\" # here\n", Some("[::1]:1")),
+            ("metricsBindAddress:\n", None),
+            ("", None),
+        ] {
+            assert_eq!(address_in(text).map(|address| address.to_string()).as_deref(), found);
+        }
+    }
 
     #[test]
     fn everything_that_is_wrong_has_a_line() {

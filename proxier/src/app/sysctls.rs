@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::dataplane::sysctls::{self, ConntrackOptions, Sysctl, SysctlOptions};
-use crate::kernel::sysctl::Sysctls;
+use crate::kernel::sysctl::{Seen, Sysctls};
 
 /// Brings the settings of this host to their values and says what was changed. The result are those
 /// that have their value now, which is to stay so.
@@ -33,17 +33,13 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
 pub(super) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
     let system = Sysctls::system();
     let settings = wanted(config, &system)?;
-    let wrong = settings.iter().filter_map(|setting| {
-        let present = system.read(setting).unwrap_or_else(|_| "unreadable".to_owned());
-        let line = format!(
-            "{}: {present} -> {} ({})",
-            setting.name(),
-            setting.wanted.value(),
-            setting.why
-        );
-        (!setting.wanted.allows(&present)).then_some(line)
-    });
-    Ok(wrong.collect())
+    let seen = system.look(&settings);
+    let wrong = seen.into_iter().filter(|seen| seen.found.is_none() || seen.is_wrong());
+    let line = |Seen { setting, found }: Seen<'_>| {
+        let (name, wanted, why) = (setting.name(), setting.wanted.value(), setting.why);
+        format!("{name}: {} -> {wanted} ({why})", found.as_deref().unwrap_or("unreadable"))
+    };
+    Ok(wrong.map(line).collect())
 }
 
 /// The settings as `sysctl` prints them.
@@ -51,7 +47,8 @@ pub(super) fn text(config: &Config) -> anyhow::Result<String> {
     Ok(sysctls::text(&wanted(config, &Sysctls::system())?))
 }
 
-fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
+/// The settings that the configuration asks for on this kernel.
+pub(super) fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
     let conntrack = &config.conntrack;
     let options = SysctlOptions {
         strict_arp: config.strict_arp,

@@ -19,6 +19,7 @@ mod input;
 mod installed;
 mod rules;
 pub(crate) mod save;
+mod spelling;
 
 /// What the rules of one family depend on; all of it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -171,6 +171,16 @@ pub fn wanted(options: &SysctlOptions, kernel: KernelVersion, cpus: usize) -> Ve
         .collect()
 }
 
+/// IPv6 on the interface of our own, which it does not have where it is switched off for new interfaces.
+pub fn ipv6_of_interface() -> Sysctl {
+    Sysctl {
+        path: "proc/sys/net/ipv6/conf/kube-ipvs0/disable_ipv6",
+        wanted: exactly(&0),
+        why: "kube-ipvs0 takes the addresses of IPv6 Services",
+        required: false,
+    }
+}
+
 /// The settings as `sysctl` prints them, by name; those outside `/proc/sys` are left out.
 pub fn text(settings: &[Sysctl]) -> String {
     let mut lines: Vec<String> = settings

@@ -1,9 +1,9 @@
 //! Listening, accepting, and conversations that end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,8 +33,9 @@ pub(super) trait Handler: Send + Sync + 'static {
 /// What a server puts up with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections at the same time. The next one takes the place of the oldest, so that clients
-    /// that never finish cannot keep out those that do.
+    /// Connections at the same time, from this node and from elsewhere each, so that nobody outside can keep
+    /// out the kubelet. The next one takes the place of the oldest, so that clients that never finish
+    /// cannot keep out those that do; of those, the oldest of the address that has the most.
     pub(super) connections: usize,
     /// From one answer, or the start, to the end of the next request's head.
     pub(super) head: Duration,
@@ -42,13 +43,16 @@ pub(super) struct Limits {
     pub(super) age: Duration,
 }
 
-/// Room for connections.
+/// Room for connections, as much for those from this node as for those from elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct Room {
     most: usize,
-    /// Oldest first.
-    inside: Arc<Mutex<VecDeque<AbortHandle>>>,
+    near: Arc<Mutex<Connections>>,
+    far: Arc<Mutex<Connections>>,
 }
+
+/// Who is connected, the oldest first.
+type Connections = VecDeque<(IpAddr, AbortHandle)>;
 
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 8192;
@@ -111,8 +115,8 @@ pub(super) async fn serve_in(
     let mut tasks = JoinSet::new();
     let own = Room::new(limits.connections);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -120,28 +124,47 @@ pub(super) async fn serve_in(
             }
         };
         while tasks.try_join_next().is_some() {}
+        let near = is_near(&stream, peer);
         let task = tasks.spawn(converse(stream, handler.clone(), limits));
-        own.enter(task.clone());
-        shared.enter(task);
+        own.enter(near, peer, task.clone());
+        shared.enter(near, peer, task);
     }
+}
+
+/// Whether a connection comes from this node: whoever connects to one of its addresses from itself, as the
+/// kubelet does, has that address as its own.
+pub(super) fn is_near(stream: &TcpStream, peer: IpAddr) -> bool {
+    let own = stream.local_addr().map(|address| address.ip().to_canonical());
+    peer.is_loopback() || own.is_ok_and(|own| own == peer)
 }
 
 impl Room {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, inside: Arc::default() }
+        Self { most, near: Arc::default(), far: Arc::default() }
     }
 
-    /// Lets a connection in, in place of the oldest if there are as many as there may be.
-    fn enter(&self, task: AbortHandle) {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.retain(|task| !task.is_finished());
+    /// Lets a connection in, in place of another one if there are as many as there may be.
+    fn enter(&self, near: bool, peer: IpAddr, task: AbortHandle) {
+        let inside = if near { &self.near } else { &self.far };
+        let mut inside = inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.retain(|(_, task)| !task.is_finished());
         if inside.len() >= self.most
-            && let Some(oldest) = inside.pop_front()
+            && let Some((_, oldest)) = one_of_most(&inside).and_then(|at| inside.remove(at))
         {
             oldest.abort();
         }
-        inside.push_back(task);
+        inside.push_back((peer, task));
     }
+}
+
+/// The oldest connection of the address that has the most.
+fn one_of_most(inside: &Connections) -> Option<usize> {
+    let mut counts = HashMap::new();
+    for (peer, _) in inside {
+        *counts.entry(*peer).or_insert(0_usize) += 1;
+    }
+    let most = counts.values().copied().max();
+    inside.iter().position(|(peer, _)| counts.get(peer).copied() == most)
 }
 
 async fn converse(stream: TcpStream, handler: Arc<impl Handler>, limits: Limits) {

@@ -1,17 +1,19 @@
 //! Reads and changes the firewall rules with the host's iptables programs.
 //!
-//! The only place that starts processes. Each call blocks until the program has ended: at most
-//! [`Firewall::LIMIT`], after which it is killed.
+//! The only place that starts processes. Each call blocks until the program has ended. A change takes a few
+//! seconds at most for all its programs together, since the loop waits for it: what is not done by then
+//! is killed and tried again with twice the time, up to [`Firewall::LIMIT`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_ipvs::Family;
 use rustix::net::{AddressFamily, SocketType};
+use rustix::process::geteuid;
 
 pub use self::error::{Error, ErrorKind};
 pub use self::tools::{Tools, Variant, Version};
@@ -40,6 +42,9 @@ pub struct Firewall {
     /// of iptables may print a rule in other words than we do.
     installed: BTreeMap<Family, (String, Arc<str>)>,
     processes: Arc<AtomicU64>,
+    patience: Duration,
+    /// When the change that is under way has to be done.
+    deadline: Option<Instant>,
 }
 
 /// The programs of each family, or why it cannot be used.
@@ -77,8 +82,11 @@ pub struct Removal {
 }
 
 impl Firewall {
-    /// A program that runs longer is killed.
+    /// A program that runs longer is killed, whatever it does.
     pub const LIMIT: Duration = Duration::from_mins(1);
+
+    /// How long a change may take at first, with all its programs: longer than they wait for the lock.
+    pub const PATIENCE: Duration = Duration::from_secs(8);
 
     /// The environment variable that names the only directory to look for the programs in; the
     /// program's start reads it and passes it to [`Self::find`].
@@ -104,6 +112,8 @@ impl Firewall {
             others: VecDeque::new(),
             installed: BTreeMap::new(),
             processes: Arc::default(),
+            patience: Self::PATIENCE,
+            deadline: None,
         };
         firewall.others = firewall.candidates();
         while !firewall.families.any() {
@@ -111,8 +121,13 @@ impl Firewall {
             let found = firewall.probe(variant);
             if found.any() {
                 firewall.families = found;
-            } else {
-                firewall.families.explain(found);
+                continue;
+            }
+            let refused = found.lacks_rights();
+            firewall.families.explain(found);
+            // Others may seem to work, but the rules of this host are not there.
+            if refused {
+                break;
             }
         }
         firewall
@@ -150,19 +165,29 @@ impl Firewall {
     }
 
     /// Removes what iptables mode has left; whether there was anything. One or two processes.
-    pub fn remove_leftovers(&self, family: Family, scope: Scope) -> Result<bool, Arc<Error>> {
-        let leftovers = Leftovers::find(&self.save_text(family)?, scope);
-        if leftovers.is_empty() {
-            return Ok(false);
-        }
-        self.restore(family, "remove rules of iptables mode", &leftovers.removal_input())?;
-        Ok(true)
+    pub fn remove_leftovers(&mut self, family: Family, scope: Scope) -> Result<bool, Arc<Error>> {
+        self.within_patience(|firewall| {
+            let leftovers = Leftovers::find(&firewall.save_text(family)?, scope);
+            if leftovers.is_empty() {
+                return Ok(false);
+            }
+            firewall.restore(
+                family,
+                "remove rules of iptables mode",
+                &leftovers.removal_input(),
+            )?;
+            Ok(true)
+        })
     }
 
     /// Puts the rules in place, whatever is there, and reads them back. Three processes.
     ///
     /// Both tables are changed in one run, each at once: there is no moment without rules.
     pub fn install(&mut self, rules: &Ruleset) -> Result<Installation, Arc<Error>> {
+        self.within_patience(|firewall| firewall.install_now(rules))
+    }
+
+    fn install_now(&mut self, rules: &Ruleset) -> Result<Installation, Arc<Error>> {
         let family = rules.family();
         let installation = match self.write(rules) {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
@@ -207,6 +232,10 @@ impl Firewall {
 
     /// Removes our jumps and chains. One or two processes.
     pub fn remove(&mut self, family: Family) -> Result<Removal, Arc<Error>> {
+        self.within_patience(|firewall| firewall.remove_now(family))
+    }
+
+    fn remove_now(&mut self, family: Family) -> Result<Removal, Arc<Error>> {
         let installed = self.observe(family)?;
         self.installed.remove(&family);
         let input = installed.removal_input();
@@ -297,9 +326,39 @@ impl Firewall {
         let args = [tools.wait(), &["-t", "nat", "-S", "POSTROUTING"]].concat();
         match self.run(family, OPERATION, &tools.main, &args, "") {
             // Who waits for the lock can use the rules; what is to be done with them is tried again.
-            Err(error) if error.kind() != ErrorKind::Lock => Err(error),
-            _ => Ok(tools),
+            Err(error) if error.kind() != ErrorKind::Lock => return Err(error),
+            _ => {}
         }
+        // Capabilities are not all that the legacy flavour needs: it opens files of root, one to read the rules
+        // and one to lock them.
+        if !geteuid().is_root() {
+            self.run(family, OPERATION, &tools.save, &[], "")?;
+            let args = [tools.wait(), &["--noflush", "--test"]].concat();
+            match self.run(family, OPERATION, &tools.restore, &args, "*nat\nCOMMIT\n") {
+                Err(error) if error.kind() != ErrorKind::Lock => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(tools)
+    }
+
+    /// Makes a change in the time that there is for all its programs. A host that is too slow for it gets twice
+    /// as much the next time.
+    fn within_patience<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, Arc<Error>>,
+    ) -> Result<T, Arc<Error>> {
+        self.deadline = Some(Instant::now() + self.patience);
+        let result = change(self);
+        self.deadline = None;
+        match &result {
+            Ok(_) => self.patience = Self::PATIENCE,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                self.patience = (self.patience * 2).min(Self::LIMIT);
+            }
+            Err(_) => {}
+        }
+        result
     }
 
     fn run(
@@ -311,7 +370,8 @@ impl Firewall {
         input: &str,
     ) -> Result<Finished, Arc<Error>> {
         self.processes.fetch_add(1, Ordering::Relaxed);
-        let finished = process::run(program, args, input, Self::LIMIT)
+        let left = |end: Instant| end.saturating_duration_since(Instant::now());
+        let finished = process::run(program, args, input, self.deadline.map_or(Self::LIMIT, left))
             .map_err(|source| Error::not_run(family, operation, program, source))?;
         if finished.status.success() {
             Ok(finished)
@@ -324,6 +384,12 @@ impl Firewall {
 impl PerFamily {
     fn any(&self) -> bool {
         self.ipv4.is_ok() || self.ipv6.is_ok()
+    }
+
+    /// Whether this process may not use the programs, rather than that they do not work on this host.
+    fn lacks_rights(&self) -> bool {
+        let rights = |kind| matches!(kind, ErrorKind::NoPermission | ErrorKind::LockFile);
+        self.ipv4.as_ref().is_err_and(|error| rights(error.kind()))
     }
 
     /// Takes over why nothing works, where so far the programs were only missing: why the likeliest

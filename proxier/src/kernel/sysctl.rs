@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::dataplane::sysctls::{KernelVersion, Sysctl};
+use crate::dataplane::sysctls::{self, KernelVersion, Sysctl};
 
 /// The files of the kernel's settings.
 #[derive(Debug, Clone)]
@@ -25,6 +25,22 @@ pub struct Change {
     pub to: String,
     /// What it is for.
     pub why: &'static str,
+}
+
+/// A setting as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// What it should be.
+    pub setting: &'a Sysctl,
+    /// What its file says, if it can be read.
+    pub found: Option<String>,
+}
+
+impl Seen<'_> {
+    /// Whether it is known to be another value than it should be.
+    pub fn is_wrong(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| !self.setting.wanted.allows(found))
+    }
 }
 
 /// What became of the settings.
@@ -94,6 +110,8 @@ impl Error {
         } else if path.ends_with("nf_conntrack_max") || path.ends_with("hashsize") {
             "it can be written in the initial network namespace only: set it on the host, or set \
              conntrack.maxPerCore to 0 to leave it as it is"
+        } else if path.contains("kube-ipvs0") {
+            "set it on the host (sysctl -w net.ipv6.conf.kube-ipvs0.disable_ipv6=0)"
         } else {
             "set it on the host, or run once with --init-only in a privileged init container"
         }
@@ -168,6 +186,12 @@ impl Sysctls {
         report
     }
 
+    /// The settings as they are now, in order: one short file each, nothing is written.
+    pub fn look<'a>(&self, settings: &'a [Sysctl]) -> Vec<Seen<'a>> {
+        let seen = |setting| Seen { setting, found: self.read(setting).ok() };
+        settings.iter().map(seen).collect()
+    }
+
     /// What the file of a setting says, without the line end.
     pub fn read(&self, setting: &Sysctl) -> io::Result<String> {
         Ok(fs::read_to_string(self.root.join(setting.path))?.trim_end().to_owned())
@@ -193,6 +217,21 @@ impl Sysctls {
             Err(source) => Err(Error { setting: setting.clone(), found, source }),
         }
     }
+}
+
+/// Switches IPv6 on for `kube-ipvs0`, where it is off for new interfaces; why that cannot be done.
+pub fn allow_ipv6() -> Option<String> {
+    let settings = [sysctls::ipv6_of_interface()];
+    let system = Sysctls::system();
+    // Without IPv6 there is no such setting, and nothing to bind either.
+    if !system.look(&settings).iter().any(Seen::is_wrong) {
+        return None;
+    }
+    let report = system.apply(&settings);
+    for change in &report.changes {
+        tracing::info!("{change}");
+    }
+    report.failures.first().map(|error| crate::text::chain(error))
 }
 
 /// How many numbers a list such as `0-3,5` has.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -285,6 +285,8 @@ impl Kernel {
             }
             _ => None,
         });
+        let ipv6 = ops.iter().any(|op| matches!(op, Op::Bind(address) if address.is_ipv6()));
+        let refused = if ipv6 { super::sysctl::allow_ipv6() } else { None };
         let report = interface.apply(changes);
         let gone = report.failed.iter().any(|(_, e)| e.kind() == dummy_iface::ErrorKind::NotFound);
         let kind = |error: &dummy_iface::Error| match error.kind() {
@@ -296,7 +298,13 @@ impl Kernel {
             self.interface = None;
         }
         let failed = report.failed.iter();
-        let failed = failed.map(|(at, error)| (*at, op_error(kind(error), error)));
+        let failed = failed.map(|(at, error)| {
+            let mut failure = op_error(kind(error), error);
+            if let (Some(why), Some(Op::Bind(IpAddr::V6(_)))) = (&refused, ops.get(*at)) {
+                failure.text = format!("{}: {why}", failure.text);
+            }
+            (*at, failure)
+        });
         by_operation(failed, report.uncertain, |at| at)
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -47,8 +46,6 @@ pub struct Step {
     pub run_before: Option<PathBuf>,
     /// The daemon was restarted for this step.
     pub restart: bool,
-    /// How long the recorded daemon needed to get there, where that is more than a few seconds.
-    pub wait: Duration,
     /// The dumps.
     pub expected: Dump,
     /// Sysctls before the first step, one `key = value` a line.
@@ -69,8 +66,6 @@ struct StepFile {
     dir: String,
     #[serde(default)]
     restart: bool,
-    #[serde(default)]
-    wait: u64,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +106,7 @@ impl Scenario {
                 written.parse().with_context(|| format!("address {written} of {name}"))?;
             node_addresses.push(network.addr());
         }
-        let only = StepFile { dir: String::new(), restart: false, wait: 0 };
+        let only = StepFile { dir: String::new(), restart: false };
         let files = if scenario.steps.is_empty() { vec![only] } else { scenario.steps };
         let mut config = folder.join("config.yaml");
         let mut steps = Vec::new();
@@ -125,7 +120,6 @@ impl Scenario {
                 prepare: existing(place.join("prepare.sh")),
                 run_before: existing(place.join("run-before.sh")),
                 restart: file.restart,
-                wait: Duration::from_secs(file.wait),
                 expected: Dump::load(&place)?,
                 sysctls_before: sysctls_before.clone(),
             });

@@ -64,7 +64,7 @@ impl Probe {
         live.server.put(self.size.changed_slice(service, 1, round));
         let question = || Ok(self.has(service, wanted, Some(gone))?.then(|| since.elapsed()));
         let explain = || format!("service {service} did not get {wanted}");
-        daemon.wait_asking_every(BETWEEN, LOST, question, explain)
+        daemon.wait_asking_every(BETWEEN, question, explain)
     }
 
     /// The services whose real servers are not those of this round.
@@ -132,7 +132,7 @@ pub(super) fn steady(world: &mut World, per_second: u32, seconds: u32) -> Result
         Ok(waiting.is_empty().then_some(()))
     };
     let daemon = &mut world.watched.daemon;
-    daemon.wait_asking_every(SELDOM, 2 * LOST, rest, || "changes were lost".to_owned())?;
+    daemon.wait_asking_every(SELDOM, rest, || "changes were lost".to_owned())?;
     let end = Instant::now() + LOST;
     let mut lost = probe.lost(&rounds)?;
     while !lost.is_empty() && Instant::now() < end {
@@ -272,7 +272,7 @@ impl World {
             let question = || Ok(probe.has(last, wanted, Some(gone))?.then_some(()));
             let explain = || "the last change is not programmed".to_owned();
             let between = Duration::from_millis(2);
-            self.watched.daemon.wait_asking_every(between, 5 * LOST, question, explain)?;
+            self.watched.daemon.wait_asking_every(between, question, explain)?;
         }
         Metrics::read()
     }

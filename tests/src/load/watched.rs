@@ -14,9 +14,6 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::http::{METRICS, get};
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_mins(5);
-
 /// A daemon and where its log is.
 pub struct Watched {
     /// The process.
@@ -34,7 +31,7 @@ impl Watched {
         let seldom = Duration::from_millis(500);
         let question = || Ok(Metrics::read().ok().filter(&good));
         let explain = || format!("{what}: {:?}", Metrics::read());
-        self.daemon.wait_asking_every(seldom, LIMIT, question, explain)
+        self.daemon.wait_asking_every(seldom, question, explain)
     }
 
     /// Waits until it has programmed so many services.

@@ -21,8 +21,6 @@ use super::{arguments, daemon_set, only, pod, seccomp};
 const SCENARIO: &str = "lb_source_ranges";
 const NODE: &str = "node-a";
 const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
-const LIMIT: Duration = Duration::from_mins(1);
-
 /// Kubernetes' default for a process of root: what a container has that drops nothing.
 const ALL: &str = "ALL";
 
@@ -200,7 +198,8 @@ fn capabilities(container: &Container) -> Vec<String> {
 impl Running {
     fn wait(&mut self, what: &str, reached: impl Fn() -> bool) {
         let question = || Ok(reached().then_some(()));
-        let waited = until(&mut self.child, LIMIT, Duration::from_millis(100), question).unwrap();
+        let between = Duration::from_millis(100);
+        let waited = until(&mut self.child, between, question, || what.to_owned()).unwrap();
         assert!(matches!(waited, Waited::Reached(())), "no {what}: {waited:?}\n{}", self.log());
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::spelling::usual;
+
 /// One line that says something about a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -71,10 +73,11 @@ pub(crate) fn words(spec: &str) -> Vec<String> {
     out
 }
 
-/// A rule as iptables-save of today prints it: words with spaces or quotes are quoted.
+/// A rule as iptables-save of today prints it: words with spaces or quotes are quoted, and what can be said
+/// in several ways is said in one.
 pub(crate) fn canonical(spec: &str) -> String {
     let mut out = String::with_capacity(spec.len());
-    for word in words(spec) {
+    for word in usual(words(spec)) {
         if !out.is_empty() {
             out.push(' ');
         }

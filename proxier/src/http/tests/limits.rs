@@ -184,3 +184,41 @@ async fn who_reads_on_is_served_until_the_connection_is_old() {
     assert!(started.elapsed() >= HEALTH.age, "cut off after {:?}", started.elapsed());
     assert!(started.elapsed() <= HEALTH.age + Duration::from_secs(16), "{:?}", started.elapsed());
 }
+
+/// Connections from elsewhere cannot take the room of this node's, and one client not that of others.
+#[tokio::test(start_paused = true)]
+async fn a_flood_from_one_address_takes_nobody_elses_room() {
+    let limits = Limits { connections: 3, ..HEALTH };
+    let (address, _tasks) = start(limits);
+    let from = |source: &str| {
+        let source = format!("{source}:0").parse().unwrap();
+        async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(source).unwrap();
+            socket.connect(address).await.unwrap()
+        }
+    };
+    let honest = from("127.0.0.2").await;
+    send(&honest, "GET / HTTP/1.1\r\n").await;
+    let mut floods = Vec::new();
+    for _ in 0..20 {
+        let flood = from("127.0.0.3").await;
+        send(&flood, "GET / HTTP/1.1\r\n").await;
+        // Taken in before the next one comes.
+        tokio::task::yield_now().await;
+        floods.push(flood);
+    }
+    send(&honest, "Connection: close\r\n\r\n").await;
+    assert_eq!(code(&rest(&honest).await), "200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connects_from_this_node_is_known() {
+    let listener = server::listen(any(), false).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(address).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    for (peer, near) in [("127.0.0.1", true), ("::1", true), ("192.0.2.1", false)] {
+        assert_eq!(server::is_near(&stream, peer.parse().unwrap()), near, "{peer}");
+    }
+}

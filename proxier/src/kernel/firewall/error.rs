@@ -146,6 +146,10 @@ impl Error {
             ErrorKind::LockFile => {
                 ": the file must be writable: mount /run/xtables.lock from the host, as kube-proxy does"
             }
+            ErrorKind::NoPermission if said.contains(TABLE_NAMES) => {
+                ": the legacy flavour of iptables reads a file there that belongs to root: run as root, \
+                 or in group 0 (runAsGroup: 0)"
+            }
             ErrorKind::NoPermission => ": CAP_NET_ADMIN is needed in this network namespace",
             ErrorKind::Unsupported => {
                 ": the kernel lacks a table, match, target or set that the rules need, or its \
@@ -168,6 +172,9 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|source| source as _)
     }
 }
+
+/// What `iptables-save` of the legacy flavour says when it cannot find out which tables there are.
+const TABLE_NAMES: &str = "Failed to list table names";
 
 /// iptables tells its failures apart in words only; these have been the same since 1.4.
 fn kind_of(code: Option<i32>, said: &str) -> ErrorKind {

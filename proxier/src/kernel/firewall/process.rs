@@ -9,10 +9,18 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    configure_capability_in_ambient_set, set_capabilities,
+};
 
 /// Where programs and the kernel's module loader are looked for.
 pub(super) const SEARCH_PATH: &str = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";
+
+/// How long a program that was killed may take to end. One that hangs in the kernel is left to its thread.
+const DYING: Duration = Duration::from_secs(1);
 
 /// What became of a program that ran to its end.
 #[derive(Debug)]
@@ -37,7 +45,8 @@ pub(super) fn run(
     stdin.write_all(input.as_bytes())?;
     stdin.rewind()?;
     let (stdout, stderr) = (memory("stdout")?, memory("stderr")?);
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .env_clear()
         .env("PATH", SEARCH_PATH)
@@ -45,10 +54,28 @@ pub(super) fn run(
         .current_dir("/")
         .stdin(stdin)
         .stdout(Stdio::from(stdout.try_clone()?))
-        .stderr(Stdio::from(stderr.try_clone()?))
-        .spawn()?;
-    let status = wait(child, limit)?;
+        .stderr(Stdio::from(stderr.try_clone()?));
+    let status = wait(command, limit)?;
     Ok(Finished { status, stdout: content(stdout)?, stderr: content(stderr)? })
+}
+
+/// Lets the programs that this thread starts have its capabilities, whoever the user is, but for the one with
+/// which only this program reads files.
+fn keep_for_children() -> io::Result<()> {
+    let had = capabilities(None)?.permitted;
+    let keep = had - CapabilitySet::DAC_READ_SEARCH;
+    // All that can be inherited: what is no longer in the bounding set cannot.
+    let bounded = |capability| capability_is_in_bounding_set(capability).unwrap_or(false);
+    let inheritable: CapabilitySet = keep.iter().filter(|one| bounded(*one)).collect();
+    set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable })?;
+    for capability in inheritable.iter() {
+        match configure_capability_in_ambient_set(capability, true) {
+            // Forbidden by securebits. Root does without; the programs of others say what they lack.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn memory(name: &str) -> io::Result<File> {
@@ -67,23 +94,39 @@ fn content(mut file: File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Waits for the end of a child, for no longer than `limit`.
-fn wait(mut child: Child, limit: Duration) -> io::Result<ExitStatus> {
-    let pid = Pid::from_child(&child);
+/// Starts a child and waits for its end, for no longer than `limit`.
+fn wait(mut command: Command, limit: Duration) -> io::Result<ExitStatus> {
+    let (started, start) = mpsc::channel();
     let (ended, end) = mpsc::channel();
-    // Looks without collecting the child: until `child.wait()` its id cannot become that of
-    // another process, so the kill below meets nobody else.
+    // A thread of its own, since a child has the capabilities of the thread that starts it.
     thread::Builder::new().name("iptables".into()).spawn(move || {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
-        let _ = ended.send(());
+        let child = keep_for_children().and_then(|()| command.spawn());
+        let pid = child.as_ref().ok().map(Pid::from_child);
+        // The caller waits for both.
+        let _ = started.send(child);
+        let Some(pid) = pid else { return };
+        // Looks without collecting the child: until `child.wait()` its id cannot become that of
+        // another process, so the kill below meets nobody else.
+        let until = |options| {
+            while matches!(waitid(WaitId::Pid(pid), options), Err(Errno::INTR)) {}
+        };
+        until(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        if ended.send(()).is_err() {
+            // Nobody waits any more.
+            until(WaitIdOptions::EXITED);
+        }
     })?;
+    let mut child: Child = start.recv().map_err(io::Error::other)??;
     if end.recv_timeout(limit).is_ok() {
         return child.wait();
     }
     child.kill()?;
-    child.wait()?;
-    let text = format!("killed after {} seconds", limit.as_secs());
+    let mut text = format!("killed after {:.1} seconds", limit.as_secs_f32());
+    if end.recv_timeout(DYING).is_ok() {
+        child.wait()?;
+    } else {
+        text += ", and hangs in the kernel";
+    }
     Err(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 

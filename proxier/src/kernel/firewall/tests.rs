@@ -115,7 +115,7 @@ fn programs_that_cannot_write_give_way_to_others() {
 fn what_is_installed_is_read_back_and_known_again() {
     let fake = Fake::new(&[""]);
     // A version that prints a rule in other words.
-    fake.set("after", &rules().save_text().replace("--set-xmark 0x4000/0x0", "--xor-mark 0x4000"));
+    fake.set("after", &rules().save_text().replace("--set-xmark 0x4000/0x0", "--toggle 0x4000"));
     let mut firewall = fake.find();
     assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, None);
     let started = firewall.processes_started();
@@ -128,6 +128,57 @@ fn what_is_installed_is_read_back_and_known_again() {
     assert_eq!(*text, *rules().save_text());
     fake.set("saved", &fake.get("saved").replace("-j DROP", "-j ACCEPT"));
     assert_ne!(firewall.look(Family::Ipv4).unwrap().ours, Some(text));
+}
+
+#[test]
+fn a_restart_knows_rules_that_iptables_prints_in_other_words() {
+    let fake = Fake::new(&[""]);
+    let printed = rules().save_text();
+    let printed = printed
+        .replace("--set-xmark 0x4000/0x0", "--xor-mark 0x4000")
+        .replace("--set-xmark 0x4000/0x4000", "--or-mark 0x4000")
+        .replace("-m mark ! --mark 0x4000/0x4000", "-m mark --mark ! 16384/16384")
+        .replace(
+            "-m conntrack --ctstate RELATED,ESTABLISHED",
+            "-m state --state ESTABLISHED,RELATED",
+        )
+        .replace("-p sctp", "-p 132");
+    assert_ne!(printed, rules().save_text());
+    fake.set("saved", &printed);
+    assert_eq!(*fake.find().look(Family::Ipv4).unwrap().ours.unwrap(), *rules().save_text());
+    // One that says something else is not the same.
+    fake.set("saved", &printed.replacen("--or-mark", "--xor-mark", 1));
+    assert_ne!(*fake.find().look(Family::Ipv4).unwrap().ours.unwrap(), *rules().save_text());
+}
+
+#[test]
+fn a_change_is_given_up_after_a_while_and_a_slow_host_gets_more_time() {
+    let fake = Fake::new(&[""]);
+    fake.set("after", &rules().save_text());
+    let mut firewall = fake.find();
+    firewall.patience = Duration::ZERO;
+    let error = firewall.install(&rules()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    firewall.patience = Firewall::LIMIT;
+    fake.set("locked", "");
+    assert_eq!(firewall.install(&rules()).unwrap_err().kind(), ErrorKind::Lock);
+    assert_eq!(firewall.patience, Firewall::LIMIT, "the lock is no slow host");
+    fs::remove_file(fake.0.join("locked")).unwrap();
+    firewall.install(&rules()).unwrap();
+    assert_eq!(firewall.patience, Firewall::PATIENCE);
+    let late = || {
+        Err(Arc::new(Error::not_run(
+            Family::Ipv4,
+            "try",
+            Path::new("iptables"),
+            std::io::ErrorKind::TimedOut.into(),
+        )))
+    };
+    for seconds in [16, 32, 60, 60] {
+        firewall.within_patience(|_| -> Result<(), _> { late() }).unwrap_err();
+        assert_eq!(firewall.patience, Duration::from_secs(seconds));
+    }
+    assert_eq!(firewall.deadline, None);
 }
 
 #[test]
