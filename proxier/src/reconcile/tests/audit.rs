@@ -205,8 +205,9 @@ async fn an_audit_that_cannot_read_the_kernel_is_a_failure_until_one_can() {
     let since = seen.families[&Family::Ipv4].failing_since.unwrap();
     assert_eq!(since, synced + Duration::from_secs(30));
 
+    // What failed is read again when its back-off has ended.
     reconciler.dataplane().blind = false;
-    reconciler.take(Event::Disturbed);
+    advance(Duration::from_secs(30)).await;
     step(&mut reconciler).await;
     let seen = status.borrow().clone();
     assert!(seen.synced);
