@@ -1,10 +1,12 @@
 //! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use netlink_ipvs::{
-    Family, Forwarding, RealServer, RealServerKey, VirtualServerConfig, VirtualServerKey,
+    Family, Forwarding, RealServer, RealServerConfig, RealServerKey, VirtualServerConfig,
+    VirtualServerKey,
 };
 
 use crate::dataplane::sets::{Member, SetId};
@@ -38,6 +40,9 @@ pub struct Memory {
     pub blind: bool,
     /// What is still to come of a list.
     pub listing: Vec<(VirtualServerKey, VirtualServerConfig)>,
+    /// The virtual server whose real servers are being changed. A list that is shared can only be
+    /// made anew, which for each of thousands of operations would be quadratic.
+    pub editing: Option<(VirtualServerKey, BTreeMap<RealServerKey, RealServerConfig>)>,
 }
 
 impl Memory {
@@ -48,27 +53,71 @@ impl Memory {
 
     /// Carries out one operation.
     pub fn run(&mut self, op: &Op) -> Result<(), OpError> {
+        let done = self.run_next(op);
+        self.end_editing();
+        done
+    }
+
+    /// Carries out one operation of several.
+    fn run_next(&mut self, op: &Op) -> Result<(), OpError> {
         if let Some(kind) = self.fault.as_mut().and_then(|fault| fault(op)) {
             return Err(OpError { kind, text: "injected fault".to_owned() });
         }
-        let state = &mut self.state;
         let done = match op {
-            Op::CreateSet(..)
-            | Op::GrowSet(..)
-            | Op::AddMember(..)
-            | Op::RemoveMember(..)
-            | Op::RemoveForeignMembers(..) => change_sets(state, op),
-            Op::AddVirtualServer(..)
-            | Op::SetVirtualServer(..)
-            | Op::RemoveVirtualServer(..)
-            | Op::AddRealServer(..)
-            | Op::SetRealServer(..)
-            | Op::RemoveRealServer(..) => change_virtual_servers(state, op),
-            _ => change_rest(state, op),
+            Op::AddRealServer(..) | Op::SetRealServer(..) | Op::RemoveRealServer(..) => {
+                self.change_real_servers(op)
+            }
+            _ => {
+                self.end_editing();
+                change(&mut self.state, op)
+            }
         };
         done.map_err(|text| OpError { kind: OpErrorKind::Unknown, text: format!("{op}: {text}") })?;
         self.done.push(op.clone());
         Ok(())
+    }
+
+    fn change_real_servers(&mut self, op: &Op) -> Refused {
+        match op {
+            Op::AddRealServer(key, server) => {
+                let tunnel = matches!(server.config.forwarding, Forwarding::Tunnel(_));
+                if !tunnel && Family::of(server.key.address) != key.family() {
+                    return Err("the real server is of another family".to_owned());
+                }
+                match self.edit(key)?.entry(server.key) {
+                    Entry::Occupied(_) => return Err("exists".to_owned()),
+                    Entry::Vacant(place) => _ = place.insert(server.config),
+                }
+            }
+            Op::SetRealServer(key, server) => {
+                *self.edit(key)?.get_mut(&server.key).ok_or("not found")? = server.config;
+            }
+            Op::RemoveRealServer(key, server) => found(self.edit(key)?.remove(server).is_some())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The real servers of a virtual server, to be changed.
+    fn edit(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<&mut BTreeMap<RealServerKey, RealServerConfig>, String> {
+        if self.editing.as_ref().is_none_or(|(edited, _)| edited != key) {
+            self.end_editing();
+            let known = self.state.virtual_servers.get(key).ok_or("no such virtual server")?;
+            let servers = known.real_servers.iter().map(|server| (server.key, server.config));
+            self.editing = Some((*key, servers.collect()));
+        }
+        self.editing.as_mut().map(|(_, servers)| servers).ok_or_else(String::new)
+    }
+
+    fn end_editing(&mut self) {
+        let Some((key, servers)) = self.editing.take() else { return };
+        if let Some(known) = self.state.virtual_servers.get_mut(&key) {
+            let servers = servers.into_iter().map(|(key, config)| RealServer { key, config });
+            known.real_servers = servers.collect();
+        }
     }
 }
 
@@ -112,8 +161,14 @@ fn change_sets(state: &mut State, op: &Op) -> Refused {
     }
 }
 
-fn change_virtual_servers(state: &mut State, op: &Op) -> Refused {
+/// Changes anything but real servers.
+fn change(state: &mut State, op: &Op) -> Refused {
     match op {
+        Op::CreateSet(..)
+        | Op::GrowSet(..)
+        | Op::AddMember(..)
+        | Op::RemoveMember(..)
+        | Op::RemoveForeignMembers(..) => change_sets(state, op)?,
         Op::AddVirtualServer(key, config) => {
             if state.virtual_servers.contains_key(key) {
                 return Err("exists".to_owned());
@@ -128,37 +183,6 @@ fn change_virtual_servers(state: &mut State, op: &Op) -> Refused {
         Op::RemoveVirtualServer(key) => {
             state.virtual_servers.remove(key).ok_or("not found")?;
         }
-        Op::AddRealServer(key, server) => {
-            let tunnel = matches!(server.config.forwarding, Forwarding::Tunnel(_));
-            if !tunnel && Family::of(server.key.address) != key.family() {
-                return Err("the real server is of another family".to_owned());
-            }
-            let add = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                at.err().map(|at| servers.insert(at, *server))
-            };
-            edit(state, key, &server.key, add).ok_or("exists, or its virtual server does not")?;
-        }
-        Op::SetRealServer(key, server) => {
-            let set = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                at.ok().map(|at| servers[at] = *server)
-            };
-            edit(state, key, &server.key, set).ok_or("not found")?;
-        }
-        Op::RemoveRealServer(key, server) => {
-            let remove = |servers: &mut Vec<RealServer>, at: Result<usize, usize>| {
-                at.ok().map(|at| {
-                    servers.remove(at);
-                })
-            };
-            edit(state, key, server, remove).ok_or("not found")?;
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn change_rest(state: &mut State, op: &Op) -> Refused {
-    match op {
         Op::InstallFirewall(family, rules) => {
             let missing = SetId::all()
                 .filter(|set| set.family == *family)
@@ -189,22 +213,6 @@ fn add_member(known: &mut SetState, set: SetId, member: Member) -> Result<(), &'
         return Err("the set is full");
     }
     if known.members.insert(member) { Ok(()) } else { Err("exists") }
-}
-
-/// Edits the real servers of a virtual server at the place of one of them; `None` when there is no
-/// such virtual server or the edit does not fit.
-fn edit(
-    state: &mut State,
-    key: &VirtualServerKey,
-    server: &RealServerKey,
-    change: impl FnOnce(&mut Vec<RealServer>, Result<usize, usize>) -> Option<()>,
-) -> Option<()> {
-    let known = state.virtual_servers.get_mut(key)?;
-    let mut servers = known.real_servers.to_vec();
-    let at = servers.binary_search_by_key(server, |known| known.key);
-    change(&mut servers, at)?;
-    known.real_servers = servers.into();
-    Some(())
 }
 
 /// Where nothing takes time there need be no clock.
@@ -290,11 +298,12 @@ impl Dataplane for Memory {
         let mut execution = Execution::new(plan);
         for (index, op) in plan.ops.iter().enumerate() {
             if execution.may_begin(index)
-                && let Err(error) = self.run(op)
+                && let Err(error) = self.run_next(op)
             {
                 execution.failed(index, error);
             }
         }
+        self.end_editing();
         execution.outcome
     }
 }
