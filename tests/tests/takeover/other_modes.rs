@@ -137,8 +137,8 @@ fn no_connection_is_lost_on_the_way_from_nftables_mode() {
 }
 
 /// Takes over under load from another mode, which has for the VIPs and endpoints of each family what
-/// `text` says, put in place by the script that `put` makes of both. After the last address was bound
-/// comes what `then` says, for each family and in this order: no connection is lost by that.
+/// `text` says, put in place by the script that `put` makes of both. After the last address of
+/// a family was bound comes what `then` says, in this order: no connection is lost by that.
 fn from_other_mode(
     name: &str,
     text: fn(&[&str], [&str; 2], &str) -> String,
@@ -159,10 +159,13 @@ fn from_other_mode(
     traffic.goes_on("by the rules of the other mode")?;
 
     let operations = node.start(&program("proxier")?)?;
-    let bound = operations.iter().rposition(|operation| operation.starts_with("bind "));
-    ensure!(bound.is_some(), "nothing bound: {operations:#?}");
-    for family in ["IPv4", "IPv6"] {
-        let mut before = bound;
+    for (family, colon) in [("IPv4", false), ("IPv6", true)] {
+        // Where the rules of one family are late, on a busy machine, the other does not wait for them.
+        let binds = |operation: &String| {
+            operation.strip_prefix("bind ").is_some_and(|address| address.contains(':') == colon)
+        };
+        let mut before = operations.iter().rposition(binds);
+        ensure!(before.is_some(), "nothing of {family} bound: {operations:#?}");
         for text in then {
             let text = text.replace("FAMILY", family);
             let at = operations.iter().position(|operation| operation.contains(&text));
