@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -127,42 +128,64 @@ fn a_log_that_nobody_reads_stops_nothing() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_signal_ends_it_whatever_hangs() {
     let files = Files::create();
-    // A file that never ends to be opened.
-    let mut daemon = files.daemon("log");
-    daemon.ready().unwrap();
-    run("mkfifo", [files.path("fifo")]).unwrap();
-    // In one step: a file that is missing for a moment is read as missing.
-    fs::rename(files.path("fifo"), files.path("config")).unwrap();
-    let pid = daemon.pid();
-    let hangs = || Ok(waits_for(pid, "wait_for_partner").then_some(()));
-    daemon.wait(hangs, || "a daemon that hangs in its configuration".to_owned()).unwrap();
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
-    while Path::new(&format!("/proc/{pid}/exe")).exists() {}
-    drop(daemon);
+    let hang = files.path("hang");
+    for family in ["iptables", "ip6tables"] {
+        for name in [family.to_owned(), format!("{family}-save"), format!("{family}-restore")] {
+            let script = format!(
+                "#!/bin/sh\n[ ! -e {} ] || exec sleep 3600\nexec /usr/sbin/xtables-legacy-multi {name} \"$@\"\n",
+                hang.display()
+            );
+            let path = files.0.replace(&format!("bin/{name}"), script).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    let config = fs::read_to_string(files.path("config")).unwrap();
+    fs::write(files.path("config"), config + "ipvs: {syncPeriod: 1s}\n").unwrap();
+    let command = || {
+        let mut command = files.command();
+        command.env("PROXIER_IPTABLES_DIR", files.path("bin"));
+        command
+    };
 
-    // The same at the start, as the first process of a container.
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--pid", "--fork", "--"]).arg(program("proxier").unwrap());
-    let mut unshare = unshare.arg("--config").arg(files.path("config")).spawn().unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-    let first = || fs::read_to_string(&children).ok()?.trim().parse::<u32>().ok();
-    let pid = loop {
-        match first() {
-            Some(pid) if waits_for(pid, "wait_for_partner") => break pid,
-            _ => assert!(unshare.try_wait().unwrap().is_none(), "it has ended"),
+    // While it serves: an audit reads the rules.
+    let mut daemon = Daemon::start_command(command(), &files.path("log")).unwrap();
+    daemon.ready().unwrap();
+    fs::write(&hang, "").unwrap();
+    let pid = daemon.pid();
+    let hangs = || Ok(hanging(pid));
+    let program = daemon.wait(hangs, || "a program that hangs".to_owned()).unwrap();
+    ends_before(&program, || drop(daemon.terminate()));
+
+    // While it starts, where it does not look at anything else.
+    let mut child = command().stdin(Stdio::null()).spawn().unwrap();
+    let program = loop {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        if let Some(program) = hanging(child.id()) {
+            break program;
         }
     };
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
-    unshare.wait().unwrap();
+    ends_before(&program, || {
+        terminate(&child);
+        child.wait().unwrap();
+    });
+}
+
+/// Ends something, for which this program is not waited for.
+fn ends_before(program: &Path, end: impl FnOnce()) {
+    end();
+    assert!(program.exists(), "the program was waited for, or killed after a minute");
 }
 
 fn terminate(child: &Child) {
     kill_process(Pid::from_child(child), Signal::TERM).unwrap();
 }
 
-/// Whether a thread of a process is in this function of the kernel.
-fn waits_for(pid: u32, function: &str) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut places = tasks.map(|task| fs::read_to_string(task.path().join("stack")));
-    places.any(|place| place.is_ok_and(|place| place.contains(function)))
+/// The child of a process that hangs, by its place below `/proc`.
+fn hanging(pid: u32) -> Option<PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: String = children.collect();
+    children.split_whitespace().map(|child| PathBuf::from(format!("/proc/{child}"))).find(|place| {
+        fs::read_to_string(place.join("comm")).is_ok_and(|name| name.trim() == "sleep")
+    })
 }
