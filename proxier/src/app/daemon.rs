@@ -34,7 +34,11 @@ const DRAIN_CHECK: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT. A file that hangs does not hold up the end.
 pub(super) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Threads that read something before the capabilities are given up still have them: none stays.
+        .thread_keep_alive(Duration::from_millis(1))
+        .build()?;
     let result = runtime.block_on(serve(args, config, log));
     runtime.shutdown_background();
     result

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
@@ -19,6 +19,8 @@ use crate::config::LogFormat;
 const MOST: usize = 1024;
 /// How long the last lines may take.
 const LAST: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is room again, meanwhile.
+const AGAIN: Duration = Duration::from_millis(10);
 
 static LOG: OnceLock<Queue> = OnceLock::new();
 
@@ -79,27 +81,32 @@ impl Queue {
     }
 
     fn flush(&self, limit: Duration) {
+        let end = Instant::now() + limit;
         let (done, wait) = channel();
-        // A full queue is one that nobody reads.
-        if self.sender.try_send(Message::Flush(done)).is_ok() {
-            // Late is too late.
-            let _ = wait.recv_timeout(limit);
+        let mut message = Message::Flush(done);
+        // A full queue is one that nobody has read, which may change.
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
+            if Instant::now() >= end {
+                return;
+            }
+            message = back;
+            thread::sleep(AGAIN);
         }
+        // Late is too late.
+        let _ = wait.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
 
 /// The thread. That standard error is closed is nothing that could be said anywhere.
 fn write(mut out: impl Write, lines: &Receiver<Message>, lost: &AtomicU64, format: LogFormat) {
     while let Ok(message) = lines.recv() {
-        match message {
+        let done = match message {
             Message::Line(line) => {
                 let _ = out.write_all(&line);
+                None
             }
-            Message::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.send(());
-            }
-        }
+            Message::Flush(done) => Some(done),
+        };
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
             let text = format!("{count} lines of the log were lost, as nobody read them in time");
@@ -109,6 +116,10 @@ fn write(mut out: impl Write, lines: &Receiver<Message>, lost: &AtomicU64, forma
                     writeln!(out, "{{\"level\":\"warn\",\"msg\":\"{text}\",\"v\":0}}")
                 }
             };
+        }
+        if let Some(done) = done {
+            let _ = out.flush();
+            let _ = done.send(());
         }
     }
 }
