@@ -1,4 +1,4 @@
-//! The loop that keeps the kernel as the cluster says: it drives an [`Engine`], which decides, with
+//! The loop that keeps the kernel as the cluster says: it drives an engine, which decides, with
 //! events, time and a [`Dataplane`], and reports what came of it.
 //!
 //! Changes that arrive during one step are taken together in the next, at the earliest

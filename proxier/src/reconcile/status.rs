@@ -37,7 +37,7 @@ pub struct Status {
     pub last_step: Option<Instant>,
     /// The families that are served, and how syncing each of them goes.
     pub families: BTreeMap<Family, FamilyStatus>,
-    /// Whether the node may be given traffic from outside (see [`Node::eligible`]), once its object
+    /// Whether the node may be given traffic from outside (see [`crate::cluster::Node::eligible`]), once its object
     /// was read.
     pub node_eligible: Option<bool>,
     /// The addresses of the node object.
