@@ -9,6 +9,7 @@ mod ending;
 mod explain;
 mod facts;
 mod feed;
+mod needs;
 mod neighbours;
 mod notices;
 mod privileges;

@@ -73,6 +73,8 @@ pub struct Config {
     /// Whether source ranges hold for node ports and external IPs too
     /// (`--source-ranges-everywhere`).
     pub source_ranges_everywhere: bool,
+    /// Reserved addresses that Services may have all the same (`--allow-reserved-ips`).
+    pub allow_reserved: Vec<IpNet>,
     /// Rates of IPVS's servers.
     pub estimation: Estimation,
     /// Where node ports listen.

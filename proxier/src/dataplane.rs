@@ -12,7 +12,9 @@ pub mod firewall;
 pub mod leftovers;
 mod op;
 mod plan;
+mod refusal;
 pub mod render;
+mod reserved;
 pub mod sets;
 mod state;
 pub mod sysctls;
@@ -28,12 +30,14 @@ pub use access::{
     Answer, Connections, Counted, Dataplane, Execution, Fate, ForgottenFlows, Look, OpError,
     OpErrorKind, Outcome, Query,
 };
-pub use contribution::{Contribution, Frontend, FrontendKind, Health, Skipped, contribution};
+pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
 pub use op::{Op, Part, Subject, Target};
 pub(crate) use plan::protects;
 pub use plan::{Needs, Plan, Planning, plan};
+pub use refusal::{Refusal, Skipped};
+pub use reserved::{Need, Origin, Reservation, Reserved};
 pub(crate) use state::set_differences;
 pub use state::{
     ForeignAddress, InterfaceState, RealServers, RulesState, SetState, State, VirtualServerState,
@@ -70,6 +74,10 @@ pub struct Settings {
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
+    /// Addresses that services may have although they are reserved.
+    pub allow_reserved: Vec<IpNet>,
+    /// Addresses that this node needs for itself.
+    pub reserved: Reserved,
 }
 
 impl Settings {

@@ -10,9 +10,9 @@ use crate::cluster::Node;
 use crate::cluster::topology::Place;
 use crate::config::node::{node_ips, node_port_ips};
 use crate::config::{Config, DetectLocal};
-use crate::dataplane::Settings;
 use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
 use crate::dataplane::sysctls::Sysctl;
+use crate::dataplane::{Reserved, Settings};
 
 /// What the host's firewall tools and kernel can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub fn settings(
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         firewall: firewall.collect(),
         sysctls: abilities.sysctls.clone(),
+        allow_reserved: config.allow_reserved.clone(),
+        reserved: Reserved::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use netlink_ipvs::{
     VirtualServerConfig, VirtualServerKey,
 };
 
+use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole};
 use super::{RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
@@ -19,10 +20,6 @@ use crate::cluster::{EndpointSlice, Service, ServicePort};
 /// endpoints and source ranges multiply, so that objects which the API server accepts could ask for
 /// more than any node has memory for. Ten times what the largest services have.
 const MOST: usize = 1 << 20;
-
-/// What is said once of everything beyond it.
-const FULL: &str = "the service asks for more than 1048576 entries: this and what follows is left \
-                    out, give it fewer ports, addresses or source ranges";
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,17 +62,6 @@ pub struct Frontend {
     pub drop_from_node: bool,
     /// Set members by which the firewall knows it.
     pub members: Vec<(SetId, Member)>,
-}
-
-/// A frontend that was asked for but cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// The address that was asked for.
-    pub address: IpAddr,
-    /// What it was to be.
-    pub kind: FrontendKind,
-    /// Why not.
-    pub reason: &'static str,
 }
 
 /// A health check node port and what it answers.
@@ -219,10 +205,9 @@ impl Addresses {
         let outside = !external.is_empty() || !load_balancer.is_empty();
         let mut usable = |mut addresses: Vec<IpAddr>, kind: FrontendKind| {
             addresses.retain(|&address| {
-                let gate = kind != FrontendKind::ExternalIp || settings.external_ips;
-                let off = (!gate).then_some("the feature gate AllowServiceExternalIPs is off");
-                let reason = off.or_else(|| unusable(address, kind));
-                out.skipped.extend(reason.map(|reason| Skipped { address, kind, reason }));
+                let reason = refuse(address, kind, settings);
+                let skipped = reason.map(|reason| Skipped { address, port: None, kind, reason });
+                out.skipped.extend(skipped);
                 reason.is_none()
             });
             addresses
@@ -261,7 +246,7 @@ impl Builder<'_> {
         if self.port.node_port != 0 {
             self.node_ports(&backends.external);
         }
-        self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL)
+        !self.is_full()
     }
 
     fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
@@ -402,6 +387,10 @@ impl Builder<'_> {
         !allows_node
     }
 
+    fn is_full(&self) -> bool {
+        self.out.skipped.last().is_some_and(|skipped| skipped.reason == Refusal::TooMuch)
+    }
+
     fn by_port(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {
         (role.of(self.family), Member::IpPort(address, self.port.protocol, port))
     }
@@ -416,9 +405,14 @@ impl Builder<'_> {
         members: Vec<(SetId, Member)>,
     ) {
         if *self.asked >= MOST {
-            if self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL) {
-                self.out.skipped.push(Skipped { address, kind, reason: FULL });
+            if !self.is_full() {
+                let reason = Refusal::TooMuch;
+                self.out.skipped.push(Skipped { address, port: None, kind, reason });
             }
+            return;
+        }
+        if let Some(reason) = refuse_port(address, port, kind, self.settings) {
+            self.out.skipped.push(Skipped { address, port: Some(port), kind, reason });
             return;
         }
         *self.asked += 1 + members.len() + real_servers.len();
@@ -460,25 +454,6 @@ impl Builder<'_> {
             drop_from_node,
             members,
         });
-    }
-}
-
-/// Addresses that no service can have: taking them would take something from the node itself, such
-/// as the metadata of its cloud. The API server allocates cluster IPs from a range that an
-/// administrator has chosen, so that IPv4 ones may be link-local.
-fn unusable(address: IpAddr, kind: FrontendKind) -> Option<&'static str> {
-    if address.is_loopback() {
-        Some("it is a loopback address")
-    } else if address.is_unspecified() {
-        Some("it is the unspecified address")
-    } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
-        Some("it is a multicast or broadcast address")
-    } else {
-        let link_local = match address {
-            IpAddr::V4(address) => address.is_link_local() && kind != FrontendKind::ClusterIp,
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        link_local.then_some("it is a link-local address")
     }
 }
 

@@ -11,6 +11,7 @@
 //! 5. once in a sync period everything is read, and what differs is repaired by the same steps.
 
 mod answers;
+mod needs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -21,13 +22,15 @@ use tokio::time::Instant;
 use super::audit::Audit;
 use super::believed::Believed;
 use super::report::{Cut, Report};
+use super::rescue::Rescue;
 use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
 use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
-    Desired, Drains, Part, Plan, Planning, Query, Settings, Subject, Target, contribution, plan,
+    Desired, Drains, Origin, Part, Plan, Planning, Query, Reserved, Settings, Subject, Target,
+    contribution, plan,
 };
 
 /// What the engine wants to be done. What came of it goes back before the next effect is asked for,
@@ -51,6 +54,11 @@ pub(super) struct Engine {
     cluster: Cluster,
     dirty: Dirty,
     host_addresses: Option<Vec<IpAddr>>,
+    /// What this node needs for itself, by who knows of it.
+    reserved: BTreeMap<Origin, Reserved>,
+    /// Its Service's endpoints are reserved.
+    api: ObjectKey,
+    rescue: Rescue,
     /// Some service has an external IP.
     external_ips: bool,
     settings: Option<Settings>,
@@ -85,6 +93,9 @@ impl Engine {
             cluster: Cluster::new(),
             dirty: Dirty::default(),
             host_addresses: None,
+            reserved: BTreeMap::new(),
+            api: Self::api_service(),
+            rescue: Rescue::default(),
             external_ips: false,
             settings: None,
             desired: Desired::default(),
@@ -167,6 +178,9 @@ impl Engine {
                 for change in changes {
                     self.cluster.apply(change, &mut self.dirty);
                 }
+                if self.dirty.services.contains(&self.api) {
+                    self.needs_changed(now);
+                }
             }
             Event::HostAddresses(addresses) => {
                 if self.host_addresses.as_ref() != Some(&addresses) {
@@ -183,8 +197,9 @@ impl Engine {
                 self.resolver = resolver;
                 self.timing = timing;
                 self.audit.within(now, timing.sync_period);
-                self.settings_changed();
+                self.needs_changed(now);
             }
+            Event::Reserved(origin, reserved) => self.reserve(origin, reserved, now),
         }
     }
 
@@ -205,11 +220,7 @@ impl Engine {
     }
 
     fn settings_changed(&mut self) {
-        let (Some(settings), Some(addresses)) = (&self.settings, &self.host_addresses) else {
-            return;
-        };
-        let new = self.resolver.resolve(self.cluster.node(), addresses);
-        if *settings != new {
+        if self.settings.as_ref().is_some_and(|settings| *settings != self.present_settings()) {
             self.dirty.all = true;
         }
     }
@@ -348,8 +359,7 @@ impl Engine {
         if self.settings.is_some() && !self.dirty.all {
             return;
         }
-        let addresses = self.host_addresses.as_deref().unwrap_or_default();
-        let settings = self.resolver.resolve(self.cluster.node(), addresses);
+        let settings = self.present_settings();
         if self.settings.as_ref() == Some(&settings) {
             return;
         }

@@ -14,7 +14,6 @@ use super::engine::Engine;
 use super::measure::Stopwatch;
 use super::notice::Notices;
 use super::report::Report;
-use super::said;
 use super::{Draining, Event, FamilyStatus, NoLocal, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
 use crate::dataplane::{Contribution, Fate, Outcome, Part, Plan, Subject, Target};
@@ -201,7 +200,8 @@ impl Reporter {
         if !status.directory.put(key, asked.cloned()) {
             return;
         }
-        said::skipped(key, before.as_deref(), asked.map(Arc::as_ref));
+        self.skipped(key, before.as_deref(), asked.map(Arc::as_ref));
+        let status = &mut self.status;
         status.health.put(key, asked.and_then(|asked| asked.health.clone()));
         let no_local = asked.map(|asked| NoLocal {
             internal: asked.no_local_internal.clone(),

@@ -2,6 +2,7 @@
 //! they are.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use netlink_ipvs::VirtualServerKey;
 use tracing::warn;
@@ -10,27 +11,66 @@ use super::Notice;
 use super::engine::Engine;
 use super::reporter::Reporter;
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Contribution, Skipped};
+use crate::dataplane::{Conflict, Contribution, Need, OpError, Skipped};
 use crate::text;
 
 /// Addresses of one service that are named, and conflicts of one step that have a line of their own.
 const NAMED: usize = 20;
 
-/// Says which addresses of a service are left out, where that has changed.
-pub(super) fn skipped(key: &ObjectKey, before: Option<&Contribution>, now: Option<&Contribution>) {
-    let skipped = now.map_or(&[][..], |asked| &asked.skipped);
-    if skipped.is_empty() || before.is_some_and(|before| *before.skipped == *skipped) {
-        return;
-    }
-    let text = |skipped: &Skipped| {
-        let Skipped { kind, address, reason } = skipped;
-        format!("{kind} {address}: {reason}")
-    };
-    let skipped = text::few(skipped.iter().map(text), NAMED);
-    warn!(service = %key, skipped, "not programmed");
-}
+/// What an Event names.
+const TOLD: usize = 3;
 
 impl Reporter {
+    /// Counts, says and tells which addresses of a service are left out, where that has changed.
+    pub(super) fn skipped(
+        &mut self,
+        key: &ObjectKey,
+        before: Option<&Contribution>,
+        now: Option<&Contribution>,
+    ) {
+        let skipped = |asked: Option<&Contribution>| -> Vec<Skipped> {
+            asked.map(|asked| asked.skipped.clone()).unwrap_or_default()
+        };
+        let (before, now) = (skipped(before), skipped(now));
+        if before == now {
+            return;
+        }
+        for (list, counts) in [(&before, false), (&now, true)] {
+            for kind in list.iter().map(|skipped| skipped.reason.kind()) {
+                let count = self.status.refused.entry(kind).or_default();
+                *count = if counts { *count + 1 } else { count.saturating_sub(1) };
+            }
+        }
+        if now.is_empty() {
+            return;
+        }
+        let skipped = text::few(&now, NAMED);
+        warn!(service = %key, skipped, "not programmed");
+        let told: Vec<_> = now.iter().filter(|skipped| skipped.reason.is_told()).collect();
+        if !told.is_empty() {
+            self.notices.send(Notice::Refused(key.clone(), text::few(told, TOLD)));
+        }
+    }
+
+    /// Says what has been released although the cluster was not known.
+    pub(super) fn released(&mut self, released: &[(IpAddr, Need)]) {
+        for (address, need) in released {
+            warn!(
+                %address, %need,
+                "taken from the services before the cluster is known: this node needs it"
+            );
+            let text = format!("{address} was taken from the services: {need}");
+            self.notices.send(Notice::Released(text));
+        }
+    }
+
+    pub(super) fn rescue_failed(error: &OpError) {
+        warn!(
+            error = error.text,
+            "cannot see whether services have an address that this node needs"
+        );
+    }
+
     /// Shows and says what has become of conflicts over these virtual servers: one line for each.
     pub(super) fn conflicts(&mut self, keys: &BTreeSet<VirtualServerKey>, engine: &Engine) {
         let mut said = 0;

@@ -1,6 +1,7 @@
 //! The loop over the strict memory, with paused time.
 
 mod audit;
+mod reserved;
 
 use std::sync::Mutex;
 
@@ -38,6 +39,8 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
         sysctls: std::sync::Arc::from([]),
+        allow_reserved: Vec::new(),
+        reserved: Reserved::default(),
     }
 }
 

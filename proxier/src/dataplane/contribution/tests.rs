@@ -7,6 +7,7 @@ use super::*;
 use crate::dataplane::builders::*;
 
 mod policies;
+mod reserved;
 mod sets;
 
 /// One case: objects, node, and what must come out.
@@ -307,9 +308,7 @@ fn external_ips_and_load_balancers() {
 fn what_cannot_be_had_is_said_once() {
     let reasons = |service: Service, settings: &Settings| -> Vec<String> {
         let asked = ask(&service, &[], settings);
-        let text =
-            |skipped: &Skipped| format!("{} {}: {}", skipped.kind, skipped.address, skipped.reason);
-        asked.skipped.iter().map(text).collect()
+        asked.skipped.iter().map(ToString::to_string).collect()
     };
     let two_ports = || service("svc").cluster_ip("10.96.0.1").port(80).port(81);
     let odd = two_ports()
@@ -353,7 +352,7 @@ fn one_service_has_no_more_than_a_node_can_bear() {
     let entries = asked.frontends.len() * 2002;
     assert!((MOST..MOST + 2002).contains(&entries), "{entries}");
     let said: Vec<_> = asked.skipped.iter().map(|skipped| skipped.reason).collect();
-    assert_eq!(said, [FULL], "and said once");
+    assert_eq!(said, [Refusal::TooMuch], "and said once");
 }
 
 #[test]

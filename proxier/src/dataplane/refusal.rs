@@ -1,0 +1,137 @@
+//! Why a service does not get something that it asks for.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{FrontendKind, Need, Settings};
+
+/// Something that was asked for and is not had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// The address that was asked for.
+    pub address: IpAddr,
+    /// The port, where others of the address are had.
+    pub port: Option<u16>,
+    /// What it was to be.
+    pub kind: FrontendKind,
+    /// Why not.
+    pub reason: Refusal,
+}
+
+impl Skipped {
+    /// What was asked for, without the reason: `external IP 192.0.2.1`.
+    pub fn what(&self) -> String {
+        let Self { address, kind, .. } = self;
+        match self.port {
+            Some(port) => format!("{kind} {address} port {port}"),
+            None => format!("{kind} {address}"),
+        }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.reason)
+    }
+}
+
+/// Why it is not had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// External IPs are switched off.
+    GateOff,
+    /// No service can have such an address.
+    Address(&'static str),
+    /// This node needs the address.
+    Reserved(Need),
+    /// This node needs the port of its own address.
+    ReservedPort(Need),
+    /// The service asks for more than a service may.
+    TooMuch,
+}
+
+impl Refusal {
+    /// The kinds under which refusals are counted.
+    pub const KINDS: [&str; 5] = ["gate", "address", "reserved", "port", "budget"];
+
+    /// Its kind.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::GateOff => "gate",
+            Self::Address(_) => "address",
+            Self::Reserved(_) => "reserved",
+            Self::ReservedPort(_) => "port",
+            Self::TooMuch => "budget",
+        }
+    }
+
+    /// Whether an Event tells of it: it is about what others need, and not about how this node is
+    /// configured.
+    pub fn is_told(self) -> bool {
+        self != Self::GateOff
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ALLOW: &str = "--allow-reserved-ips lets services have it all the same";
+        match self {
+            Self::GateOff => f.write_str("the feature gate AllowServiceExternalIPs is off"),
+            Self::Address(text) => f.write_str(text),
+            Self::Reserved(need) => write!(f, "{need}; {ALLOW}"),
+            Self::ReservedPort(need) => write!(f, "{need}, on this node itself; {ALLOW}"),
+            Self::TooMuch => f.write_str(
+                "the service asks for more than 1048576 entries: this and what follows is left out, \
+                 give it fewer ports, addresses or source ranges",
+            ),
+        }
+    }
+}
+
+/// Why a service cannot have an address at all, if so.
+pub(super) fn refuse(address: IpAddr, kind: FrontendKind, settings: &Settings) -> Option<Refusal> {
+    if kind == FrontendKind::ExternalIp && !settings.external_ips {
+        return Some(Refusal::GateOff);
+    }
+    if let Some(text) = unusable(address, kind) {
+        return Some(Refusal::Address(text));
+    }
+    // The API server gave it, so it is none that somebody has chosen to do harm.
+    if kind == FrontendKind::ClusterIp || settings.host_addresses.contains(&address) {
+        return None;
+    }
+    settings.reserved.get(address).map(|reservation| Refusal::Reserved(reservation.need))
+}
+
+/// Why a service cannot have a port of an address of the node, if so.
+pub(super) fn refuse_port(
+    address: IpAddr,
+    port: u16,
+    kind: FrontendKind,
+    settings: &Settings,
+) -> Option<Refusal> {
+    if kind == FrontendKind::ClusterIp {
+        return None;
+    }
+    let reservation = settings.reserved.get(address)?;
+    reservation.ports.contains(&port).then_some(Refusal::ReservedPort(reservation.need))
+}
+
+/// Addresses that no service can have: taking them would take something from the node itself, such
+/// as the metadata of its cloud. The API server allocates cluster IPs from a range that an
+/// administrator has chosen, so that IPv4 ones may be link-local.
+fn unusable(address: IpAddr, kind: FrontendKind) -> Option<&'static str> {
+    if address.is_loopback() {
+        Some("it is a loopback address")
+    } else if address.is_unspecified() {
+        Some("it is the unspecified address")
+    } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
+        Some("it is a multicast or broadcast address")
+    } else {
+        let link_local = match address {
+            IpAddr::V4(address) => address.is_link_local() && kind != FrontendKind::ClusterIp,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        link_local.then_some("it is a link-local address")
+    }
+}

@@ -1,0 +1,88 @@
+//! What this node needs for itself, and what is done about it before the cluster is known.
+
+use tokio::time::Instant;
+
+use super::{Effect, Engine};
+use crate::cluster::ObjectKey;
+use crate::dataplane::{Answer, Need, OpError, Origin, Outcome, Plan, Reserved, Settings};
+
+impl Engine {
+    /// The settings as they are to be now.
+    pub(super) fn present_settings(&self) -> Settings {
+        let addresses = self.host_addresses.as_deref().unwrap_or_default();
+        let mut settings = self.resolver.resolve(self.cluster.node(), addresses);
+        let mut reserved = self.api_endpoints();
+        self.reserved.values().for_each(|known| reserved.merge(known));
+        settings.reserved = reserved.without(&settings.allow_reserved);
+        settings
+    }
+
+    /// Where the API servers are, as the cluster says.
+    fn api_endpoints(&self) -> Reserved {
+        let mut reserved = Reserved::default();
+        for slice in self.cluster.slices(&self.api) {
+            for endpoint in &slice.endpoints {
+                reserved.add(endpoint.address, Need::ApiEndpoint, 0);
+                for port in &slice.ports {
+                    reserved.add(endpoint.address, Need::ApiEndpoint, port.port);
+                }
+            }
+        }
+        reserved
+    }
+
+    /// The Service by which the API servers are known.
+    pub(super) fn api_service() -> ObjectKey {
+        ObjectKey::new("default", "kubernetes")
+    }
+
+    /// Takes in what somebody knows to be reserved.
+    pub(super) fn reserve(&mut self, origin: Origin, reserved: Reserved, now: Instant) {
+        self.reserved.insert(origin, reserved);
+        self.needs_changed(now);
+    }
+
+    pub(super) fn needs_changed(&mut self, now: Instant) {
+        self.settings_changed();
+        if !self.is_ready() {
+            let reserved = self.present_settings().reserved;
+            self.rescue.reserve(reserved, now);
+        }
+    }
+
+    // Before everything was read.
+
+    /// When there is something to release.
+    pub(in crate::reconcile) fn rescue_due(&self) -> Option<Instant> {
+        self.rescue.due()
+    }
+
+    /// The next thing to do while not everything was read; nothing is the end of it.
+    pub(in crate::reconcile) fn next_rescue(&mut self, now: Instant) -> Option<Effect> {
+        if self.is_ready() || self.rescue.due().is_none() {
+            return None;
+        }
+        let settings = self.present_settings();
+        self.rescue.next(&settings, now)
+    }
+
+    /// As [`Engine::answered`].
+    pub(in crate::reconcile) fn rescue_answered(
+        &mut self,
+        answer: Result<Answer, OpError>,
+        now: Instant,
+    ) -> Result<(), OpError> {
+        self.rescue.answered(answer, now)
+    }
+
+    /// As [`Engine::written`]. What has been released is the result.
+    pub(in crate::reconcile) fn rescue_written(
+        &mut self,
+        plan: &Plan,
+        outcome: &Outcome,
+        now: Instant,
+    ) -> Vec<(std::net::IpAddr, Need)> {
+        self.rescue.written(plan, outcome, now);
+        self.rescue.take_released()
+    }
+}
