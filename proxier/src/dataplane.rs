@@ -20,7 +20,7 @@ mod state;
 pub mod sysctls;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
+    /// Where this program listens: on all addresses of the node if the address is unspecified.
+    pub own_sockets: Vec<SocketAddr>,
     /// Addresses that services may have although they are reserved.
     pub allow_reserved: Vec<IpNet>,
     /// Addresses that this node needs for itself.

@@ -74,6 +74,7 @@ pub fn settings(
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         firewall: firewall.collect(),
         sysctls: abilities.sysctls.clone(),
+        own_sockets: config.healthz_bind.into_iter().chain([config.metrics_bind]).collect(),
         allow_reserved: config.allow_reserved.clone(),
         reserved: Reserved::default(),
     }

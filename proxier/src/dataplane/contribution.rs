@@ -411,7 +411,8 @@ impl Builder<'_> {
             }
             return;
         }
-        if let Some(reason) = refuse_port(address, port, kind, self.settings) {
+        if let Some(reason) = refuse_port(address, (port, self.port.protocol), kind, self.settings)
+        {
             self.out.skipped.push(Skipped { address, port: Some(port), kind, reason });
             return;
         }

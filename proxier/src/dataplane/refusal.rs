@@ -1,9 +1,12 @@
 //! Why a service does not get something that it asks for.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_ipvs::Protocol;
 
 use super::{FrontendKind, Need, Settings};
+use crate::cluster::{Special, Use};
 
 /// Something that was asked for and is not had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +44,13 @@ pub enum Refusal {
     /// External IPs are switched off.
     GateOff,
     /// No service can have such an address.
-    Address(&'static str),
+    Address(Special),
     /// This node needs the address.
     Reserved(Need),
     /// This node needs the port of its own address.
     ReservedPort(Need),
+    /// This program listens there itself.
+    OwnPort,
     /// The service asks for more than a service may.
     TooMuch,
 }
@@ -60,7 +65,7 @@ impl Refusal {
             Self::GateOff => "gate",
             Self::Address(_) => "address",
             Self::Reserved(_) => "reserved",
-            Self::ReservedPort(_) => "port",
+            Self::ReservedPort(_) | Self::OwnPort => "port",
             Self::TooMuch => "budget",
         }
     }
@@ -77,9 +82,10 @@ impl fmt::Display for Refusal {
         const ALLOW: &str = "--allow-reserved-ips lets services have it all the same";
         match self {
             Self::GateOff => f.write_str("the feature gate AllowServiceExternalIPs is off"),
-            Self::Address(text) => f.write_str(text),
+            Self::Address(special) => write!(f, "it is {special}"),
             Self::Reserved(need) => write!(f, "{need}; {ALLOW}"),
             Self::ReservedPort(need) => write!(f, "{need}, on this node itself; {ALLOW}"),
+            Self::OwnPort => f.write_str("this program answers there itself (health or metrics)"),
             Self::TooMuch => f.write_str(
                 "the service asks for more than 1048576 entries: this and what follows is left out, \
                  give it fewer ports, addresses or source ranges",
@@ -93,8 +99,12 @@ pub(super) fn refuse(address: IpAddr, kind: FrontendKind, settings: &Settings) -
     if kind == FrontendKind::ExternalIp && !settings.external_ips {
         return Some(Refusal::GateOff);
     }
-    if let Some(text) = unusable(address, kind) {
-        return Some(Refusal::Address(text));
+    let used = match kind {
+        FrontendKind::ClusterIp => Use::ClusterIp,
+        _ => Use::Frontend,
+    };
+    if let Some(special) = Special::of(address, used) {
+        return Some(Refusal::Address(special));
     }
     // The API server gave it, so it is none that somebody has chosen to do harm.
     if kind == FrontendKind::ClusterIp || settings.host_addresses.contains(&address) {
@@ -106,32 +116,20 @@ pub(super) fn refuse(address: IpAddr, kind: FrontendKind, settings: &Settings) -
 /// Why a service cannot have a port of an address of the node, if so.
 pub(super) fn refuse_port(
     address: IpAddr,
-    port: u16,
+    (port, protocol): (u16, Protocol),
     kind: FrontendKind,
     settings: &Settings,
 ) -> Option<Refusal> {
     if kind == FrontendKind::ClusterIp {
         return None;
     }
+    let is_ours = |socket: &SocketAddr| {
+        socket.port() == port && (socket.ip().is_unspecified() || socket.ip() == address)
+    };
+    let own = kind == FrontendKind::NodePort || settings.host_addresses.contains(&address);
+    if own && protocol == Protocol::Tcp && settings.own_sockets.iter().any(is_ours) {
+        return Some(Refusal::OwnPort);
+    }
     let reservation = settings.reserved.get(address)?;
     reservation.ports.contains(&port).then_some(Refusal::ReservedPort(reservation.need))
-}
-
-/// Addresses that no service can have: taking them would take something from the node itself, such
-/// as the metadata of its cloud. The API server allocates cluster IPs from a range that an
-/// administrator has chosen, so that IPv4 ones may be link-local.
-fn unusable(address: IpAddr, kind: FrontendKind) -> Option<&'static str> {
-    if address.is_loopback() {
-        Some("it is a loopback address")
-    } else if address.is_unspecified() {
-        Some("it is the unspecified address")
-    } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
-        Some("it is a multicast or broadcast address")
-    } else {
-        let link_local = match address {
-            IpAddr::V4(address) => address.is_link_local() && kind != FrontendKind::ClusterIp,
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        link_local.then_some("it is a link-local address")
-    }
 }

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use netlink_ipvs::VirtualServerKey;
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use tracing::warn;
 
 use super::Notice;
 use super::engine::Engine;
 use super::reporter::Reporter;
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Contribution, Need, OpError, Skipped};
+use crate::dataplane::sets::{Member, SetRole};
+use crate::dataplane::{Conflict, Contribution, FrontendKind, Need, OpError, Skipped};
 use crate::text;
 
 /// Addresses of one service that are named, and conflicts of one step that have a line of their own.
@@ -49,6 +50,41 @@ impl Reporter {
         let told: Vec<_> = now.iter().filter(|skipped| skipped.reason.is_told()).collect();
         if !told.is_empty() {
             self.notices.send(Notice::Refused(key.clone(), text::few(told, TOLD)));
+        }
+    }
+
+    /// Says that a health check node port is a node port too, of this service or of another: the API
+    /// server gives each number once, manifests need not.
+    pub(super) fn shared_ports(
+        &self,
+        key: &ObjectKey,
+        asked: Option<&Contribution>,
+        engine: &Engine,
+    ) {
+        let Some(asked) = asked else { return };
+        let has = |role: SetRole, family: Family, port: u16| {
+            engine.desired().state().has_member(role.of(family), &Member::Port(port))
+        };
+        let health = asked.health.iter().flat_map(|health| {
+            let families = health.local_endpoints.iter();
+            families.map(|(family, _)| (SetRole::NodePortTcp, *family, health.port))
+        });
+        let node_ports = asked.frontends.iter().filter(|it| it.kind == FrontendKind::NodePort);
+        let node_ports = node_ports.filter_map(|frontend| match frontend.key {
+            VirtualServerKey::Address { port, protocol: Protocol::Tcp, .. } => {
+                Some((SetRole::HealthCheckNodePort, frontend.key.family(), port))
+            }
+            _ => None,
+        });
+        let mut shared = health.chain(node_ports).filter(|it| has(it.0, it.1, it.2));
+        if let Some((_, _, port)) = shared.next() {
+            warn!(
+                service = %key, port,
+                "a health check node port is a node port, too: load balancers that ask there are \
+                 answered by a service"
+            );
+            let text = format!("port {port} is a node port and a health check node port");
+            self.notices.send(Notice::Refused(key.clone(), text));
         }
     }
 

@@ -1,5 +1,7 @@
 //! What this node needs for itself stays, whatever services ask for and whoever had it before.
 
+use netlink_ipvs::VirtualServerConfig;
+
 use super::*;
 use crate::dataplane::sets::{Member, SetId, SetRole};
 use crate::dataplane::{Need, RealServers, SetState, State, VirtualServerState};
@@ -42,8 +44,6 @@ impl Left {
         Memory { state: self.0, ..Memory::new() }
     }
 }
-
-use netlink_ipvs::VirtualServerConfig;
 
 /// A loop that knows where its API server is, and nothing else.
 async fn started(left: Left) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>) {
@@ -224,4 +224,27 @@ async fn what_the_same_origin_says_replaces_what_it_said() {
     reconciler.take(of_host(IpAddr::from([192, 168, 1, 1])));
     step(&mut reconciler).await;
     assert!(has(&mut reconciler, API));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_node_port_that_is_a_node_port_is_told() {
+    let with_health = |number| Service { health_check_node_port: 30100, ..service(number) };
+    let with_port = |number| {
+        let mut service = service(number);
+        service.ports[0].node_port = 30100;
+        service
+    };
+    for services in [[with_health(1), with_port(2)], [with_port(1), with_health(2)]] {
+        let (mut reconciler, _) = settled(2).await;
+        let (sender, mut notices) = mpsc::channel(8);
+        reconciler.notify(sender);
+        for service in services {
+            assert!(notices.try_recv().is_err());
+            reconciler.take(Event::from(Change::Service(service)));
+            step(&mut reconciler).await;
+        }
+        let Some(Notice::Refused(of, text)) = notices.recv().await else { panic!() };
+        assert_eq!(of, ObjectKey::new("ns", "web-2"));
+        assert_eq!(text, "port 30100 is a node port and a health check node port");
+    }
 }

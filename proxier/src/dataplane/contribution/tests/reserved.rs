@@ -101,3 +101,35 @@ fn the_most_important_need_is_told() {
     let ports = [443, 6443].into();
     assert_eq!(found, [(ip(API), &Reservation { need: Need::ApiServer, ports })]);
 }
+
+#[test]
+fn no_service_takes_the_port_of_our_own_servers() {
+    let own = NODE_ADDRESSES[0];
+    let everywhere = Settings { own_sockets: vec!["0.0.0.0:10256".parse().unwrap()], ..settings() };
+    let there =
+        Settings { own_sockets: vec![format!("{own}:10249").parse().unwrap()], ..settings() };
+    for (settings, port, asks, programmed) in [
+        (&everywhere, 10256, web().port(10256).external_ip(own), 0),
+        (&there, 10249, web().port(10249).load_balancer(own), 0),
+        // Another protocol, another address, another port.
+        (&everywhere, 10256, web().named_port("", Protocol::Udp, 10256).external_ip(own), 1),
+        (&everywhere, 10256, web().port(10256).external_ip("203.0.113.1"), 1),
+        (&everywhere, 10255, web().port(10255).external_ip(own), 1),
+        // A cluster IP is an address of its own.
+        (&everywhere, 10256, service("svc").cluster_ip("10.96.0.9").port(10256), 1),
+        // A node port in both families; the second listens on one address only.
+        (&everywhere, 10256, service("svc").port(80).node_port(10256), 0),
+        (&there, 10249, service("svc").port(80).node_port(10249), 1),
+    ] {
+        let asked = ask(&asks, &[], settings);
+        let at_port = |frontend: &&Frontend| match frontend.key {
+            VirtualServerKey::Address { port: it, address, .. } => {
+                it == port && !["10.96.0.50", "fd00::50"].contains(&&*address.to_string())
+            }
+            VirtualServerKey::FirewallMark { .. } => false,
+        };
+        assert_eq!(asked.frontends.iter().filter(at_port).count(), programmed, "{asks:?}");
+        let refused = asked.skipped.iter().filter(|it| it.reason == Refusal::OwnPort).count();
+        assert_eq!(refused > 0, programmed == 0 || asks.ports[0].node_port == 10249, "{asks:?}");
+    }
+}
