@@ -9,6 +9,7 @@ mod ending;
 mod explain;
 mod facts;
 mod feed;
+mod memory_limit;
 mod needs;
 mod neighbours;
 mod notices;

@@ -136,6 +136,10 @@ pub struct OwnFlags {
     #[arg(long, global = true, value_name = "CIDR", value_delimiter = ',',
           value_parser = parse::cidr)]
     pub allow_reserved_ips: Vec<IpNet>,
+    /// Memory that this process may have, in MiB; what Services ask for beyond it is left out
+    /// (default: the limit of the control group, or 2048).
+    #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    pub memory_limit: Option<u32>,
     /// Whether IPVS keeps rates of its servers, which costs processor time and on kernels before
     /// 6.2 latency (default: as the kernel is).
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,

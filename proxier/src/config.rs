@@ -75,6 +75,8 @@ pub struct Config {
     pub source_ranges_everywhere: bool,
     /// Reserved addresses that Services may have all the same (`--allow-reserved-ips`).
     pub allow_reserved: Vec<IpNet>,
+    /// Bytes of memory that this process may have, if given (`--memory-limit`).
+    pub memory_limit: Option<u64>,
     /// Rates of IPVS's servers.
     pub estimation: Estimation,
     /// Where node ports listen.

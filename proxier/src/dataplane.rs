@@ -5,6 +5,7 @@
 //! two into ordered operations.
 
 mod access;
+mod budget;
 mod contribution;
 mod desired;
 mod drain;
@@ -30,7 +31,8 @@ pub use access::{
     Answer, Connections, Counted, Dataplane, Execution, Fate, ForgottenFlows, Look, OpError,
     OpErrorKind, Outcome, Query,
 };
-pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution};
+pub use budget::{Budget, Limits, Over, cost};
+pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution, left_out};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
 pub use op::{Op, Part, Subject, Target};
@@ -74,6 +76,8 @@ pub struct Settings {
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
+    /// What services may cost.
+    pub limits: Limits,
     /// Where this program listens: on all addresses of the node if the address is unspecified.
     pub own_sockets: Vec<SocketAddr>,
     /// Addresses that services may have although they are reserved.

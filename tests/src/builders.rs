@@ -19,7 +19,7 @@ use proxier::cluster::{
     SourceRanges,
 };
 use proxier::dataplane::firewall::FirewallOptions;
-use proxier::dataplane::{Reserved, Settings};
+use proxier::dataplane::{Limits, Reserved, Settings};
 
 /// The node on which everything is computed.
 pub const NODE: &str = "node-1";
@@ -77,6 +77,7 @@ pub fn settings() -> Settings {
         node_ips: addresses.to_vec(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
         sysctls: std::sync::Arc::from([]),
+        limits: Limits::default(),
         own_sockets: Vec::new(),
         allow_reserved: Vec::new(),
         reserved: Reserved::default(),

@@ -11,7 +11,7 @@ use netlink_ipvs::Family;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{feed, needs};
+use super::{feed, memory_limit, needs};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
@@ -64,8 +64,9 @@ pub(super) struct Source {
 pub(super) async fn complete(
     args: &Args,
     config: Config,
-    abilities: Abilities,
+    mut abilities: Abilities,
 ) -> anyhow::Result<(Reconciler<Memory>, Source)> {
+    abilities.memory = memory_limit::of_cgroup();
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
     // Addresses that are given are of another host, whose routes are not known.

@@ -12,14 +12,9 @@ use netlink_ipvs::{
 
 use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole};
-use super::{RealServers, Settings, Target, VirtualServerState};
+use super::{Over, RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
-
-/// Most virtual servers, real servers and set members of one service. Its ports, addresses,
-/// endpoints and source ranges multiply, so that objects which the API server accepts could ask for
-/// more than any node has memory for. Ten times what the largest services have.
-const MOST: usize = 1 << 20;
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,33 +113,37 @@ impl Contribution {
     }
 }
 
+/// What a service is for which there is no memory: nothing but the reason.
+pub fn left_out(service: &Service, settings: &Settings, over: Over) -> Contribution {
+    let of = |addresses: &[IpAddr], kind| addresses.first().map(|address| (*address, kind));
+    let node_port = service.ports.iter().any(|port| port.node_port != 0);
+    let node = settings.node_port_addresses.first().filter(|_| node_port);
+    let first = of(&service.cluster_ips, FrontendKind::ClusterIp)
+        .or_else(|| of(&service.external_ips, FrontendKind::ExternalIp))
+        .or_else(|| of(&service.load_balancer_ips, FrontendKind::LoadBalancer))
+        .or_else(|| node.map(|address| (*address, FrontendKind::NodePort)));
+    let reason = Refusal::OverBudget(over);
+    let skipped = first.map(|(address, kind)| Skipped { address, port: None, kind, reason });
+    Contribution { skipped: skipped.into_iter().collect(), ..Contribution::default() }
+}
+
 /// Computes what a service asks for on this node.
 pub fn contribution<'a, S>(service: &Service, slices: &S, settings: &Settings) -> Contribution
 where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
     let mut out = Contribution::default();
-    let (mut places, mut asked) = (HashMap::new(), 0);
+    let mut places = HashMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
         let targets = Targets::new(slices.clone(), family);
         let addresses = Addresses::usable(service, family, settings, &mut out);
         for port in &service.ports {
             let endpoints = targets.of(port);
-            let (addresses, places, asked) = (&addresses, &mut places, &mut asked);
-            let mut builder = Builder {
-                service,
-                port,
-                family,
-                settings,
-                addresses,
-                out: &mut out,
-                places,
-                asked,
-            };
-            if !builder.port(&endpoints) {
-                break;
-            }
+            let (addresses, places) = (&addresses, &mut places);
+            let out = &mut out;
+            let mut builder = Builder { service, port, family, settings, addresses, out, places };
+            builder.port(&endpoints);
             local_ready.extend(
                 endpoints
                     .values()
@@ -177,8 +176,6 @@ struct Builder<'a> {
     out: &'a mut Contribution,
     /// Where in `out` each frontend is.
     places: &'a mut HashMap<VirtualServerKey, usize>,
-    /// How much there is in `out`, counted against [`MOST`].
-    asked: &'a mut usize,
 }
 
 /// Where a service can be had in one family.
@@ -229,8 +226,7 @@ struct Backends {
 }
 
 impl Builder<'_> {
-    /// Whether there is room for another port.
-    fn port(&mut self, endpoints: &Endpoints<'_>) -> bool {
+    fn port(&mut self, endpoints: &Endpoints<'_>) {
         let backends = self.backends(endpoints);
         let addresses = self.addresses;
         self.loop_back(endpoints);
@@ -246,7 +242,6 @@ impl Builder<'_> {
         if self.port.node_port != 0 {
             self.node_ports(&backends.external);
         }
-        !self.is_full()
     }
 
     fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
@@ -293,7 +288,6 @@ impl Builder<'_> {
                 let member =
                     Member::IpPortIp(key.address, self.port.protocol, key.port, key.address);
                 self.out.members.push((set, member));
-                *self.asked += 1;
             }
         }
     }
@@ -387,10 +381,6 @@ impl Builder<'_> {
         !allows_node
     }
 
-    fn is_full(&self) -> bool {
-        self.out.skipped.last().is_some_and(|skipped| skipped.reason == Refusal::TooMuch)
-    }
-
     fn by_port(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {
         (role.of(self.family), Member::IpPort(address, self.port.protocol, port))
     }
@@ -404,19 +394,11 @@ impl Builder<'_> {
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
     ) {
-        if *self.asked >= MOST {
-            if !self.is_full() {
-                let reason = Refusal::TooMuch;
-                self.out.skipped.push(Skipped { address, port: None, kind, reason });
-            }
-            return;
-        }
         if let Some(reason) = refuse_port(address, (port, self.port.protocol), kind, self.settings)
         {
             self.out.skipped.push(Skipped { address, port: Some(port), kind, reason });
             return;
         }
-        *self.asked += 1 + members.len() + real_servers.len();
         let key = VirtualServerKey::new(address, port, self.port.protocol);
         // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
         // ports would be closed.

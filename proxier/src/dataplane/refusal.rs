@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_ipvs::Protocol;
 
-use super::{FrontendKind, Need, Settings};
+use super::{FrontendKind, Need, Over, Settings};
 use crate::cluster::{Special, Use};
 
 /// Something that was asked for and is not had.
@@ -51,8 +51,8 @@ pub enum Refusal {
     ReservedPort(Need),
     /// This program listens there itself.
     OwnPort,
-    /// The service asks for more than a service may.
-    TooMuch,
+    /// There is not the memory for it.
+    OverBudget(Over),
 }
 
 impl Refusal {
@@ -66,7 +66,7 @@ impl Refusal {
             Self::Address(_) => "address",
             Self::Reserved(_) => "reserved",
             Self::ReservedPort(_) | Self::OwnPort => "port",
-            Self::TooMuch => "budget",
+            Self::OverBudget(_) => "budget",
         }
     }
 
@@ -86,10 +86,24 @@ impl fmt::Display for Refusal {
             Self::Reserved(need) => write!(f, "{need}; {ALLOW}"),
             Self::ReservedPort(need) => write!(f, "{need}, on this node itself; {ALLOW}"),
             Self::OwnPort => f.write_str("this program answers there itself (health or metrics)"),
-            Self::TooMuch => f.write_str(
-                "the service asks for more than 1048576 entries: this and what follows is left out, \
-                 give it fewer ports, addresses or source ranges",
-            ),
+            Self::OverBudget(over) => {
+                let who = match over {
+                    Over::Service => "the service asks for more memory than one service may have",
+                    Over::Namespace => {
+                        "the services of this namespace ask for more memory than those of one \
+                         namespace may have, and this is one of the newest"
+                    }
+                    Over::Node => {
+                        "all services ask for more memory than this node has for them, and this is \
+                         one of the newest of a namespace that asks for much"
+                    }
+                };
+                write!(
+                    f,
+                    "{who}: give it fewer ports, addresses, source ranges or endpoints, or proxier \
+                     more memory (--memory-limit)"
+                )
+            }
         }
     }
 }

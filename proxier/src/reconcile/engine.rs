@@ -29,8 +29,8 @@ use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
-    Desired, Drains, Origin, Part, Plan, Planning, Query, Reserved, Settings, Subject, Target,
-    contribution, plan,
+    Budget, Desired, Drains, Origin, Part, Plan, Planning, Query, Reserved, Settings, Subject,
+    Target, contribution, left_out, plan,
 };
 
 /// What the engine wants to be done. What came of it goes back before the next effect is asked for,
@@ -59,6 +59,7 @@ pub(super) struct Engine {
     /// Its Service's endpoints are reserved.
     api: ObjectKey,
     rescue: Rescue,
+    budget: Budget,
     /// Some service has an external IP.
     external_ips: bool,
     settings: Option<Settings>,
@@ -96,6 +97,7 @@ impl Engine {
             reserved: BTreeMap::new(),
             api: Self::api_service(),
             rescue: Rescue::default(),
+            budget: Budget::default(),
             external_ips: false,
             settings: None,
             desired: Desired::default(),
@@ -398,18 +400,9 @@ impl Engine {
         if self.dirty.is_empty() {
             return;
         }
-        let dirty = std::mem::take(&mut self.dirty);
         let mut drops_changed = false;
-        if dirty.all {
-            let known = self.desired.contributions().map(|(key, _)| key.clone());
-            let services = self.cluster.services().map(|service| service.key.clone());
-            for key in known.chain(services).collect::<BTreeSet<_>>() {
-                drops_changed |= self.compute_service(&key);
-            }
-        } else {
-            for key in &dirty.services {
-                drops_changed |= self.compute_service(key);
-            }
+        for key in self.to_compute() {
+            drops_changed |= self.compute_service(&key);
         }
         self.fade();
         // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
@@ -439,7 +432,11 @@ impl Engine {
     fn compute_service(&mut self, key: &ObjectKey) -> bool {
         let Some(settings) = &self.settings else { return false };
         let wanted = self.cluster.service(key).map(|service| {
-            (service.created, contribution(service, &self.cluster.slices(key), settings))
+            let asked = match self.budget.over(key) {
+                Some(over) => left_out(service, settings, over),
+                None => contribution(service, &self.cluster.slices(key), settings),
+            };
+            (service.created, asked)
         });
         self.report.contributions += 1;
         let before = self.desired.contribution(key).cloned();

@@ -16,7 +16,7 @@ use crate::cluster::{
 };
 use crate::dataplane::firewall::FirewallOptions;
 use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::{Connections, Op, OpErrorKind};
+use crate::dataplane::{Connections, Limits, Op, OpErrorKind};
 use crate::memory::Memory;
 
 const TIMING: Timing = Timing {
@@ -39,6 +39,7 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
         sysctls: std::sync::Arc::from([]),
+        limits: Limits::default(),
         own_sockets: Vec::new(),
         allow_reserved: Vec::new(),
         reserved: Reserved::default(),

@@ -337,22 +337,31 @@ fn what_cannot_be_had_is_said_once() {
     );
 }
 
+/// What is estimated before anything is built is never less than what is built.
 #[test]
-fn one_service_has_no_more_than_a_node_can_bear() {
-    let ports = (1..=100).fold(service("svc").cluster_ip("10.96.0.1"), |service, port| {
-        service.with(|service| {
-            let name = "".into();
-            service.ports.push(ServicePort { name, protocol: Protocol::Tcp, port, node_port: 0 });
-        })
-    });
-    let many = (0..9).fold(ports, |service, n| service.external_ip(&format!("203.0.113.{n}")));
-    let pods: Vec<String> = (0..2000).map(|n| format!("10.{}.{}.1", n / 256, n % 256)).collect();
+fn the_cost_of_a_service_covers_all_that_it_asks_for() {
+    let pods: Vec<String> = (0..200).map(|n| format!("10.244.{n}.1")).collect();
     let pods = endpoints("svc", 80, &pods.iter().map(String::as_str).collect::<Vec<_>>());
-    let asked = ask(&many, &[pods], &settings());
-    let entries = asked.frontends.len() * 2002;
-    assert!((MOST..MOST + 2002).contains(&entries), "{entries}");
-    let said: Vec<_> = asked.skipped.iter().map(|skipped| skipped.reason).collect();
-    assert_eq!(said, [Refusal::TooMuch], "and said once");
+    let ports = |service: Service| (1..=20).fold(service, |service, port| service.port(port));
+    let plain = ports(service("svc").cluster_ip("10.96.0.1").external_ip("203.0.113.1"));
+    let closed = ports(service("svc").cluster_ip("10.96.0.1").load_balancer("203.0.113.1"))
+        .source_ranges(&["192.0.2.0/24", "198.51.100.0/24"]);
+    let open = service("svc").cluster_ip("10.96.0.1").port(80).node_port(30080);
+    let everywhere = Settings { source_ranges_everywhere: true, ..settings() };
+    for asks in [plain, closed.clone(), closed.node_port(30080), open] {
+        for settings in [&settings(), &everywhere] {
+            let slices = [pods.clone()];
+            let asked = ask(&asks, &slices, settings);
+            let entry = |frontend: &Frontend| {
+                1400 + 300 * frontend.server.real_servers.len() + 500 * frontend.members.len()
+            };
+            let built: usize = asked.frontends.iter().map(entry).sum();
+            let built = built + 500 * asked.members.len();
+            let cost = crate::dataplane::cost(&asks, &slices.iter(), settings);
+            assert!(cost >= built as u64, "{cost} < {built}");
+            assert!(cost <= 3 * built as u64, "{cost} of {built}");
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What this node needs for itself, and what is done about it before the cluster is known.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 
 use super::{Effect, Engine};
-use crate::cluster::ObjectKey;
-use crate::dataplane::{Answer, Need, OpError, Origin, Outcome, Plan, Reserved, Settings};
+use crate::cluster::{ObjectKey, Service};
+use crate::dataplane::{Answer, Need, OpError, Origin, Outcome, Plan, Reserved, Settings, cost};
 
 impl Engine {
     /// The settings as they are to be now.
@@ -48,6 +50,27 @@ impl Engine {
             let reserved = self.present_settings().reserved;
             self.rescue.reserve(reserved, now);
         }
+    }
+
+    /// The services that are to be computed: those that have changed, and those for which there is or
+    /// is no longer the memory then.
+    pub(super) fn to_compute(&mut self) -> BTreeSet<ObjectKey> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut keys = dirty.services;
+        if dirty.all {
+            keys.extend(self.desired.contributions().map(|(key, _)| key.clone()));
+            keys.extend(self.cluster.services().map(|service| service.key.clone()));
+        }
+        if let Some(settings) = &self.settings {
+            self.budget.limit(settings.limits);
+            for key in &keys {
+                let service = self.cluster.service(key);
+                let cost = |service: &Service| cost(service, &self.cluster.slices(key), settings);
+                self.budget.put(key, service.map(|service| (service.created, cost(service))));
+            }
+            keys.extend(self.budget.settle());
+        }
+        keys
     }
 
     // Before everything was read.
