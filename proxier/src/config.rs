@@ -75,6 +75,9 @@ pub struct Config {
     pub source_ranges_everywhere: bool,
     /// Reserved addresses that Services may have all the same (`--allow-reserved-ips`).
     pub allow_reserved: Vec<IpNet>,
+    /// Virtual servers that others have made stay. It is so without a cluster, where nobody expects a
+    /// service proxy to own all of IPVS.
+    pub keep_foreign: bool,
     /// Bytes of memory that this process may have, if given (`--memory-limit`).
     pub memory_limit: Option<u64>,
     /// Rates of IPVS's servers.

@@ -10,6 +10,7 @@ mod contribution;
 mod desired;
 mod drain;
 pub mod firewall;
+mod foreign;
 pub mod leftovers;
 mod op;
 mod plan;
@@ -35,6 +36,7 @@ pub use budget::{Budget, Limits, Over, cost};
 pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution, left_out};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
+pub use foreign::{is_marked, unmarked};
 pub use op::{Op, Part, Subject, Target};
 pub(crate) use plan::protects;
 pub use plan::{Needs, Plan, Planning, plan};
@@ -76,6 +78,8 @@ pub struct Settings {
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
+    /// Virtual servers that others have made stay.
+    pub keep_foreign: bool,
     /// What services may cost.
     pub limits: Limits,
     /// Where this program listens: on all addresses of the node if the address is unspecified.

@@ -212,7 +212,7 @@ impl<D: Dataplane> Reconciler<D> {
                     let released = self.engine.rescue_written(&plan, &outcome, Instant::now());
                     self.reporter.released(&released);
                 }
-                Effect::Look(_) | Effect::AwaitLook => {}
+                Effect::Look(_) | Effect::AwaitLook | Effect::Tell(..) => {}
             }
         }
     }
@@ -246,6 +246,7 @@ impl<D: Dataplane> Reconciler<D> {
                 let answer = self.dataplane.read(&query).await;
                 self.engine.answered(&query, answer, began.elapsed(), Instant::now());
             }
+            Effect::Tell(foreign, stay) => Reporter::foreign(&foreign, stay),
             Effect::Look(families) => self.look = Some(self.dataplane.look_at_rules(&families)),
             Effect::AwaitLook => {
                 let found = look(&mut self.look).await;

@@ -77,6 +77,7 @@ pub fn settings(
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         firewall: firewall.collect(),
         sysctls: abilities.sysctls.clone(),
+        keep_foreign: config.keep_foreign,
         limits: config
             .memory_limit
             .or(abilities.memory)

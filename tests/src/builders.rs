@@ -77,6 +77,7 @@ pub fn settings() -> Settings {
         node_ips: addresses.to_vec(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
         sysctls: std::sync::Arc::from([]),
+        keep_foreign: false,
         limits: Limits::default(),
         own_sockets: Vec::new(),
         allow_reserved: Vec::new(),

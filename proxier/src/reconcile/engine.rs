@@ -43,6 +43,8 @@ pub(super) enum Effect {
     Look(Vec<Family>),
     /// Wait for the look: nothing can be done before it has ended.
     AwaitLook,
+    /// Say that these virtual servers are others', and whether they stay.
+    Tell(BTreeSet<VirtualServerKey>, bool),
     /// Carry this out, and give the outcome to [`Engine::written`].
     Write(Plan),
 }
@@ -60,6 +62,8 @@ pub(super) struct Engine {
     api: ObjectKey,
     rescue: Rescue,
     budget: Budget,
+    /// Virtual servers that others have made and that stay.
+    foreign: BTreeSet<VirtualServerKey>,
     /// Some service has an external IP.
     external_ips: bool,
     settings: Option<Settings>,
@@ -98,6 +102,7 @@ impl Engine {
             api: Self::api_service(),
             rescue: Rescue::default(),
             budget: Budget::default(),
+            foreign: BTreeSet::new(),
             external_ips: false,
             settings: None,
             desired: Desired::default(),
@@ -279,6 +284,9 @@ impl Engine {
         if self.adopting {
             self.adopting = false;
             self.arrange_first_step();
+            if let Some(effect) = self.find_foreign() {
+                return Some(effect);
+            }
         }
         while let Some(touched) = self.next_touched() {
             if let Some(plan) = self.plan(&touched, now) {
@@ -417,15 +425,15 @@ impl Engine {
     /// Leaves only the drops of virtual servers that nobody wants and that are there. Whether some
     /// have gone.
     fn fade(&mut self) -> bool {
-        let before = self.fading.len();
+        let before = std::mem::take(&mut self.fading);
         let wanted = &self.desired.state().virtual_servers;
         let there = &self.believed.state().virtual_servers;
-        let removes = |key: &VirtualServerKey| {
-            self.settings.as_ref().is_some_and(|settings| settings.owns(key))
+        let stays = |key: &VirtualServerKey| {
+            !wanted.contains_key(key) && there.contains_key(key) && self.removes(key)
         };
-        self.fading
-            .retain(|key| !wanted.contains_key(key) && there.contains_key(key) && removes(key));
-        self.fading.len() < before
+        let fading: BTreeSet<_> = before.iter().filter(|key| stays(key)).copied().collect();
+        self.fading = fading;
+        self.fading.len() < before.len()
     }
 
     /// Whether the virtual servers that the node may not use have changed.
@@ -444,6 +452,10 @@ impl Engine {
         let after = self.desired.contribution(key);
         for asked in before.iter().chain(after) {
             self.report.frontends.extend(asked.frontends.iter().map(|frontend| frontend.key));
+            // Whoever made it: what a service asks for is ours.
+            if !self.foreign.is_empty() {
+                asked.frontends.iter().for_each(|frontend| _ = self.foreign.remove(&frontend.key));
+            }
         }
         if drops_changed {
             // What keeps the node from a virtual server goes after the virtual server.
@@ -514,6 +526,7 @@ impl Engine {
                 believed: self.believed.state(),
                 drains: &self.drains,
                 settings,
+                foreign: &self.foreign,
                 waits: &waits,
             },
             touched,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Notice;
 use super::engine::Engine;
@@ -85,6 +85,21 @@ impl Reporter {
             );
             let text = format!("port {port} is a node port and a health check node port");
             self.notices.send(Notice::Refused(key.clone(), text));
+        }
+    }
+
+    /// Names virtual servers that others have made, before anything is done about them.
+    pub(super) fn foreign(foreign: &BTreeSet<VirtualServerKey>, stay: bool) {
+        let (count, virtual_servers) = (foreign.len(), text::few(foreign, NAMED));
+        if stay {
+            info!(count, virtual_servers, "virtual servers that others have made stay as they are");
+        } else {
+            warn!(
+                count,
+                virtual_servers,
+                "virtual servers are removed that no service asks for, and that no service proxy seems \
+                 to have made (ipvs.excludeCIDRs keeps them)"
+            );
         }
     }
 

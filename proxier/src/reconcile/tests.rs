@@ -39,6 +39,7 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
         sysctls: std::sync::Arc::from([]),
+        keep_foreign: false,
         limits: Limits::default(),
         own_sockets: Vec::new(),
         allow_reserved: Vec::new(),

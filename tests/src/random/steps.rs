@@ -143,6 +143,7 @@ impl Options {
             node_ips: [Family::Ipv4, Family::Ipv6].map(|f| node_ip(api, f)).to_vec(),
             firewall: families.iter().map(firewall).collect(),
             sysctls: std::sync::Arc::from([]),
+            keep_foreign: false,
             limits: Limits::default(),
             own_sockets: Vec::new(),
             allow_reserved: Vec::new(),

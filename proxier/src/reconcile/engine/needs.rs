@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use netlink_ipvs::VirtualServerKey;
 use tokio::time::Instant;
 
 use super::{Effect, Engine};
 use crate::cluster::{ObjectKey, Service};
-use crate::dataplane::{Answer, Need, OpError, Origin, Outcome, Plan, Reserved, Settings, cost};
+use crate::dataplane::{
+    Answer, Need, OpError, Origin, Outcome, Plan, Reserved, Settings, cost, is_marked, unmarked,
+};
 
 impl Engine {
     /// The settings as they are to be now.
@@ -71,6 +74,37 @@ impl Engine {
             keys.extend(self.budget.settle());
         }
         keys
+    }
+
+    /// Finds out which virtual servers others have made, now that everything has been read.
+    pub(super) fn find_foreign(&mut self) -> Option<Effect> {
+        let settings = self.settings.as_ref()?;
+        let found = unmarked(self.believed.state(), self.desired.state(), settings);
+        if found.is_empty() {
+            return None;
+        }
+        if settings.keep_foreign {
+            self.foreign.clone_from(&found);
+        }
+        Some(Effect::Tell(found, settings.keep_foreign))
+    }
+
+    /// A virtual server of which nobody knew is there: it may be somebody else's.
+    pub(super) fn found(&mut self, key: VirtualServerKey) {
+        let wanted = self.desired.state().virtual_servers.contains_key(&key);
+        if let Some(settings) = self.settings.as_ref().filter(|settings| settings.keep_foreign)
+            && !self.adopting
+            && !wanted
+            && !is_marked(&key, self.believed.state(), settings)
+        {
+            self.foreign.insert(key);
+        }
+    }
+
+    /// Whether a virtual server is removed when nobody asks for it.
+    pub(super) fn removes(&self, key: &VirtualServerKey) -> bool {
+        self.settings.as_ref().is_some_and(|settings| settings.owns(key))
+            && !self.foreign.contains(key)
     }
 
     // Before everything was read.

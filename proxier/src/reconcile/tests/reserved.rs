@@ -248,3 +248,54 @@ async fn a_health_check_node_port_that_is_a_node_port_is_told() {
         assert_eq!(text, "port 30100 is a node port and a health check node port");
     }
 }
+
+/// A kernel with a virtual server of keepalived's, and one of ours that no service asks for any more.
+async fn beside_another(keep_foreign: bool) -> (Reconciler<Memory>, [VirtualServerKey; 2]) {
+    let (theirs, ours) = (IpAddr::from([198, 51, 100, 9]), IpAddr::from([10, 96, 0, 99]));
+    let left = Left::default().served(theirs, 80, None).bound(ours).served(
+        ours,
+        80,
+        Some(SetRole::ClusterIp),
+    );
+    let resolver = Resolver::new(move |node: Option<&Node>, host: &[IpAddr]| Settings {
+        keep_foreign,
+        ..settings(node, host)
+    });
+    let (mut reconciler, status) = Reconciler::new(left.memory(), resolver, TIMING);
+    reconciler.take(Event::HostAddresses(vec![]));
+    take_lists(&mut reconciler);
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced);
+    (reconciler, [key(theirs, 80), key(ours, 80)])
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_cluster_what_others_have_made_stays() {
+    let (mut reconciler, [theirs, ours]) = beside_another(true).await;
+    let left = |reconciler: &mut Reconciler<Memory>| -> Vec<VirtualServerKey> {
+        reconciler.dataplane().state.virtual_servers.keys().copied().collect()
+    };
+    assert_eq!(left(&mut reconciler), [theirs], "not {ours}");
+    // Another one that comes while we run, and audits.
+    let state = reconciler.dataplane().state.virtual_servers[&theirs].clone();
+    let late = key(IpAddr::from([198, 51, 100, 10]), 80);
+    reconciler.dataplane().state.virtual_servers.insert(late, state);
+    for _ in 0..3 {
+        advance(TIMING.sync_period).await;
+        step(&mut reconciler).await;
+    }
+    assert_eq!(left(&mut reconciler), [theirs, late]);
+    // A service that asks for it has it, and it goes with the service.
+    let asks = Service { external_ips: vec![IpAddr::from([198, 51, 100, 9])], ..service(1) };
+    reconciler.take(Event::from(Change::Service(asks.clone())));
+    step(&mut reconciler).await;
+    reconciler.take(Event::from(Change::ServiceGone(asks.key)));
+    step(&mut reconciler).await;
+    assert_eq!(left(&mut reconciler), [late]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_all_of_ipvs_is_ours() {
+    let (mut reconciler, _) = beside_another(false).await;
+    assert!(reconciler.dataplane().state.virtual_servers.is_empty());
+}
