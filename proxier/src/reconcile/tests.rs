@@ -1,6 +1,7 @@
 //! The loop over the strict memory, with paused time.
 
 mod audit;
+mod reachable;
 mod reserved;
 
 use std::sync::Mutex;

@@ -353,7 +353,7 @@ fn the_cost_of_a_service_covers_all_that_it_asks_for() {
             let slices = [pods.clone()];
             let asked = ask(&asks, &slices, settings);
             let entry = |frontend: &Frontend| {
-                1400 + 300 * frontend.server.real_servers.len() + 500 * frontend.members.len()
+                1400 + 350 * frontend.server.real_servers.len() + 500 * frontend.members.len()
             };
             let built: usize = asked.frontends.iter().map(entry).sum();
             let built = built + 500 * asked.members.len();
