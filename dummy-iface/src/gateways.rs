@@ -52,10 +52,10 @@ fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for attribute in attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => found.push((*address).into()),
-            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => found.push((*address).into()),
-            RouteAttribute::Via(RouteVia::Inet(address)) => found.push((*address).into()),
-            RouteAttribute::Via(RouteVia::Inet6(address)) => found.push((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet(address))
+            | RouteAttribute::Via(RouteVia::Inet(address)) => found.push((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address))
+            | RouteAttribute::Via(RouteVia::Inet6(address)) => found.push((*address).into()),
             RouteAttribute::MultiPath(hops) => {
                 found.extend(hops.iter().flat_map(|hop| next_hops(&hop.attributes)));
             }
@@ -90,6 +90,6 @@ mod tests {
         };
         let several = RouteAttribute::MultiPath(vec![hop("192.0.2.1"), hop("192.0.2.2")]);
         assert_eq!(next_hops(&[several]), [ip("192.0.2.1"), ip("192.0.2.2")]);
-        assert_eq!(next_hops(&[RouteAttribute::Oif(3)]), [ip("::1"); 0]);
+        assert!(next_hops(&[RouteAttribute::Oif(3)]).is_empty());
     }
 }

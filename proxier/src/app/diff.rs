@@ -68,9 +68,10 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
         drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
     }
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
-    let foreign = match settings.keep_foreign {
-        true => unmarked(&observed, desired, settings),
-        false => BTreeSet::new(),
+    let foreign = if settings.keep_foreign {
+        unmarked(&observed, desired, settings)
+    } else {
+        BTreeSet::new()
     };
     let planning = Planning::new(desired, &observed, &drains, settings);
     let mut plan = plan(Planning { foreign: &foreign, ..planning }, &all);

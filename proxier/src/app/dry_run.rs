@@ -89,7 +89,9 @@ pub(super) async fn complete(
         Resolver::new(move |node, host| settings(&config, &abilities, node, host))
     };
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
-    needs.into_iter().for_each(|needs| reconciler.take(needs));
+    if let Some(needs) = needs {
+        reconciler.take(needs);
+    }
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
         let event = tokio::select! {

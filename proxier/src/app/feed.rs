@@ -244,10 +244,6 @@ impl Follower {
             HostEvent::Address { interface, address, added } if Some(*interface) == self.ours => {
                 Some(Event::Bound(*address, *added))
             }
-            HostEvent::Address { .. } => {
-                self.list_after = Some(Self::BURST);
-                None
-            }
             // Nobody but us should touch it, and we never set it up.
             HostEvent::Link { index, name, deleted, up } if name == INTERFACE => {
                 self.ours = (!deleted).then_some(*index);
@@ -258,8 +254,8 @@ impl Follower {
                 self.ours = None;
                 Some(Event::Disturbed)
             }
-            // With it routes may have come or gone.
-            HostEvent::Link { .. } => {
+            // With a link, routes may have come or gone.
+            HostEvent::Address { .. } | HostEvent::Link { .. } => {
                 self.list_after = Some(Self::BURST);
                 None
             }

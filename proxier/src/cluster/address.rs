@@ -22,11 +22,11 @@ pub enum Special {
     Unspecified,
     /// 127.0.0.0/8, `::1`
     Loopback,
-    /// 224.0.0.0/4, ff00::/8
+    /// `224.0.0.0/4`, `ff00::/8`
     Multicast,
     /// `255.255.255.255`
     Broadcast,
-    /// 169.254.0.0/16, fe80::/10
+    /// `169.254.0.0/16`, `fe80::/10`
     LinkLocal,
     /// 0.0.0.0/8
     ThisNetwork,

@@ -409,7 +409,7 @@ impl Engine {
             return;
         }
         let mut drops_changed = false;
-        for key in self.to_compute() {
+        for key in self.take_dirty() {
             drops_changed |= self.compute_service(&key);
         }
         self.fade();

@@ -342,7 +342,7 @@ fn what_cannot_be_had_is_said_once() {
 fn the_cost_of_a_service_covers_all_that_it_asks_for() {
     let pods: Vec<String> = (0..200).map(|n| format!("10.244.{n}.1")).collect();
     let pods = endpoints("svc", 80, &pods.iter().map(String::as_str).collect::<Vec<_>>());
-    let ports = |service: Service| (1..=20).fold(service, |service, port| service.port(port));
+    let ports = |service: Service| (1..=20).fold(service, ServiceExt::port);
     let plain = ports(service("svc").cluster_ip("10.96.0.1").external_ip("203.0.113.1"));
     let closed = ports(service("svc").cluster_ip("10.96.0.1").load_balancer("203.0.113.1"))
         .source_ranges(&["192.0.2.0/24", "198.51.100.0/24"]);

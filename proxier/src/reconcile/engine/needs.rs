@@ -57,7 +57,7 @@ impl Engine {
 
     /// The services that are to be computed: those that have changed, and those for which there is or
     /// is no longer the memory then.
-    pub(super) fn to_compute(&mut self) -> BTreeSet<ObjectKey> {
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<ObjectKey> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut keys = dirty.services;
         if dirty.all {

@@ -149,13 +149,13 @@ proptest! {
 }
 
 /// A service of another namespace with so many external IPs and ports.
-fn large(name: &str, created: i64, addresses: u8, ports: u16) -> Service {
+fn large(name: &str, created: u8, addresses: u8, ports: u16) -> Service {
     let port = service(1).ports.remove(0);
     Service {
         key: ObjectKey::new("hostile", name),
-        created,
-        cluster_ips: vec![IpAddr::from([10, 96, 1, created as u8])],
-        external_ips: (0..addresses).map(|n| [203, 0, created as u8, n].into()).collect(),
+        created: created.into(),
+        cluster_ips: vec![IpAddr::from([10, 96, 1, created])],
+        external_ips: (0..addresses).map(|n| [203, 0, created, n].into()).collect(),
         ports: (1..=ports).map(|number| ServicePort { port: number, ..port.clone() }).collect(),
         ..service(1)
     }
