@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use proxier_tests::apiserver::ApiServer;
 use proxier_tests::apiserver::object::{node, service, slice};
@@ -18,7 +17,6 @@ use tokio::sync::oneshot;
 
 const API: &str = "192.168.1.11";
 const NODE: &str = "node-a";
-const LIMIT: Duration = Duration::from_secs(100);
 
 /// The API server in this namespace, the node in another, and a wire between them.
 struct Wire {
@@ -81,7 +79,7 @@ impl Wire {
             let kernel = self.kernel();
             Ok(wanted(&kernel).then_some(kernel))
         };
-        daemon.wait(LIMIT, question, || format!("{what}: {:#?}", self.kernel())).unwrap()
+        daemon.wait(question, || format!("{what}: {:#?}", self.kernel())).unwrap()
     }
 }
 
@@ -111,7 +109,7 @@ fn names(kernel: &Dump, address: &str) -> bool {
 fn a_service_with_the_api_servers_address_takes_nothing_from_the_node() {
     let wire = Wire::new();
     let mut daemon = wire.daemon(&["--ipvs-sync-period=1h"]);
-    daemon.ready(LIMIT).unwrap();
+    daemon.ready().unwrap();
     for (by_status, other) in [(false, "203.0.113.1"), (true, "203.0.113.2")] {
         // The gateway as well.
         wire.server.put(claiming(&[API, "192.168.1.1", other], by_status));
@@ -125,7 +123,7 @@ fn a_service_with_the_api_servers_address_takes_nothing_from_the_node() {
     let before = wire.server.requests().len();
     drop(daemon);
     let mut daemon = wire.daemon(&[]);
-    daemon.ready(LIMIT).unwrap();
+    daemon.ready().unwrap();
     assert!(wire.server.requests().len() > before);
 }
 
@@ -141,7 +139,7 @@ fn what_a_former_version_has_bound_is_released_at_the_start() {
     wire.runtime.block_on(wire.server.stop());
     wire.runtime.block_on(wire.server.resume()).unwrap();
     let mut daemon = wire.daemon(&[]);
-    daemon.ready(LIMIT).unwrap();
+    daemon.ready().unwrap();
     let kernel = wire.kernel();
     assert!(!names(&kernel, API), "{kernel:#?}");
     assert!(names(&kernel, "10.96.0.50"), "{kernel:#?}");

@@ -262,7 +262,8 @@ mod tests {
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
         assert_eq!(text.matches("No such file").count(), 1, "{text}");
         // Nothing but a file, and not too much of it.
-        let connection = Connection { kubeconfig: Some("/dev/zero".into()), ..Connection::default() };
+        let connection =
+            Connection { kubeconfig: Some("/dev/zero".into()), ..Connection::default() };
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.ends_with("it is a device, not a file"), "{text}");
         let path = std::env::temp_dir().join(format!("proxier-client-{}", std::process::id()));

@@ -8,7 +8,9 @@ use netlink_ipvs::{Family, Protocol};
 use super::{
     Converted, Converter, Lenient, Origin, Report, parse, port_number, quote, raw, usable_address,
 };
-use crate::cluster::{Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED, Use};
+use crate::cluster::{
+    Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED, Use,
+};
 use crate::value::parse_cidr;
 
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
