@@ -7,6 +7,7 @@
 //! * [`DummyInterface`] makes or adopts the interface and changes thousands of addresses on it in
 //!   a few system calls, with one result for each change.
 //! * [`host_addresses`] lists the addresses of all interfaces of the machine.
+//! * [`gateways`] lists the next hops of its default routes.
 //! * [`Monitor`] reports changes of addresses and interfaces as they happen.
 //!
 //! ```no_run
@@ -36,6 +37,7 @@
 
 mod address;
 mod error;
+mod gateways;
 mod host;
 mod link;
 mod monitor;
@@ -43,6 +45,7 @@ mod own;
 mod route;
 
 pub use address::{AddressChange, AssignedAddress, Report};
+pub use gateways::gateways;
 pub use host::{InterfaceAddress, host_addresses};
 pub use link::{DummyInterface, Ensured, Observation};
 pub use monitor::{Event, Monitor};

@@ -9,6 +9,8 @@ mod ending;
 mod explain;
 mod facts;
 mod feed;
+mod memory_limit;
+mod needs;
 mod neighbours;
 mod notices;
 mod privileges;

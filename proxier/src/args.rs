@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 pub use flags::{AlwaysFlags, ConfigFlags};
 
@@ -130,6 +131,15 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub source_ranges_everywhere: bool,
+    /// Let external and load balancer IPs of Services be addresses that this node needs to reach its
+    /// API server (comma-separated). They are never bound otherwise.
+    #[arg(long, global = true, value_name = "CIDR", value_delimiter = ',',
+          value_parser = parse::cidr)]
+    pub allow_reserved_ips: Vec<IpNet>,
+    /// Memory that this process may have, in MiB; what Services ask for beyond it is left out
+    /// (default: the limit of the control group, or 2048).
+    #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    pub memory_limit: Option<u32>,
     /// Whether IPVS keeps rates of its servers, which costs processor time and on kernels before
     /// 6.2 latency (default: as the kernel is).
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,

@@ -73,6 +73,13 @@ pub struct Config {
     /// Whether source ranges hold for node ports and external IPs too
     /// (`--source-ranges-everywhere`).
     pub source_ranges_everywhere: bool,
+    /// Reserved addresses that Services may have all the same (`--allow-reserved-ips`).
+    pub allow_reserved: Vec<IpNet>,
+    /// Virtual servers that others have made stay. It is so without a cluster, where nobody expects a
+    /// service proxy to own all of IPVS.
+    pub keep_foreign: bool,
+    /// Bytes of memory that this process may have, if given (`--memory-limit`).
+    pub memory_limit: Option<u64>,
     /// Rates of IPVS's servers.
     pub estimation: Estimation,
     /// Where node ports listen.

@@ -5,20 +5,24 @@
 //! two into ordered operations.
 
 mod access;
+mod budget;
 mod contribution;
 mod desired;
 mod drain;
 pub mod firewall;
+mod foreign;
 pub mod leftovers;
 mod op;
 mod plan;
+mod refusal;
 pub mod render;
+mod reserved;
 pub mod sets;
 mod state;
 pub mod sysctls;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -28,12 +32,16 @@ pub use access::{
     Answer, Connections, Counted, Dataplane, Execution, Fate, ForgottenFlows, Look, OpError,
     OpErrorKind, Outcome, Query,
 };
-pub use contribution::{Contribution, Frontend, FrontendKind, Health, Skipped, contribution};
+pub use budget::{Budget, Limits, Over, cost};
+pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution, left_out};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
+pub use foreign::{is_marked, unmarked};
 pub use op::{Op, Part, Subject, Target};
 pub(crate) use plan::protects;
 pub use plan::{Needs, Plan, Planning, plan};
+pub use refusal::{Refusal, Skipped};
+pub use reserved::{Need, Origin, Reservation, Reserved};
 pub(crate) use state::set_differences;
 pub use state::{
     ForeignAddress, InterfaceState, RealServers, RulesState, SetState, State, VirtualServerState,
@@ -70,6 +78,16 @@ pub struct Settings {
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
+    /// Virtual servers that others have made stay.
+    pub keep_foreign: bool,
+    /// What services may cost.
+    pub limits: Limits,
+    /// Where this program listens: on all addresses of the node if the address is unspecified.
+    pub own_sockets: Vec<SocketAddr>,
+    /// Addresses that services may have although they are reserved.
+    pub allow_reserved: Vec<IpNet>,
+    /// Addresses that this node needs for itself.
+    pub reserved: Reserved,
 }
 
 impl Settings {

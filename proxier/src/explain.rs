@@ -180,11 +180,7 @@ fn service(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<Stri
     }
     if let Some(contribution) = known.desired.contribution(key) {
         for skipped in contribution.skipped.iter().take(NAMED) {
-            let _ = writeln!(
-                out,
-                "\n{} {} is not programmed: {}",
-                skipped.kind, skipped.address, skipped.reason
-            );
+            let _ = writeln!(out, "\n{} is not programmed: {}", skipped.what(), skipped.reason);
         }
         if contribution.skipped.len() > NAMED {
             let more = contribution.skipped.len() - NAMED;

@@ -12,6 +12,7 @@ mod measure;
 mod notice;
 mod report;
 mod reporter;
+mod rescue;
 mod resolver;
 mod retry;
 mod said;
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Change, Cluster};
-use crate::dataplane::{Dataplane, Desired, Look, Settings};
+use crate::dataplane::{Dataplane, Desired, Look, Origin, Reserved, Settings};
 
 pub use directory::{Directory, Published};
 use engine::{Effect, Engine};
@@ -43,6 +44,8 @@ pub enum Event {
     Changes(Vec<Change>),
     /// The addresses of the node's other interfaces are now these.
     HostAddresses(Vec<IpAddr>),
+    /// This node needs these addresses for itself; in place of what the same origin said before.
+    Reserved(Origin, Reserved),
     /// The kernel says that an address is now on `kube-ipvs0`, or no longer.
     Bound(IpAddr, bool),
     /// Something else may have touched the kernel: look at everything again.
@@ -135,7 +138,11 @@ impl<D: Dataplane> Reconciler<D> {
         let mut not_before = Instant::now();
         loop {
             let now = Instant::now();
-            let wake = self.engine.is_ready().then(|| self.engine.next_wake(now, not_before));
+            let wake = if self.engine.is_ready() {
+                Some(self.engine.next_wake(now, not_before))
+            } else {
+                self.engine.rescue_due()
+            };
             tokio::select! {
                 biased;
                 received = events.recv_many(&mut batch, MOST_AT_ONCE) => {
@@ -156,6 +163,7 @@ impl<D: Dataplane> Reconciler<D> {
                 found = look(&mut self.look) => self.engine.rules_read(found, Instant::now()),
                 () = wait_until(wake) => {}
             }
+            self.rescue().await;
             let started = Instant::now();
             if not_before <= started && self.engine.has_work(started) {
                 self.carry_out(started).await;
@@ -178,7 +186,7 @@ impl<D: Dataplane> Reconciler<D> {
     /// One step, with a piece of an audit if one is under way.
     pub async fn step(&mut self) {
         if !self.engine.is_ready() {
-            return;
+            return self.rescue().await;
         }
         let started = Instant::now();
         if let Some(found) = look(&mut self.look).now_or_never() {
@@ -186,6 +194,27 @@ impl<D: Dataplane> Reconciler<D> {
         }
         self.read_piece().await;
         self.carry_out(started).await;
+    }
+
+    /// Releases what this node needs to learn of the cluster at all, before it has.
+    async fn rescue(&mut self) {
+        while let Some(effect) = self.engine.next_rescue(Instant::now()) {
+            match effect {
+                Effect::Read(query) => {
+                    let answer = self.dataplane.read(&query).await;
+                    if let Err(error) = self.engine.rescue_answered(answer, Instant::now()) {
+                        Reporter::rescue_failed(&error);
+                    }
+                }
+                Effect::Write(plan) => {
+                    let outcome = self.dataplane.write(&plan).await;
+                    Reporter::written(&plan, &outcome);
+                    let released = self.engine.rescue_written(&plan, &outcome, Instant::now());
+                    self.reporter.released(&released);
+                }
+                Effect::Look(_) | Effect::AwaitLook | Effect::Tell(..) => {}
+            }
+        }
     }
 
     async fn carry_out(&mut self, started: Instant) {
@@ -217,6 +246,7 @@ impl<D: Dataplane> Reconciler<D> {
                 let answer = self.dataplane.read(&query).await;
                 self.engine.answered(&query, answer, began.elapsed(), Instant::now());
             }
+            Effect::Tell(foreign, stay) => Reporter::foreign(&foreign, stay),
             Effect::Look(families) => self.look = Some(self.dataplane.look_at_rules(&families)),
             Effect::AwaitLook => {
                 let found = look(&mut self.look).await;

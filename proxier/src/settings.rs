@@ -10,9 +10,9 @@ use crate::cluster::Node;
 use crate::cluster::topology::Place;
 use crate::config::node::{node_ips, node_port_ips};
 use crate::config::{Config, DetectLocal};
-use crate::dataplane::Settings;
 use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
 use crate::dataplane::sysctls::Sysctl;
+use crate::dataplane::{Limits, Reserved, Settings};
 
 /// What the host's firewall tools and kernel can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Abilities {
     pub families: Vec<Family>,
     /// iptables knows `--random-fully`.
     pub random_fully: bool,
+    /// Bytes of memory that this process may have; none where nobody limits them.
+    pub memory: Option<u64>,
     /// The kernel settings that this kernel has and that are to be kept.
     pub sysctls: Arc<[Sysctl]>,
 }
@@ -30,6 +32,7 @@ impl Default for Abilities {
         Self {
             families: vec![Family::Ipv4, Family::Ipv6],
             random_fully: true,
+            memory: None,
             sysctls: Arc::from([]),
         }
     }
@@ -74,6 +77,14 @@ pub fn settings(
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         firewall: firewall.collect(),
         sysctls: abilities.sysctls.clone(),
+        keep_foreign: config.keep_foreign,
+        limits: config
+            .memory_limit
+            .or(abilities.memory)
+            .map_or_else(Limits::default, Limits::of_memory),
+        own_sockets: config.healthz_bind.into_iter().chain([config.metrics_bind]).collect(),
+        allow_reserved: config.allow_reserved.clone(),
+        reserved: Reserved::default(),
     }
 }
 

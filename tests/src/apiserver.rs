@@ -14,7 +14,7 @@ mod stream;
 mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -91,8 +91,16 @@ impl ApiServer {
     /// # Errors
     /// The listening socket.
     pub async fn start() -> io::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// As [`ApiServer::start`], at an address of this host.
+    ///
+    /// # Errors
+    /// The listening socket.
+    pub async fn start_at(address: IpAddr) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(0) });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         let serving = tokio::spawn(http::serve(listener, Arc::clone(&shared)));
         Ok(Self { shared, address, serving: Some(serving) })

@@ -18,8 +18,8 @@ use proxier::cluster::{
     Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges,
 };
-use proxier::dataplane::Settings;
 use proxier::dataplane::firewall::FirewallOptions;
+use proxier::dataplane::{Limits, Reserved, Settings};
 
 /// The node on which everything is computed.
 pub const NODE: &str = "node-1";
@@ -77,6 +77,11 @@ pub fn settings() -> Settings {
         node_ips: addresses.to_vec(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
         sysctls: std::sync::Arc::from([]),
+        keep_foreign: false,
+        limits: Limits::default(),
+        own_sockets: Vec::new(),
+        allow_reserved: Vec::new(),
+        reserved: Reserved::default(),
     }
 }
 

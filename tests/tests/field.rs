@@ -7,6 +7,8 @@
 mod explain;
 #[path = "field/files.rs"]
 mod files;
+#[path = "field/reserved.rs"]
+mod reserved;
 #[path = "field/transactions.rs"]
 mod transactions;
 

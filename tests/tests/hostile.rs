@@ -107,7 +107,7 @@ fn program(what: &str, objects: Vec<Value>) -> Outcome {
         assert!(simulation.status.borrow().synced, "{what}");
         let contribution = simulation.reconciler.desired().contribution(&key("enemy"));
         for skipped in contribution.iter().flat_map(|contribution| &contribution.skipped) {
-            said.push(format!("{} {}: {}", skipped.kind, skipped.address, skipped.reason));
+            said.push(skipped.to_string());
         }
         simulation.state()
     });

@@ -459,7 +459,7 @@ async fn a_kubeconfig_with_a_token_file() {
         "users": [{"name": "default", "user": {"tokenFile": folder.join("token")}}],
     });
     std::fs::write(&kubeconfig, text.to_string()).unwrap();
-    let connection = Connection { kubeconfig: Some(kubeconfig), server: None };
+    let connection = Connection { kubeconfig: Some(kubeconfig), ..Connection::default() };
     let mut client = Client::with(connection, timing());
     client.converge(&server).await;
     // A new connection brings the new token.

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::alone::Alone;
 use super::reload::{self, Reload};
-use super::{checks, ending, feed, notices, privileges, timeouts};
+use super::{checks, ending, feed, memory_limit, notices, privileges, timeouts};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
@@ -250,7 +250,8 @@ impl Host {
     pub(super) fn look() -> anyhow::Result<Self> {
         let ipvs = open_ipvs()?;
         let firewall = Firewall::find(iptables_directory().as_deref());
-        let mut abilities = Abilities { families: Vec::new(), ..Abilities::default() };
+        let memory = memory_limit::of_cgroup();
+        let mut abilities = Abilities { families: Vec::new(), memory, ..Abilities::default() };
         for family in [Family::Ipv4, Family::Ipv6] {
             match firewall.tools(family) {
                 Ok(tools) => {

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
     Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, Settings, State, Target,
-    plan,
+    plan, unmarked,
 };
 use crate::kernel::Kernel;
 use crate::text::{self, chain};
@@ -68,7 +68,13 @@ async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
         drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
     }
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
-    let mut plan = plan(Planning::new(desired, &observed, &drains, settings), &all);
+    let foreign = if settings.keep_foreign {
+        unmarked(&observed, desired, settings)
+    } else {
+        BTreeSet::new()
+    };
+    let planning = Planning::new(desired, &observed, &drains, settings);
+    let mut plan = plan(Planning { foreign: &foreign, ..planning }, &all);
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
     let neighbours = neighbours::find(desired, strict_arp);
     let ipv6 = |key: &VirtualServerKey| key.family() == Family::Ipv6;

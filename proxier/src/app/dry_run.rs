@@ -11,7 +11,7 @@ use netlink_ipvs::Family;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::feed;
+use super::{feed, memory_limit, needs};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
@@ -64,10 +64,14 @@ pub(super) struct Source {
 pub(super) async fn complete(
     args: &Args,
     config: Config,
-    abilities: Abilities,
+    mut abilities: Abilities,
 ) -> anyhow::Result<(Reconciler<Memory>, Source)> {
+    abilities.memory = memory_limit::of_cgroup();
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
     let host = feed::host_addresses(args)?;
+    // Addresses that are given are of another host, whose routes are not known.
+    let needs = args.own.node_addresses.is_empty().then(needs::of_host).transpose();
+    let needs = needs.context("read the default routes of this host")?;
     let mut tasks = JoinSet::new();
     let source = feed::Source::find(args, &config).await?;
     let mut hopeless = Box::pin(source.hopeless());
@@ -85,6 +89,9 @@ pub(super) async fn complete(
         Resolver::new(move |node, host| settings(&config, &abilities, node, host))
     };
     let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
+    if let Some(needs) = needs {
+        reconciler.take(needs);
+    }
     reconciler.take(Event::HostAddresses(host));
     while !status.borrow().complete {
         let event = tokio::select! {

@@ -9,6 +9,7 @@ use dummy_iface::{DummyInterface, Event as HostEvent, InterfaceAddress, Monitor}
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::needs;
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
@@ -23,8 +24,8 @@ pub(super) const QUEUE: usize = 256;
 
 /// A source of objects that is there and can be used.
 pub(super) enum Source {
-    /// Manifests, and what they say.
-    Manifests(files::Manifests, files::Loaded),
+    /// Manifests, what they say, and the way to an API server that others of this node use.
+    Manifests(files::Manifests, files::Loaded, cluster::Contacts),
     /// The API server.
     Cluster(cluster::Connection, cluster::Options, Arc<cluster::Status>),
 }
@@ -32,11 +33,12 @@ pub(super) enum Source {
 impl Source {
     /// Manifests if there are any, else the API server. Nothing is started yet.
     pub(super) async fn find(args: &Args, config: &Config) -> anyhow::Result<Self> {
+        let connection = cluster::Connection {
+            kubeconfig: config.client.kubeconfig.clone(),
+            server: config.client.master.clone(),
+            ..cluster::Connection::default()
+        };
         if args.own.manifests.is_empty() {
-            let connection = cluster::Connection {
-                kubeconfig: config.client.kubeconfig.clone(),
-                server: config.client.master.clone(),
-            };
             connection.check().await.context("watch the cluster")?;
             let options = cluster::Options {
                 rate: cluster::Rate::new(config.client.qps, config.client.burst),
@@ -55,7 +57,13 @@ impl Source {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(Self::Manifests(manifests, loaded))
+        // Nothing is asked of a server; what a kubeconfig names is only spared.
+        if (connection.kubeconfig.is_some() || connection.server.is_some())
+            && let Err(error) = connection.check().await
+        {
+            tracing::warn!(error = chain(&error), "cannot see which API server this node uses");
+        }
+        Ok(Self::Manifests(manifests, loaded, connection.contacts))
     }
 
     /// Returns why nothing will come, once that is certain enough for somebody who waits.
@@ -78,7 +86,7 @@ impl Source {
     /// How many warnings there are about manifests.
     pub(super) fn warnings(&self) -> usize {
         match self {
-            Self::Manifests(_, loaded) => loaded.warnings.len(),
+            Self::Manifests(_, loaded, _) => loaded.warnings.len(),
             Self::Cluster(..) => 0,
         }
     }
@@ -117,10 +125,20 @@ impl Source {
     pub(super) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
         match self {
             Self::Cluster(connection, options, status) => {
+                let needs = needs::follow(connection.contacts.follow(), events.clone());
                 let watch = cluster::run(connection, options, events, status);
-                watch.await.context("watch the cluster")
+                // What is found out about the way there is sent before anything comes from there.
+                tokio::select! {
+                    biased;
+                    () = needs => Ok(()),
+                    ended = watch => ended.context("watch the cluster"),
+                }
             }
-            Self::Manifests(manifests, loaded) => {
+            Self::Manifests(manifests, loaded, contacts) => {
+                let needs = needs::of_connection(&contacts.follow().borrow());
+                if events.send(needs).await.is_err() {
+                    return Ok(());
+                }
                 if events.send(Event::from(loaded.changes)).await.is_err() {
                     return Ok(());
                 }
@@ -158,9 +176,12 @@ pub(super) fn host(
     // Subscribe first, read second: what happens in between is not missed.
     let monitor = Monitor::open().context("follow the addresses of this host")?;
     let addresses = host_addresses(args)?;
+    let needs = needs::of_host().context("read the default routes of this host")?;
     let events = events.clone();
     tasks.spawn(async move {
-        if events.send(Event::HostAddresses(addresses)).await.is_ok() {
+        if events.send(needs).await.is_ok()
+            && events.send(Event::HostAddresses(addresses)).await.is_ok()
+        {
             follow_host(monitor, given, events).await;
         }
         Ok(())
@@ -177,7 +198,15 @@ async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Eve
             None => Some(monitor.changed().await),
         };
         let event = match next {
-            None => follower.listed(read_host_addresses()),
+            None => {
+                let listed = follower.listed(read_host_addresses());
+                if let Some(needs) = follower.needs(needs::of_host())
+                    && events.send(needs).await.is_err()
+                {
+                    return;
+                }
+                listed
+            }
             Some(Ok(event)) => follower.heard(&event),
             Some(Err(error)) => {
                 tracing::warn!(error = chain(&error), "no longer told of address changes");
@@ -215,10 +244,6 @@ impl Follower {
             HostEvent::Address { interface, address, added } if Some(*interface) == self.ours => {
                 Some(Event::Bound(*address, *added))
             }
-            HostEvent::Address { .. } => {
-                self.list_after = Some(Self::BURST);
-                None
-            }
             // Nobody but us should touch it, and we never set it up.
             HostEvent::Link { index, name, deleted, up } if name == INTERFACE => {
                 self.ours = (!deleted).then_some(*index);
@@ -229,13 +254,26 @@ impl Follower {
                 self.ours = None;
                 Some(Event::Disturbed)
             }
-            HostEvent::Link { .. } => None,
+            // With a link, routes may have come or gone.
+            HostEvent::Address { .. } | HostEvent::Link { .. } => {
+                self.list_after = Some(Self::BURST);
+                None
+            }
             // Changes were lost.
             _ => {
                 self.list_after = Some(Self::BURST);
                 Some(Event::Disturbed)
             }
         }
+    }
+
+    /// What the host needs, if that could be read; else it is tried again.
+    fn needs<E: std::error::Error + 'static>(&mut self, read: Result<Event, E>) -> Option<Event> {
+        read.inspect_err(|error| {
+            self.list_after = Some(Self::RETRY);
+            tracing::warn!(error = chain(error), "cannot read the default routes of this host");
+        })
+        .ok()
     }
 
     /// What follows from a list. One that failed says nothing: the last good one stays.
@@ -325,6 +363,7 @@ mod tests {
             deleted,
         };
         assert!(follower.heard(&link("eth0", 2, true)).is_none());
+        assert_eq!(follower.list_after, Some(Follower::BURST), "routes may have gone with it");
         assert!(matches!(follower.heard(&link(INTERFACE, 7, true)), Some(Event::Disturbed)));
         // Somebody else's by now.
         assert!(follower.heard(&address(7, "10.96.0.1")).is_none());

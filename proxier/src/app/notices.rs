@@ -46,6 +46,13 @@ fn translate(notice: Notice, this_node: &str) -> Vec<Report> {
             };
             losers.map(report).collect()
         }
+        Notice::Refused(service, what) => vec![Report {
+            regarding: Regarding::Service(service),
+            reason: "NotProgrammed",
+            action: "Program",
+            note: format!("node {this_node}: not programmed: {what}"),
+        }],
+        Notice::Released(what) => on_node("AddressReleased", "Release", what),
         Notice::DrainCut { service, virtual_server, real_server, connections } => {
             let note = format!(
                 "node {this_node}: {real_server} of {virtual_server} was removed with {connections} open \

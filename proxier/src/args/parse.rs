@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
-use crate::value::{GoDuration, parse_ip};
+use ipnet::IpNet;
+
+use crate::value::{GoDuration, parse_cidr, parse_ip};
 
 /// Makes `--some_flag=a_b` out of `--some-flag=a_b`; kube-proxy takes both.
 pub(super) fn with_dashes(argument: OsString) -> OsString {
@@ -52,6 +54,13 @@ pub(super) fn vmodule(text: &str) -> Result<(String, u32), String> {
 /// An IP address.
 pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     parse_ip(text.trim()).ok_or_else(|| "not an IP address".to_owned())
+}
+
+/// A network, or an address, which is a network of its own.
+pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let net = parse_cidr(text).or_else(|| parse_ip(text).map(IpNet::from));
+    net.ok_or_else(|| "not a CIDR such as 192.0.2.0/24".to_owned())
 }
 
 /// A duration of at least 0.

@@ -37,6 +37,12 @@ impl<'a> Targets<'a> {
         Self(targets)
     }
 
+    /// How many endpoints of one port are named, each as often as it is.
+    pub fn count(&self, port: &ServicePort) -> usize {
+        let lists = self.0.get(&(&*port.name, port.protocol));
+        lists.into_iter().flatten().map(|(_, endpoints)| endpoints.len()).sum()
+    }
+
     /// The endpoints of one port. Where an address and port appears more than once, one that is not
     /// terminating wins.
     pub fn of(&self, port: &ServicePort) -> Endpoints<'a> {

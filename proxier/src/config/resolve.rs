@@ -58,6 +58,9 @@ pub(super) fn resolve(
         answer_ping: args.own.answer_ping,
         accept_input: args.own.accept_input,
         source_ranges_everywhere: args.own.source_ranges_everywhere,
+        allow_reserved: args.own.allow_reserved_ips.clone(),
+        keep_foreign: !args.own.manifests.is_empty(),
+        memory_limit: args.own.memory_limit.map(|mib| u64::from(mib) << 20),
         estimation: Estimation {
             run: args.own.ipvs_run_estimation,
             cpus: args.own.ipvs_est_cpulist.clone(),

@@ -10,19 +10,11 @@ use netlink_ipvs::{
     VirtualServerConfig, VirtualServerKey,
 };
 
+use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole};
-use super::{RealServers, Settings, Target, VirtualServerState};
+use super::{Over, RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
-
-/// Most virtual servers, real servers and set members of one service. Its ports, addresses,
-/// endpoints and source ranges multiply, so that objects which the API server accepts could ask for
-/// more than any node has memory for. Ten times what the largest services have.
-const MOST: usize = 1 << 20;
-
-/// What is said once of everything beyond it.
-const FULL: &str = "the service asks for more than 1048576 entries: this and what follows is left \
-                    out, give it fewer ports, addresses or source ranges";
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,17 +57,6 @@ pub struct Frontend {
     pub drop_from_node: bool,
     /// Set members by which the firewall knows it.
     pub members: Vec<(SetId, Member)>,
-}
-
-/// A frontend that was asked for but cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// The address that was asked for.
-    pub address: IpAddr,
-    /// What it was to be.
-    pub kind: FrontendKind,
-    /// Why not.
-    pub reason: &'static str,
 }
 
 /// A health check node port and what it answers.
@@ -132,33 +113,37 @@ impl Contribution {
     }
 }
 
+/// What a service is for which there is no memory: nothing but the reason.
+pub fn left_out(service: &Service, settings: &Settings, over: Over) -> Contribution {
+    let of = |addresses: &[IpAddr], kind| addresses.first().map(|address| (*address, kind));
+    let node_port = service.ports.iter().any(|port| port.node_port != 0);
+    let node = settings.node_port_addresses.first().filter(|_| node_port);
+    let first = of(&service.cluster_ips, FrontendKind::ClusterIp)
+        .or_else(|| of(&service.external_ips, FrontendKind::ExternalIp))
+        .or_else(|| of(&service.load_balancer_ips, FrontendKind::LoadBalancer))
+        .or_else(|| node.map(|address| (*address, FrontendKind::NodePort)));
+    let reason = Refusal::OverBudget(over);
+    let skipped = first.map(|(address, kind)| Skipped { address, port: None, kind, reason });
+    Contribution { skipped: skipped.into_iter().collect(), ..Contribution::default() }
+}
+
 /// Computes what a service asks for on this node.
 pub fn contribution<'a, S>(service: &Service, slices: &S, settings: &Settings) -> Contribution
 where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
     let mut out = Contribution::default();
-    let (mut places, mut asked) = (HashMap::new(), 0);
+    let mut places = HashMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
         let targets = Targets::new(slices.clone(), family);
         let addresses = Addresses::usable(service, family, settings, &mut out);
         for port in &service.ports {
             let endpoints = targets.of(port);
-            let (addresses, places, asked) = (&addresses, &mut places, &mut asked);
-            let mut builder = Builder {
-                service,
-                port,
-                family,
-                settings,
-                addresses,
-                out: &mut out,
-                places,
-                asked,
-            };
-            if !builder.port(&endpoints) {
-                break;
-            }
+            let (addresses, places) = (&addresses, &mut places);
+            let out = &mut out;
+            let mut builder = Builder { service, port, family, settings, addresses, out, places };
+            builder.port(&endpoints);
             local_ready.extend(
                 endpoints
                     .values()
@@ -191,8 +176,6 @@ struct Builder<'a> {
     out: &'a mut Contribution,
     /// Where in `out` each frontend is.
     places: &'a mut HashMap<VirtualServerKey, usize>,
-    /// How much there is in `out`, counted against [`MOST`].
-    asked: &'a mut usize,
 }
 
 /// Where a service can be had in one family.
@@ -219,10 +202,9 @@ impl Addresses {
         let outside = !external.is_empty() || !load_balancer.is_empty();
         let mut usable = |mut addresses: Vec<IpAddr>, kind: FrontendKind| {
             addresses.retain(|&address| {
-                let gate = kind != FrontendKind::ExternalIp || settings.external_ips;
-                let off = (!gate).then_some("the feature gate AllowServiceExternalIPs is off");
-                let reason = off.or_else(|| unusable(address, kind));
-                out.skipped.extend(reason.map(|reason| Skipped { address, kind, reason }));
+                let reason = refuse(address, kind, settings);
+                let skipped = reason.map(|reason| Skipped { address, port: None, kind, reason });
+                out.skipped.extend(skipped);
                 reason.is_none()
             });
             addresses
@@ -244,8 +226,7 @@ struct Backends {
 }
 
 impl Builder<'_> {
-    /// Whether there is room for another port.
-    fn port(&mut self, endpoints: &Endpoints<'_>) -> bool {
+    fn port(&mut self, endpoints: &Endpoints<'_>) {
         let backends = self.backends(endpoints);
         let addresses = self.addresses;
         self.loop_back(endpoints);
@@ -261,7 +242,6 @@ impl Builder<'_> {
         if self.port.node_port != 0 {
             self.node_ports(&backends.external);
         }
-        self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL)
     }
 
     fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
@@ -308,7 +288,6 @@ impl Builder<'_> {
                 let member =
                     Member::IpPortIp(key.address, self.port.protocol, key.port, key.address);
                 self.out.members.push((set, member));
-                *self.asked += 1;
             }
         }
     }
@@ -415,13 +394,11 @@ impl Builder<'_> {
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
     ) {
-        if *self.asked >= MOST {
-            if self.out.skipped.last().is_none_or(|skipped| skipped.reason != FULL) {
-                self.out.skipped.push(Skipped { address, kind, reason: FULL });
-            }
+        if let Some(reason) = refuse_port(address, (port, self.port.protocol), kind, self.settings)
+        {
+            self.out.skipped.push(Skipped { address, port: Some(port), kind, reason });
             return;
         }
-        *self.asked += 1 + members.len() + real_servers.len();
         let key = VirtualServerKey::new(address, port, self.port.protocol);
         // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
         // ports would be closed.
@@ -460,25 +437,6 @@ impl Builder<'_> {
             drop_from_node,
             members,
         });
-    }
-}
-
-/// Addresses that no service can have: taking them would take something from the node itself, such
-/// as the metadata of its cloud. The API server allocates cluster IPs from a range that an
-/// administrator has chosen, so that IPv4 ones may be link-local.
-fn unusable(address: IpAddr, kind: FrontendKind) -> Option<&'static str> {
-    if address.is_loopback() {
-        Some("it is a loopback address")
-    } else if address.is_unspecified() {
-        Some("it is the unspecified address")
-    } else if address.is_multicast() || address == IpAddr::from([255, 255, 255, 255]) {
-        Some("it is a multicast or broadcast address")
-    } else {
-        let link_local = match address {
-            IpAddr::V4(address) => address.is_link_local() && kind != FrontendKind::ClusterIp,
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        link_local.then_some("it is a link-local address")
     }
 }
 

@@ -73,19 +73,23 @@ pub struct Planning<'a> {
     pub drains: &'a Drains,
     /// The settings of this node.
     pub settings: &'a Settings,
+    /// Virtual servers that are not to be removed, as others have made them.
+    pub foreign: &'a BTreeSet<VirtualServerKey>,
     /// What a target has to wait for: its own next try, or a part of the kernel that was not read.
     pub waits: &'a dyn Fn(&Target) -> Option<Subject>,
 }
 
+static NONE: BTreeSet<VirtualServerKey> = BTreeSet::new();
+
 impl<'a> Planning<'a> {
-    /// One in which nothing has to wait.
+    /// One in which nothing has to wait, and nothing is foreign.
     pub fn new(
         desired: &'a State,
         believed: &'a State,
         drains: &'a Drains,
         settings: &'a Settings,
     ) -> Self {
-        Self { desired, believed, drains, settings, waits: &|_| None }
+        Self { desired, believed, drains, settings, foreign: &NONE, waits: &|_| None }
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
 use super::Watch;
 use super::health::Monitor;
+use crate::dataplane::Refusal;
 use crate::reconcile::{Counters, NoLocal, Status};
 
 // kube-proxy's.
@@ -100,6 +101,10 @@ const VIRTUAL_SERVERS: Metric =
 const REAL_SERVERS: Metric = Metric::gauge("proxier_real_servers", "Real servers in the kernel.");
 const CONFLICTS: Metric =
     Metric::gauge("proxier_conflicts", "Virtual servers that more than one Service claims.");
+const NOT_PROGRAMMED: Metric = Metric::gauge(
+    "proxier_refused_addresses",
+    "Addresses and ports that Services ask for and do not get on this node, by why not.",
+);
 const DRAINING: Metric = Metric::gauge(
     "proxier_draining_real_servers",
     "Real servers that keep their connections though no longer wanted.",
@@ -254,6 +259,10 @@ fn ours(out: &mut Text, status: &Status) {
     out.value(&VIRTUAL_SERVERS, status.virtual_servers);
     out.value(&REAL_SERVERS, status.real_servers);
     out.value(&CONFLICTS, status.conflicts.len());
+    let refused = |kind| (Labels::one("reason", kind), status.refused.get(kind).copied());
+    let refused = Refusal::KINDS.into_iter().map(refused);
+    let refused = refused.map(|(labels, count)| (labels, count.unwrap_or_default()));
+    out.samples(&NOT_PROGRAMMED, refused);
     out.value(&DRAINING, status.draining.len());
     let connections: u64 = status.draining.iter().map(|draining| draining.connections).sum();
     out.value(&DRAINING_CONNECTIONS, connections);

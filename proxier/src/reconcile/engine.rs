@@ -11,6 +11,7 @@
 //! 5. once in a sync period everything is read, and what differs is repaired by the same steps.
 
 mod answers;
+mod needs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -21,13 +22,15 @@ use tokio::time::Instant;
 use super::audit::Audit;
 use super::believed::Believed;
 use super::report::{Cut, Report};
+use super::rescue::Rescue;
 use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
 use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
-    Desired, Drains, Part, Plan, Planning, Query, Settings, Subject, Target, contribution, plan,
+    Budget, Desired, Drains, Origin, Part, Plan, Planning, Query, Reserved, Settings, Subject,
+    Target, contribution, left_out, plan,
 };
 
 /// What the engine wants to be done. What came of it goes back before the next effect is asked for,
@@ -40,6 +43,8 @@ pub(super) enum Effect {
     Look(Vec<Family>),
     /// Wait for the look: nothing can be done before it has ended.
     AwaitLook,
+    /// Say that these virtual servers are others', and whether they stay.
+    Tell(BTreeSet<VirtualServerKey>, bool),
     /// Carry this out, and give the outcome to [`Engine::written`].
     Write(Plan),
 }
@@ -51,6 +56,14 @@ pub(super) struct Engine {
     cluster: Cluster,
     dirty: Dirty,
     host_addresses: Option<Vec<IpAddr>>,
+    /// What this node needs for itself, by who knows of it.
+    reserved: BTreeMap<Origin, Reserved>,
+    /// Its Service's endpoints are reserved.
+    api: ObjectKey,
+    rescue: Rescue,
+    budget: Budget,
+    /// Virtual servers that others have made and that stay.
+    foreign: BTreeSet<VirtualServerKey>,
     /// Some service has an external IP.
     external_ips: bool,
     settings: Option<Settings>,
@@ -85,6 +98,11 @@ impl Engine {
             cluster: Cluster::new(),
             dirty: Dirty::default(),
             host_addresses: None,
+            reserved: BTreeMap::new(),
+            api: Self::api_service(),
+            rescue: Rescue::default(),
+            budget: Budget::default(),
+            foreign: BTreeSet::new(),
             external_ips: false,
             settings: None,
             desired: Desired::default(),
@@ -167,6 +185,9 @@ impl Engine {
                 for change in changes {
                     self.cluster.apply(change, &mut self.dirty);
                 }
+                if self.dirty.services.contains(&self.api) {
+                    self.needs_changed(now);
+                }
             }
             Event::HostAddresses(addresses) => {
                 if self.host_addresses.as_ref() != Some(&addresses) {
@@ -183,8 +204,9 @@ impl Engine {
                 self.resolver = resolver;
                 self.timing = timing;
                 self.audit.within(now, timing.sync_period);
-                self.settings_changed();
+                self.needs_changed(now);
             }
+            Event::Reserved(origin, reserved) => self.reserve(origin, reserved, now),
         }
     }
 
@@ -205,11 +227,7 @@ impl Engine {
     }
 
     fn settings_changed(&mut self) {
-        let (Some(settings), Some(addresses)) = (&self.settings, &self.host_addresses) else {
-            return;
-        };
-        let new = self.resolver.resolve(self.cluster.node(), addresses);
-        if *settings != new {
+        if self.settings.as_ref().is_some_and(|settings| *settings != self.present_settings()) {
             self.dirty.all = true;
         }
     }
@@ -266,6 +284,9 @@ impl Engine {
         if self.adopting {
             self.adopting = false;
             self.arrange_first_step();
+            if let Some(effect) = self.find_foreign() {
+                return Some(effect);
+            }
         }
         while let Some(touched) = self.next_touched() {
             if let Some(plan) = self.plan(&touched, now) {
@@ -348,8 +369,7 @@ impl Engine {
         if self.settings.is_some() && !self.dirty.all {
             return;
         }
-        let addresses = self.host_addresses.as_deref().unwrap_or_default();
-        let settings = self.resolver.resolve(self.cluster.node(), addresses);
+        let settings = self.present_settings();
         if self.settings.as_ref() == Some(&settings) {
             return;
         }
@@ -388,18 +408,9 @@ impl Engine {
         if self.dirty.is_empty() {
             return;
         }
-        let dirty = std::mem::take(&mut self.dirty);
         let mut drops_changed = false;
-        if dirty.all {
-            let known = self.desired.contributions().map(|(key, _)| key.clone());
-            let services = self.cluster.services().map(|service| service.key.clone());
-            for key in known.chain(services).collect::<BTreeSet<_>>() {
-                drops_changed |= self.compute_service(&key);
-            }
-        } else {
-            for key in &dirty.services {
-                drops_changed |= self.compute_service(key);
-            }
+        for key in self.take_dirty() {
+            drops_changed |= self.compute_service(&key);
         }
         self.fade();
         // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
@@ -414,22 +425,26 @@ impl Engine {
     /// Leaves only the drops of virtual servers that nobody wants and that are there. Whether some
     /// have gone.
     fn fade(&mut self) -> bool {
-        let before = self.fading.len();
+        let before = std::mem::take(&mut self.fading);
         let wanted = &self.desired.state().virtual_servers;
         let there = &self.believed.state().virtual_servers;
-        let removes = |key: &VirtualServerKey| {
-            self.settings.as_ref().is_some_and(|settings| settings.owns(key))
+        let stays = |key: &VirtualServerKey| {
+            !wanted.contains_key(key) && there.contains_key(key) && self.removes(key)
         };
-        self.fading
-            .retain(|key| !wanted.contains_key(key) && there.contains_key(key) && removes(key));
-        self.fading.len() < before
+        let fading: BTreeSet<_> = before.iter().filter(|key| stays(key)).copied().collect();
+        self.fading = fading;
+        self.fading.len() < before.len()
     }
 
     /// Whether the virtual servers that the node may not use have changed.
     fn compute_service(&mut self, key: &ObjectKey) -> bool {
         let Some(settings) = &self.settings else { return false };
         let wanted = self.cluster.service(key).map(|service| {
-            (service.created, contribution(service, &self.cluster.slices(key), settings))
+            let asked = match self.budget.over(key) {
+                Some(over) => left_out(service, settings, over),
+                None => contribution(service, &self.cluster.slices(key), settings),
+            };
+            (service.created, asked)
         });
         self.report.contributions += 1;
         let before = self.desired.contribution(key).cloned();
@@ -437,6 +452,10 @@ impl Engine {
         let after = self.desired.contribution(key);
         for asked in before.iter().chain(after) {
             self.report.frontends.extend(asked.frontends.iter().map(|frontend| frontend.key));
+            // Whoever made it: what a service asks for is ours.
+            if !self.foreign.is_empty() {
+                asked.frontends.iter().for_each(|frontend| _ = self.foreign.remove(&frontend.key));
+            }
         }
         if drops_changed {
             // What keeps the node from a virtual server goes after the virtual server.
@@ -507,6 +526,7 @@ impl Engine {
                 believed: self.believed.state(),
                 drains: &self.drains,
                 settings,
+                foreign: &self.foreign,
                 waits: &waits,
             },
             touched,

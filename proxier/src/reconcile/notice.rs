@@ -11,6 +11,10 @@ use crate::dataplane::Conflict;
 pub enum Notice {
     /// Services claim the same address and port.
     Conflict(Conflict),
+    /// A service does not get something that it asks for; what and why, in words.
+    Refused(ObjectKey, String),
+    /// An address that this node needs was on `kube-ipvs0` at the start; which and why, in words.
+    Released(String),
     /// A draining real server was removed with its connections.
     DrainCut {
         /// The service that had it.

@@ -14,10 +14,9 @@ use super::engine::Engine;
 use super::measure::Stopwatch;
 use super::notice::Notices;
 use super::report::Report;
-use super::said;
 use super::{Draining, Event, FamilyStatus, NoLocal, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
-use crate::dataplane::{Contribution, Fate, Outcome, Part, Plan, Subject, Target};
+use crate::dataplane::{Fate, Outcome, Part, Plan, Subject, Target};
 
 /// The next line of the log, and the next list of many draining servers, are at least so much later.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -115,7 +114,7 @@ impl Reporter {
         self.status.counters.add(report);
         self.say(report, engine);
         for key in &report.services {
-            self.service(key, engine.desired().contribution(key));
+            self.service(key, engine);
         }
         self.conflicts(&report.frontends, engine);
         self.state(engine, started);
@@ -195,13 +194,16 @@ impl Reporter {
     }
 
     /// Takes in what a service asks for.
-    fn service(&mut self, key: &ObjectKey, asked: Option<&Arc<Contribution>>) {
+    fn service(&mut self, key: &ObjectKey, engine: &Engine) {
+        let asked = engine.desired().contribution(key);
         let status = &mut self.status;
         let before = status.directory.get(key).cloned();
         if !status.directory.put(key, asked.cloned()) {
             return;
         }
-        said::skipped(key, before.as_deref(), asked.map(Arc::as_ref));
+        self.skipped(key, before.as_deref(), asked.map(Arc::as_ref));
+        self.shared_ports(key, asked.map(Arc::as_ref), engine);
+        let status = &mut self.status;
         status.health.put(key, asked.and_then(|asked| asked.health.clone()));
         let no_local = asked.map(|asked| NoLocal {
             internal: asked.no_local_internal.clone(),

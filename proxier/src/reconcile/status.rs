@@ -56,6 +56,8 @@ pub struct Status {
     pub real_servers: usize,
     /// Virtual servers that more than one service claims.
     pub conflicts: Published<VirtualServerKey, Conflict>,
+    /// What services ask for and do not get, by kind.
+    pub refused: BTreeMap<&'static str, usize>,
     /// Real servers that keep connections though no longer wanted.
     pub draining: Arc<[Draining]>,
     /// The last errors, newest last.

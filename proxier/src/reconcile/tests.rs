@@ -1,6 +1,8 @@
 //! The loop over the strict memory, with paused time.
 
 mod audit;
+mod reachable;
+mod reserved;
 
 use std::sync::Mutex;
 
@@ -15,7 +17,7 @@ use crate::cluster::{
 };
 use crate::dataplane::firewall::FirewallOptions;
 use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::{Connections, Op, OpErrorKind};
+use crate::dataplane::{Connections, Limits, Op, OpErrorKind};
 use crate::memory::Memory;
 
 const TIMING: Timing = Timing {
@@ -38,6 +40,11 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
         sysctls: std::sync::Arc::from([]),
+        keep_foreign: false,
+        limits: Limits::default(),
+        own_sockets: Vec::new(),
+        allow_reserved: Vec::new(),
+        reserved: Reserved::default(),
     }
 }
 

@@ -14,6 +14,7 @@
 mod backoff;
 mod bounds;
 mod client;
+mod contacts;
 mod credentials;
 mod decode;
 mod events;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::client::{Connection, Error};
+pub use self::contacts::{Contact, Contacts};
 pub use self::events::{Regarding, Report, report};
 pub use self::rate::Rate;
 pub use self::status::{Status, WatchStatus};

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::intern::Interner;
 pub(crate) use self::lenient::{Lenient, Shape, object, quote};
 use super::{Change, Warning};
-use crate::cluster::ObjectKey;
+use crate::cluster::{ObjectKey, Special, Use};
 use crate::value::parse_ip;
 
 /// Most names that are shared; a cluster of 5,000 nodes and 10,000 services stays well below.
@@ -176,22 +176,11 @@ impl From<Warning> for Converted {
     }
 }
 
-/// What an address is for: some kinds of addresses must not be used in some places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// A virtual server will have it, so it is bound to this node. The API server has allocated it.
-    ClusterIp,
-    /// The same, but whoever may write the object has chosen it.
-    Frontend,
-    /// Traffic is sent to it.
-    Backend,
-}
-
 /// Parses an address and refuses those that would let an object take over the node's own traffic,
 /// by the rules of the API server's validation. `None`, with a warning, where it cannot be used.
 fn usable_address(
     text: &str,
-    role: Role,
+    role: Use,
     field: &dyn fmt::Display,
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
@@ -199,31 +188,11 @@ fn usable_address(
         report.warn(format_args!("{field}: {} is not an IP address; it is ignored", quote(text)));
         return None;
     };
-    let special = if ip.is_unspecified() {
-        Some("unspecified")
-    } else if ip.is_loopback() {
-        Some("loopback")
-    } else if ip.is_multicast() {
-        Some("multicast")
-    } else if ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
-        Some("broadcast")
-    } else if is_link_local(ip) && !(role == Role::ClusterIp && ip.is_ipv4()) {
-        Some("link-local")
-    } else {
-        None
-    };
-    if let Some(special) = special {
-        report.warn(format_args!("{field}: {ip} is a {special} address; it is ignored"));
+    if let Some(special) = Special::of(ip, role) {
+        report.warn(format_args!("{field}: {ip} is {special}; it is ignored"));
         return None;
     }
     Some(ip)
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 fn is_name(text: &str, limit: usize) -> bool {

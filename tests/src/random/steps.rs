@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proxier::cluster::topology::Place;
 use proxier::cluster::{self, Change};
-use proxier::dataplane::Settings;
 use proxier::dataplane::firewall::{FirewallOptions, LocalDetector};
+use proxier::dataplane::{Limits, Reserved, Settings};
 use proxier::reconcile::{Event, Resolver};
 
 use super::documents::{service_key, slice_key};
@@ -143,6 +143,11 @@ impl Options {
             node_ips: [Family::Ipv4, Family::Ipv6].map(|f| node_ip(api, f)).to_vec(),
             firewall: families.iter().map(firewall).collect(),
             sysctls: std::sync::Arc::from([]),
+            keep_foreign: false,
+            limits: Limits::default(),
+            own_sockets: Vec::new(),
+            allow_reserved: Vec::new(),
+            reserved: Reserved::default(),
         }
     }
 }

@@ -70,7 +70,7 @@ async fn rotates(write: impl Fn(&Path, &str, &Authority, &Identity)) {
     server.secure(&own, &clients).expect("keys");
     let identity = clients.client("node-a").expect("keys");
     write(&path, &server.url(), &own, &identity);
-    let connection = Connection { kubeconfig: Some(path.clone()), server: None };
+    let connection = Connection { kubeconfig: Some(path.clone()), ..Connection::default() };
     let mut client = Client::with(connection, timing());
     works(&mut client, &server, &identity, "10.96.2.1").await;
 

@@ -87,7 +87,7 @@ impl Planner<'_> {
         match (&wanted, known) {
             (None, None) => {}
             (None, Some(known)) => {
-                if !settings.owns(&key) {
+                if !settings.owns(&key) || self.from.foreign.contains(&key) {
                     return;
                 }
                 self.push(Phase::RemoveVirtualServers, Op::RemoveVirtualServer(key));

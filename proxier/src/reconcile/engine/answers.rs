@@ -82,8 +82,7 @@ impl Engine {
     fn is_ours(&self, target: &Target) -> bool {
         match target {
             Target::VirtualServer(key) => {
-                self.settings.as_ref().is_some_and(|settings| settings.owns(key))
-                    || self.desired.state().virtual_servers.contains_key(key)
+                self.removes(key) || self.desired.state().virtual_servers.contains_key(key)
             }
             _ => true,
         }
@@ -192,6 +191,11 @@ impl Engine {
             if unknown || known != found.as_ref() {
                 self.touched.insert(Target::VirtualServer(key));
                 drift.extend((!unknown).then_some(Target::VirtualServer(key)));
+                if known.is_none() && found.is_some() {
+                    self.found(key);
+                } else if found.is_none() {
+                    self.foreign.remove(&key);
+                }
                 self.believed.put(key, found);
             }
         }

@@ -16,6 +16,7 @@ use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigErro
 use tower::util::MapRequestLayer;
 use tower::{BoxError, ServiceExt as _};
 
+use super::contacts::Contacts;
 use super::credentials::{self, Token};
 use crate::input;
 
@@ -44,6 +45,8 @@ pub struct Connection {
     pub kubeconfig: Option<PathBuf>,
     /// URL of the API server, in place of the kubeconfig's.
     pub server: Option<String>,
+    /// Where it leads to.
+    pub contacts: Contacts,
 }
 
 /// Why there is no connection to try.
@@ -206,7 +209,8 @@ impl Connection {
         let token = Token::take(&mut config)?;
         let failed =
             |source| Error::Client { server: config.cluster_url.clone(), source: Box::new(source) };
-        let mut tcp = HttpConnector::new();
+        self.contacts.of_url(&config.cluster_url);
+        let mut tcp = HttpConnector::new_with_resolver(self.contacts.resolver());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
@@ -253,12 +257,13 @@ mod tests {
     #[tokio::test]
     async fn a_configuration_that_cannot_be_used_says_which_and_why() {
         let connection =
-            Connection { kubeconfig: Some("/nonexistent/config".into()), server: None };
+            Connection { kubeconfig: Some("/nonexistent/config".into()), ..Connection::default() };
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use kubeconfig /nonexistent/config: "), "{text}");
         assert_eq!(text.matches("No such file").count(), 1, "{text}");
         // Nothing but a file, and not too much of it.
-        let connection = Connection { kubeconfig: Some("/dev/zero".into()), server: None };
+        let connection =
+            Connection { kubeconfig: Some("/dev/zero".into()), ..Connection::default() };
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.ends_with("it is a device, not a file"), "{text}");
         let path = std::env::temp_dir().join(format!("proxier-client-{}", std::process::id()));
@@ -273,12 +278,12 @@ mod tests {
                  contexts: [{{name: a, context: {{cluster: a, user: a}}}}]\ncurrent-context: a\n"
             );
             std::fs::write(&path, text).unwrap();
-            let connection = Connection { kubeconfig: Some(path.clone()), server: None };
+            let connection = Connection { kubeconfig: Some(path.clone()), ..Connection::default() };
             let text = chain(&connection.check().await.err().unwrap());
             assert_eq!(text, "read /dev/zero: it is a device, not a file", "{file}");
         }
         std::fs::remove_file(&path).unwrap();
-        let connection = Connection { kubeconfig: None, server: Some("not a url".into()) };
+        let connection = Connection { server: Some("not a url".into()), ..Connection::default() };
         let text = chain(&connection.check().await.err().unwrap());
         assert!(text.starts_with("use \"not a url\" as the URL"), "{text}");
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use netlink_ipvs::Family;
 
 use super::slice::triggered;
-use super::{Converted, Converter, Lenient, Report, Role, raw, usable_address};
-use crate::cluster::{Change, Conditions, Endpoint, EndpointSlice, ObjectKey, SlicePort};
+use super::{Converted, Converter, Lenient, Report, raw, usable_address};
+use crate::cluster::{Change, Conditions, Endpoint, EndpointSlice, ObjectKey, SlicePort, Use};
 
 impl Converter {
     /// Endpoints as one slice for each subset and address family. Their names contain characters
@@ -56,7 +56,7 @@ impl Converter {
                 let field = format_args!("subsets[{n}].{name}[{m}]");
                 let Some(raw) = address.take(field, report) else { continue };
                 let text = raw.ip.or_default(format_args!("{field}.ip"), report);
-                let Some(address) = usable_address(&text, Role::Backend, &field, report) else {
+                let Some(address) = usable_address(&text, Use::Backend, &field, report) else {
                     continue;
                 };
                 let node = raw.node_name.take(format_args!("{field}.nodeName"), report);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, Protocol};
 
 use super::{
-    Converted, Converter, Lenient, Origin, Report, Role, parse, port_number, quote, raw,
-    usable_address,
+    Converted, Converter, Lenient, Origin, Report, parse, port_number, quote, raw, usable_address,
 };
-use crate::cluster::{Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED};
+use crate::cluster::{
+    Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED, Use,
+};
 use crate::value::parse_cidr;
 
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -155,7 +156,7 @@ impl Converter {
         let mut ips: Vec<IpAddr> = Vec::new();
         for (n, text) in many.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
             let field = format_args!("spec.clusterIPs[{n}]");
-            let Some(ip) = usable_address(text, Role::ClusterIp, &field, report) else { continue };
+            let Some(ip) = usable_address(text, Use::ClusterIp, &field, report) else { continue };
             let stated = families.get(n).copied().flatten();
             if (!families.is_empty() && stated != Some(Family::of(ip)))
                 || ips.iter().any(|other| Family::of(*other) == Family::of(ip))
@@ -328,7 +329,7 @@ fn frontends(raw: Vec<Lenient<Box<str>>>, field: &str, report: &mut Report<'_>) 
         let Some(text) = raw.take(field, report).filter(|text| !text.trim().is_empty()) else {
             continue;
         };
-        if let Some(ip) = usable_address(&text, Role::Frontend, &field, report)
+        if let Some(ip) = usable_address(&text, Use::Frontend, &field, report)
             && seen.insert(ip)
         {
             ips.push(ip);

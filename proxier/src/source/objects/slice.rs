@@ -6,10 +6,11 @@ use std::sync::Arc;
 use netlink_ipvs::Family;
 
 use super::{
-    Converted, Converter, Lenient, Origin, Report, Role, parse, port_number, quote, raw,
-    usable_address,
+    Converted, Converter, Lenient, Origin, Report, parse, port_number, quote, raw, usable_address,
 };
-use crate::cluster::{Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort};
+use crate::cluster::{
+    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort, Use,
+};
 
 impl Converter {
     /// An EndpointSlice as a fact. One that cannot be used is as good as gone.
@@ -168,7 +169,7 @@ fn backend(
     field: &dyn std::fmt::Display,
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
-    let address = usable_address(text, Role::Backend, field, report)?;
+    let address = usable_address(text, Use::Backend, field, report)?;
     if Family::of(address) != family {
         report.warn(format_args!(
             "{field}: {address} is not an {family} address as addressType says; it is ignored"
