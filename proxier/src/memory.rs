@@ -1,6 +1,7 @@
 //! A dataplane without a kernel: as strict as the kernel, and able to fail on command.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_ipvs::{
@@ -174,7 +175,10 @@ fn change_rest(state: &mut State, op: &Op) -> Refused {
         Op::Unbind(address) => found(state.interface.addresses.remove(address))?,
         Op::RemoveForeignAddress(foreign) => found(state.interface.foreign.remove(foreign))?,
         Op::RemoveLeftover(leftover) => found(state.leftovers.remove(leftover))?,
-        Op::TakeLinkDown => state.interface.up = false,
+        Op::TakeLinkDown => {
+            state.interface.up = false;
+            state.interface.addresses.retain(IpAddr::is_ipv4);
+        }
         Op::SetSysctl(path, value) => _ = state.sysctls.insert(path, value.clone()),
         _ => {}
     }

@@ -256,6 +256,10 @@ impl Engine {
                     if accounting {
                         self.settled(Subject::Target(op.target()));
                     }
+                    if let Op::TakeLinkDown = op {
+                        // The IPv6 addresses went with it.
+                        self.believed.forget(Part::Interface);
+                    }
                 }
                 Some(fate) => self.missed(op.target(), fate, now),
             }
