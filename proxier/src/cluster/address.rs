@@ -72,14 +72,29 @@ impl Special {
     }
 }
 
+impl Special {
+    /// The kind of address in a word or two: `loopback`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::Multicast => "multicast",
+            Self::Broadcast => "broadcast",
+            Self::LinkLocal => "link-local",
+            Self::ThisNetwork => "0.0.0.0/8",
+            Self::Future => "240.0.0.0/4",
+            Self::Metadata => "cloud metadata",
+        }
+    }
+}
+
 /// `a loopback address`
 impl fmt::Display for Special {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unspecified => "the unspecified address",
             Self::Loopback => "a loopback address",
-            Self::Multicast => "a multicast address",
-            Self::Broadcast => "the broadcast address",
+            Self::Multicast | Self::Broadcast => "a multicast or broadcast address",
             Self::LinkLocal => "a link-local address",
             Self::ThisNetwork => "an address of no network (0.0.0.0/8)",
             Self::Future => "an address that is reserved for the future (240.0.0.0/4)",

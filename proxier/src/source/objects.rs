@@ -189,7 +189,8 @@ fn usable_address(
         return None;
     };
     if let Some(special) = Special::of(ip, role) {
-        report.warn(format_args!("{field}: {ip} is {special}; it is ignored"));
+        let kind = special.kind();
+        report.warn(format_args!("{field}: {ip} is a {kind} address; it is ignored"));
         return None;
     }
     Some(ip)

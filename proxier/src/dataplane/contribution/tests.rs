@@ -323,8 +323,8 @@ fn what_cannot_be_had_is_said_once() {
             "external IP 127.0.0.1: it is a loopback address",
             "external IP 0.0.0.0: it is the unspecified address",
             "external IP 169.254.169.254: it is a link-local address",
-            "load balancer IP 224.0.0.1: it is a multicast address",
-            "load balancer IP 255.255.255.255: it is the broadcast address",
+            "load balancer IP 224.0.0.1: it is a multicast or broadcast address",
+            "load balancer IP 255.255.255.255: it is a multicast or broadcast address",
         ]
     );
     // The range of cluster IPs is the administrator's; without a scope IPv6 has no such address.
