@@ -5,6 +5,7 @@ pub mod apiserver;
 pub mod builders;
 pub mod command;
 pub mod daemon;
+pub mod disturbed;
 pub mod evidence;
 pub mod floor;
 pub mod golden;

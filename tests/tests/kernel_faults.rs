@@ -4,100 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
 use std::fs;
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use proxier_tests::apiserver::object::{node, service, slice};
+use proxier_tests::apiserver::object::{service, slice};
 use proxier_tests::command::output;
 use proxier_tests::daemon::{KernelWide, Scratch};
+use proxier_tests::disturbed::{
+    AUDITS, Background, NO_AUDIT, behind_its_back, cluster, counted_beyond, metric, programmed,
+    rules, sh,
+};
 use proxier_tests::golden::Dump;
-use proxier_tests::http::{METRICS, get};
-use proxier_tests::live::{Live, NODE, NODE_ADDRESS, kernel};
-use proxier_tests::netns::require_test_kernel;
+use proxier_tests::live::{Live, kernel};
 use serde_json::json;
-
-/// No audit within a test: what is repaired is so because the kernel has told of it.
-const NO_AUDIT: &[&str] = &["--ipvs-sync-period=1h"];
-
-/// Nothing is told of: what is repaired is so because of an audit.
-const AUDITS: &[&str] =
-    &["--ipvs-sync-period=1s", "--ipvs-min-sync-period=0s", "--ipvs-exclude-cidrs=198.51.100.0/24"];
-
-fn sh(script: &str) -> String {
-    output(Command::new("bash").args(["-euo", "pipefail", "-c", script])).unwrap()
-}
-
-/// A server with Services of both families, and the node.
-fn live() -> Live {
-    require_test_kernel().unwrap();
-    let live = Live::start().unwrap();
-    let mut six = service("dev", "six", "fd00:10:96::1");
-    six["spec"]["ipFamilies"] = json!(["IPv6"]);
-    live.server.put_all([
-        node(NODE, NODE_ADDRESS),
-        service("dev", "web", "10.96.0.1"),
-        slice("dev", "web-1", "web", &["10.244.0.5", "10.244.0.6"]),
-        service("dev", "other", "10.96.0.2"),
-        slice("dev", "other-1", "other", &["10.244.0.7"]),
-        six,
-    ]);
-    live
-}
-
-/// [`live`] with a daemon that has programmed it, and what it has programmed.
-fn programmed(arguments: &[&str]) -> (Live, Dump) {
-    let mut live = live();
-    live.start_daemon(arguments).unwrap();
-    let wanted = live.dry_run().unwrap();
-    live.until_as("the services", &wanted).unwrap();
-    live.until("rules of both families", |_, _| {
-        rules().matches("-A POSTROUTING").count() == 2
-            && rules().matches("-A PREROUTING").count() == 2
-    })
-    .unwrap();
-    (live, wanted)
-}
-
-/// Carries out a script while the daemon is stopped, so that it meets all of it at once.
-fn behind_its_back(live: &Live, script: &str) -> String {
-    let pid = live.pid().unwrap();
-    sh(&format!("kill -STOP {pid}; trap 'kill -CONT {pid}' EXIT\n{script}"))
-}
-
-/// Our chains and the jumps to them, of both families.
-fn rules() -> String {
-    let ours = "grep -e KUBE- -e '^[*]' | sed 's/ \\[[0-9:]*\\]//'";
-    sh(&format!("iptables-save | {ours}; ip6tables-save | {ours}"))
-}
-
-/// A metric of the running daemon, without labels.
-fn metric(name: &str) -> u64 {
-    let (_, text) = get(METRICS, "/metrics").unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-}
-
-/// Waits until the daemon has said that it repaired more than before: it says so after it has.
-fn counted_beyond(live: &mut Live, what: &str, before: u64) -> u64 {
-    live.until(what, |_, _| metric("proxier_drift_total") > before).unwrap();
-    metric("proxier_drift_total")
-}
-
-/// A program that runs until it is dropped.
-struct Background(Child);
-
-impl Background {
-    fn start(script: &str) -> Self {
-        Self(Command::new("bash").args(["-c", script]).spawn().unwrap())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
@@ -201,7 +119,7 @@ fn what_the_kernel_does_not_tell_of_is_repaired_by_the_next_audit() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn what_cannot_be_done_stops_nothing_else_and_is_done_when_it_can() {
-    let mut live = live();
+    let mut live = cluster();
     sh("ipset create KUBE-CLUSTER-IP hash:ip
         ipset create KUBE-EXTERNAL-IP hash:net
         iptables -N OTHERS; iptables -A OTHERS -m set --match-set KUBE-EXTERNAL-IP src -j RETURN");
@@ -241,7 +159,7 @@ fn what_cannot_be_done_stops_nothing_else_and_is_done_when_it_can() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_host_that_cannot_do_it_is_told_what_it_lacks() {
-    let mut live = live();
+    let mut live = cluster();
     let fails = |live: &Live, more: &[&str]| {
         let end = live.proxier(&[&["--conntrack-max-per-core=0"], more].concat()).unwrap();
         let end = { end }.output().unwrap();
@@ -319,7 +237,7 @@ fn after_the_start_only_the_network_is_in_its_power() {
             sh(&format!("chmod +x {}", path.display()));
         }
     }
-    let mut live = live();
+    let mut live = cluster();
     let mut command = live.proxier(&[NO_AUDIT, &["--conntrack-max-per-core=0"]].concat()).unwrap();
     command.env("PROXIER_IPTABLES_DIR", scratch.path()).env("SECRET", "sesame");
     live.start_command(command).unwrap();
