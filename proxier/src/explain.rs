@@ -88,13 +88,28 @@ pub fn explain(subject: &Subject, known: Known<'_>) -> Result<String, String> {
     }
 }
 
+/// The addresses that it is about.
+pub fn addresses(subject: &Subject, desired: &Desired) -> BTreeSet<IpAddr> {
+    match subject {
+        Subject::Address(address, _) => [address.ip()].into(),
+        Subject::Ip(address) => [*address].into(),
+        Subject::Service(key, _) => {
+            let frontends = desired.contribution(key).map(|asked| &*asked.frontends);
+            let address = |frontend: &Frontend| match frontend.key {
+                VirtualServerKey::Address { address, .. } => Some(address),
+                VirtualServerKey::FirewallMark { .. } => None,
+            };
+            frontends.unwrap_or_default().iter().filter_map(address).collect()
+        }
+    }
+}
+
 /// Every port that services have at an address; more of the service if it is only one.
 fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<String, String> {
     let mut out = String::new();
     let mut services = BTreeSet::new();
-    for key in known.desired.state().virtual_servers.keys() {
-        let here = matches!(key, VirtualServerKey::Address { address: it, .. } if *it == address);
-        if let Some((owner, frontend)) = known.desired.owner(key).filter(|_| here) {
+    for key in known.desired.of_address(address) {
+        if let Some((owner, frontend)) = known.desired.owner(key) {
             let _ = writeln!(out, "{key} belongs to {owner} ({})", frontend.kind);
             services.insert(owner.clone());
         }

@@ -35,7 +35,7 @@ pub use measure::{Histogram, Live, Measures};
 pub use notice::Notice;
 use reporter::Reporter;
 pub use resolver::Resolver;
-pub use status::{Counters, Draining, FamilyStatus, NoLocal, Status};
+pub use status::{Counters, Draining, FamilyStatus, HeldBack, NoLocal, Status};
 
 /// What the loop reacts to.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
-//! `proxier explain`: reads the source once and says why.
+//! `proxier explain`: reads the source once and says why; where a proxy runs, what that holds back, too.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -7,17 +8,22 @@ use anyhow::{Context as _, bail};
 use super::dry_run;
 use crate::args::Args;
 use crate::config::Config;
-use crate::explain::{Known, Subject, explain};
+use crate::explain::{Known, Subject, addresses, explain};
 use crate::settings::Abilities;
 
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(args: &Args, config: Config, what: &str) -> anyhow::Result<ExitCode> {
     let subject: Subject = what.parse()?;
+    let metrics = config.metrics_bind;
     let (reconciler, _source) = dry_run::complete(args, config, Abilities::default()).await?;
     let settings = reconciler.settings().context("nothing was read")?;
     let known = Known { cluster: reconciler.cluster(), desired: reconciler.desired(), settings };
+    let addresses = addresses(&subject, known.desired);
     match explain(&subject, known) {
-        Ok(text) => {
+        Ok(mut text) => {
+            for held in super::status::held_back(metrics, &addresses) {
+                let _ = writeln!(text, "\nnot programmed by the running proxy: {held}");
+            }
             super::print(&text)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -66,6 +66,14 @@ fn translate(notice: Notice, this_node: &str) -> Vec<Report> {
             "Repair",
             format!("somebody else has changed the kernel, it is repaired: {targets}"),
         ),
+        Notice::HeldBack(service, held) => vec![Report {
+            regarding: Regarding::Service(service),
+            reason: "HeldBack",
+            action: "Program",
+            note: format!(
+                "node {this_node}: not programmed, since what it needs cannot be put in place: {held}"
+            ),
+        }],
         Notice::Failing(error) => on_node(
             "SyncFailing",
             "Sync",

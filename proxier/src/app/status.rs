@@ -1,5 +1,6 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -62,6 +63,17 @@ fn address_in(text: &str) -> Option<SocketAddr> {
     let value = text.lines().find_map(|line| line.strip_prefix("metricsBindAddress:"))?;
     let value = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
     value.parse().ok()
+}
+
+/// What the proxy that runs here, if one does, holds back of these addresses, in words.
+pub(super) fn held_back(metrics: SocketAddr, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
+    let status = ask(local(metrics)).ok().and_then(|body| serde_json::from_str(&body).ok());
+    let status: Value = status.unwrap_or_default();
+    let of = |held: &&Value| {
+        let address = held["address"].as_str().and_then(|address| address.parse().ok());
+        address.is_some_and(|address| addresses.contains(&address))
+    };
+    list(&status["heldBack"]["first"]).iter().filter(of).map(held).collect()
 }
 
 fn local(mut address: SocketAddr) -> SocketAddr {
@@ -146,6 +158,7 @@ fn text(status: &Value, style: Style) -> String {
         );
         line("watch", &value);
     }
+    part(&mut out, &status["heldBack"], "held back", held);
     part(&mut out, &status["draining"], "draining", |drain| {
         format!(
             "{} of {}: {} connections, at most {} more",
@@ -171,6 +184,11 @@ fn text(status: &Value, style: Style) -> String {
         let _ = writeln!(out, "{:<16} {}", "error", word(error));
     }
     out
+}
+
+/// What waits, and for what.
+fn held(held: &Value) -> String {
+    format!("{} waits for {}", word(&held["target"]), word(&held["waitsFor"]))
 }
 
 fn part(out: &mut String, part: &Value, name: &str, row: impl Fn(&Value) -> String) {
@@ -220,6 +238,8 @@ mod tests {
             "failingTargets": 2, "failingSeconds": 61,
             "configurationRefused": "mode: no such mode",
             "watches": [{"resource": "services", "connected": false, "silentSeconds": 12, "failures": 4}],
+            "heldBack": {"total": 3, "first": [{"target": "address 10.96.0.1",
+                "waitsFor": "IPv4 firewall rules", "address": "10.96.0.1"}]},
             "draining": {"total": 51, "first": [{"virtualServer": "10.96.0.1:80/tcp",
                 "realServer": "10.244.0.9:8080", "connections": 3, "secondsLeft": 90}]},
             "conflicts": {"total": 1, "first": [{"virtualServer": "10.96.0.1:80/tcp",
@@ -236,6 +256,8 @@ mod tests {
              failing          2, for 1m1s\n\
              configuration    refused: mode: no such mode\n\
              watch            services        not connected, last heard 12s ago, 4 failures\n\
+             held back        address 10.96.0.1 waits for IPv4 firewall rules\n\
+             held back        and 2 more\n\
              draining         10.244.0.9:8080 of 10.96.0.1:80/tcp: 3 connections, at most 1m30s more\n\
              draining         and 50 more\n\
              conflict         10.96.0.1:80/tcp goes to a/older, not to a/newer, b/newest\n\

@@ -1,9 +1,10 @@
 //! What all services together ask for: claims by owner, and who wins where two want the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_ipvs::{Family, VirtualServerKey};
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::firewall::Rules;
 use super::sets::{SetId, SetRole};
@@ -105,6 +106,15 @@ impl Desired {
         let service = &self.claims.get(key)?.service;
         let (_, contribution) = self.contributions.get(service)?;
         Some((service, contribution.frontends.iter().find(|frontend| frontend.key == *key)?))
+    }
+
+    /// The virtual servers of an address, in order.
+    pub fn of_address(&self, address: IpAddr) -> impl Iterator<Item = &VirtualServerKey> {
+        let first = VirtualServerKey::new(address, 0, Protocol::Tcp);
+        let from = self.state.virtual_servers.range(first..);
+        from.map(|(key, _)| key).take_while(
+            move |key| matches!(key, VirtualServerKey::Address { address: of, .. } if *of == address),
+        )
     }
 
     /// Virtual servers that more than one service asks for, in order.

@@ -86,6 +86,18 @@ impl Target {
         }
     }
 
+    /// The address of a service that it is about, if it is about one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match *self {
+            Self::Address(address) => Some(address),
+            Self::Member(_, member) => member.address(),
+            _ => match self.virtual_server()? {
+                VirtualServerKey::Address { address, .. } => Some(address),
+                VirtualServerKey::FirewallMark { .. } => None,
+            },
+        }
+    }
+
     /// The virtual server that it belongs to.
     pub fn virtual_server(&self) -> Option<VirtualServerKey> {
         match self {

@@ -285,6 +285,17 @@ pub enum Member {
 }
 
 impl Member {
+    /// Its address, the first if it has two.
+    pub fn address(&self) -> Option<IpAddr> {
+        match *self {
+            Self::Ip(address)
+            | Self::IpPort(address, ..)
+            | Self::IpPortIp(address, ..)
+            | Self::IpPortNet(address, ..) => Some(address),
+            Self::Port(_) => None,
+        }
+    }
+
     /// Whether it is of the type and family of a set.
     pub fn fits(&self, set: SetId) -> bool {
         let (kind, address) = match *self {

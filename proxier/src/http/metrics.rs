@@ -20,7 +20,7 @@ pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
 use super::Watch;
 use super::health::Monitor;
-use crate::dataplane::Refusal;
+use crate::dataplane::{Refusal, sysctls};
 use crate::reconcile::{Counters, NoLocal, Status};
 
 // kube-proxy's.
@@ -95,6 +95,18 @@ const FAILING: Metric =
     Metric::gauge("proxier_failing_targets", "Things that failed and will be tried again.");
 const FAILING_SECONDS: Metric =
     Metric::gauge("proxier_failing_seconds", "For how long something has been failing; 0 if not.");
+const HELD: Metric = Metric::gauge(
+    "proxier_held_back",
+    "Things that are not programmed, since something that they need has failed.",
+);
+const HELD_TOTAL: Metric = Metric::counter(
+    "proxier_held_back_total",
+    "Operations that were not tried, since something that they need had failed.",
+);
+const SYSCTL_DRIFT: Metric = Metric::counter(
+    "proxier_sysctl_drift_total",
+    "How often a kernel setting was found changed by somebody else.",
+);
 const SERVICES: Metric = Metric::gauge("proxier_services", "Services that are proxied.");
 const VIRTUAL_SERVERS: Metric =
     Metric::gauge("proxier_virtual_servers", "Virtual servers in the kernel.");
@@ -249,6 +261,7 @@ fn process(out: &mut Text, process: &Process) {
 
 fn ours(out: &mut Text, status: &Status) {
     let Counters { steps, contributions, drift, drains_cut, operations, .. } = &status.counters;
+    let Counters { held_back, sysctl_drift, .. } = &status.counters;
     out.samples(&BUILD, [(Labels::one("version", env!("CARGO_PKG_VERSION")), 1)]);
     out.value(&COMPLETE, u8::from(status.complete));
     out.value(&SYNCED, u8::from(status.synced));
@@ -272,7 +285,11 @@ fn ours(out: &mut Text, status: &Status) {
         [(labels("done"), *done), (labels("failed"), *failed)]
     };
     out.samples(&OPERATIONS, operations.iter().flat_map(results));
+    out.value(&HELD, status.held);
+    out.value(&HELD_TOTAL, held_back);
     out.value(&DRIFT, drift);
+    let settings = sysctl_drift.iter().map(|(path, times)| (sysctls::name(path), times));
+    out.samples(&SYSCTL_DRIFT, settings.map(|(name, times)| (Labels::one("setting", name), times)));
     out.value(&STEPS, steps);
     out.value(&CONTRIBUTIONS, contributions);
     out.histograms(&LATENCY, [(Labels::none(), &status.measures.latency)]);

@@ -132,6 +132,19 @@ fn troubles(html: &mut String, view: &View) {
         }
         html.push_str("</ol>\n</section>\n");
     }
+    if view.held_back.total > 0 {
+        html.push_str("<section aria-labelledby=\"held\">\n<h2 id=\"held\">Held back</h2>\n");
+        let row = |held: &super::view::HeldView| {
+            format!(
+                "<tr><th scope=\"row\">{}</th><td>{}</td></tr>",
+                Escaped(&held.target),
+                Escaped(&held.waits_for)
+            )
+        };
+        let caption = "Not programmed, since something that it needs has failed";
+        table(html, caption, &["What", "Waits for"], 2, &view.held_back, row);
+        html.push_str("</section>\n");
+    }
     if view.conflicts.total > 0 {
         html.push_str(
             "<section aria-labelledby=\"conflicts\">\n<h2 id=\"conflicts\">Conflicts</h2>\n",

@@ -2,6 +2,7 @@
 //! whole is doing. Whatever the cluster has, an answer is bounded.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use netlink_ipvs::{Flags, RealServerEntry, VirtualServerKey};
@@ -24,7 +25,7 @@ const FRONTENDS: usize = 20;
 const REAL_SERVERS: usize = 50;
 /// Real servers that are shown on one page.
 const ROWS: usize = 1000;
-/// Conflicts and draining real servers.
+/// Conflicts, draining real servers and what is held back.
 const OTHERS: usize = 50;
 /// Bytes of a search text.
 const SEARCH: usize = 100;
@@ -59,6 +60,8 @@ pub(super) struct View {
     pub(super) watches: Vec<WatchView>,
     /// The last ones, newest first.
     pub(super) errors: Vec<String>,
+    /// What is not programmed, since something that it needs has failed.
+    pub(super) held_back: Part<HeldView>,
     pub(super) conflicts: Part<ConflictView>,
     pub(super) draining: Part<DrainView>,
     pub(super) listing: Listing,
@@ -78,6 +81,15 @@ pub(super) struct WatchView {
     pub(super) connected: bool,
     pub(super) silent_seconds: Option<u64>,
     pub(super) failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HeldView {
+    pub(super) target: String,
+    pub(super) waits_for: String,
+    /// The address of a service that it is about.
+    pub(super) address: Option<IpAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -254,6 +266,12 @@ impl View {
                 losers: conflict.losers.iter().map(ToString::to_string).collect(),
                 more_losers: conflict.more,
             };
+        let held = status.held_back.iter().take(OTHERS).map(|held| HeldView {
+            target: held.target.to_string(),
+            waits_for: held.waits_for.to_string(),
+            address: held.target.address(),
+        });
+        let held = held.collect();
         let drain = |drain: &crate::reconcile::Draining| DrainView {
             virtual_server: drain.virtual_server.to_string(),
             real_server: drain.real_server.to_string(),
@@ -281,6 +299,7 @@ impl View {
                 .map(|text| text::line(text).to_string()),
             watches: watches.iter().map(watch).collect(),
             errors: errors.map(|error| text::line(error).to_string()).collect(),
+            held_back: Part { total: status.held, first: held },
             conflicts: Part::of(status.conflicts.iter(), OTHERS, conflict),
             draining: Part::of(status.draining.iter(), OTHERS, drain),
             listing,

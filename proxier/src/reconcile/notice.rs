@@ -1,8 +1,11 @@
 //! What an operator should see beside the log.
 
+use std::collections::BTreeSet;
+
 use netlink_ipvs::{RealServerKey, VirtualServerKey};
 use tokio::sync::mpsc;
 
+use super::HeldBack;
 use crate::cluster::ObjectKey;
 use crate::dataplane::Conflict;
 
@@ -30,6 +33,8 @@ pub enum Notice {
     Drift(String),
     /// The kernel could not be brought to what is wanted for a sync period; the last error.
     Failing(String),
+    /// Something of a service has been held back for as long.
+    HeldBack(ObjectKey, HeldBack),
 }
 
 /// Who hears of notices. What does not fit is not told: the loop waits for nobody.
@@ -38,11 +43,13 @@ pub(super) struct Notices {
     receiver: Option<mpsc::Sender<Notice>>,
     /// That it fails has been told.
     failing: bool,
+    /// Of which services it has been told that something is held back.
+    held_back: BTreeSet<ObjectKey>,
 }
 
 impl Notices {
     pub(super) fn to(receiver: mpsc::Sender<Notice>) -> Self {
-        Self { receiver: Some(receiver), failing: false }
+        Self { receiver: Some(receiver), ..Self::default() }
     }
 
     pub(super) fn send(&self, notice: Notice) {
@@ -58,5 +65,24 @@ impl Notices {
             self.send(Notice::Failing(error()));
         }
         self.failing = too_long;
+    }
+
+    /// After a step: tells once of each service of which something has been held back for too long.
+    pub(super) fn held_back<'a>(
+        &mut self,
+        too_long: bool,
+        held: impl Iterator<Item = (Option<ObjectKey>, &'a HeldBack)>,
+    ) {
+        if !too_long {
+            self.held_back.clear();
+            return;
+        }
+        for (service, held) in held {
+            let Some(service) = service.filter(|service| !self.held_back.contains(service)) else {
+                continue;
+            };
+            self.send(Notice::HeldBack(service.clone(), *held));
+            self.held_back.insert(service);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use netlink_ipvs::Family;
+use netlink_ipvs::{Family, VirtualServerKey};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::measure::Stopwatch;
 use super::notice::Notices;
 use super::report::Report;
-use super::{Draining, Event, FamilyStatus, NoLocal, Notice, Status};
+use super::{Draining, Event, FamilyStatus, HeldBack, NoLocal, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
 use crate::dataplane::{Fate, Outcome, Part, Plan, Subject, Target};
 
@@ -246,9 +246,9 @@ impl Reporter {
         (status.virtual_servers, status.real_servers) = engine.believed().counts();
         status.held = engine.held().len();
         if status.held > 0 || !status.held_back.is_empty() {
-            let text =
-                |(target, subject): (&Target, &Subject)| (target.to_string(), subject.to_string());
-            status.held_back = engine.held().iter().take(FEW).map(text).collect();
+            let held = engine.held().iter().take(FEW);
+            let held = held.map(|(target, by)| HeldBack { target: *target, waits_for: *by });
+            status.held_back = held.collect();
         }
     }
 
@@ -268,11 +268,12 @@ impl Reporter {
         let since = status.failing_since;
         let too_long = since.is_some_and(|since| since.elapsed() >= engine.timing().sync_period);
         self.notices.failing(too_long, || {
-            let held = status.held_back.first();
-            let held = held.map(|(target, by)| format!("{target} waits for {by}"));
+            let held = status.held_back.first().map(ToString::to_string);
             let mut errors = status.observe_error.iter().chain(status.errors.back());
             errors.next().cloned().or(held).unwrap_or_default()
         });
+        let held = status.held_back.iter().map(|held| (owner(engine, &held.target), held));
+        self.notices.held_back(too_long, held);
     }
 
     fn show(&mut self, engine: &Engine, started: Instant) {
@@ -333,6 +334,16 @@ impl Reporter {
             }
             _ => {}
         }
+    }
+}
+
+/// The service that has the address which a target is about.
+fn owner(engine: &Engine, target: &Target) -> Option<ObjectKey> {
+    let desired = engine.desired();
+    let of = |key: &VirtualServerKey| desired.owner(key).map(|(service, _)| service.clone());
+    match target.virtual_server() {
+        Some(key) => of(&key),
+        None => desired.of_address(target.address()?).find_map(of),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::report::Report;
 use super::{Directory, Live, Measures, Published};
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Health, Op, Target};
+use crate::dataplane::{Conflict, Health, Op, Subject, Target};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -23,9 +23,8 @@ pub struct Status {
     pub synced: bool,
     /// Things that failed and will be tried again.
     pub pending: usize,
-    /// What is held back since something that it needs has failed: the first few, each with what it
-    /// waits for.
-    pub held_back: Arc<[(String, String)]>,
+    /// What is held back since something that it needs has failed: the first few.
+    pub held_back: Arc<[HeldBack]>,
     /// How much is held back.
     pub held: usize,
     /// Since when something has been failing.
@@ -94,6 +93,21 @@ pub struct NoLocal {
     pub internal: Vec<Family>,
     /// By externalTrafficPolicy.
     pub external: Vec<Family>,
+}
+
+/// Something that is not programmed, since it must not be without something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldBack {
+    /// What.
+    pub target: Target,
+    /// What has to be read or put in place before.
+    pub waits_for: Subject,
+}
+
+impl std::fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} waits for {}", self.target, self.waits_for)
+    }
 }
 
 /// A real server that keeps its connections though no longer wanted.

@@ -1,6 +1,7 @@
 //! The loop over the strict memory, with paused time.
 
 mod audit;
+mod held;
 mod reachable;
 mod reserved;
 
@@ -17,7 +18,7 @@ use crate::cluster::{
 };
 use crate::dataplane::firewall::FirewallOptions;
 use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::{Connections, Limits, Op, OpErrorKind};
+use crate::dataplane::{Connections, Limits, Op, OpErrorKind, Subject, Target};
 use crate::memory::Memory;
 
 const TIMING: Timing = Timing {

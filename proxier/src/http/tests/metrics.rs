@@ -22,6 +22,7 @@ fn eventful() -> Status {
     let no_local = NoLocal { internal: vec![Family::Ipv4], external: vec![Family::Ipv6] };
     let mut status = Status {
         pending: 1,
+        held: 2,
         services: 5,
         virtual_servers: 12,
         real_servers: 40,
@@ -36,6 +37,8 @@ fn eventful() -> Status {
             steps: 7,
             contributions: 9,
             drift: 4,
+            sysctl_drift: [("proc/sys/net/ipv4/ip_forward", 3)].into(),
+            held_back: 6,
             drains_cut: 1,
             firewall_failures: [(Family::Ipv4, 2)].into(),
             operations: [("address_add", (6, 0)), ("firewall", (2, 2))].into(),

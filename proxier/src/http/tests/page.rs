@@ -7,7 +7,10 @@ use netlink_ipvs::{
 use serde_json::Value;
 
 use super::*;
-use crate::dataplane::{Conflict, Contribution, Frontend, FrontendKind, VirtualServerState};
+use crate::dataplane::{
+    Conflict, Contribution, Frontend, FrontendKind, Subject, Target, VirtualServerState,
+};
+use crate::reconcile::HeldBack;
 use netlink_ipvs::{Protocol, VirtualServerKey};
 
 pub(in crate::http) fn virtual_server(n: u16) -> VirtualServerKey {
@@ -133,6 +136,24 @@ async fn without_counters_what_is_wanted_is_shown() {
         assert_eq!(frontend["realServers"]["first"][0]["active"], Value::Null);
         assert_eq!(code(&get(address, "/status").await), "200");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_is_shown_with_what_it_waits_for() {
+    let held = HeldBack {
+        target: Target::Address([10, 96, 0, 1].into()),
+        waits_for: Subject::Target(Target::Firewall(Family::Ipv4)),
+    };
+    let status = Status { held_back: [held].into(), held: 70, ..with_services([]) };
+    let (_servers, address) = show(status, None).await;
+    let first = serde_json::json!([
+        {"target": "address 10.96.0.1", "waitsFor": "IPv4 firewall rules", "address": "10.96.0.1"}
+    ]);
+    let expected = serde_json::json!({"total": 70, "first": first});
+    assert_eq!(json(address, "").await["heldBack"], expected);
+    let page = get(address, "/status").await;
+    let row = "<th scope=\"row\">address 10.96.0.1</th><td>IPv4 firewall rules</td>";
+    assert!(page.contains(row) && page.contains("and 69 more"), "{page}");
 }
 
 /// An answer is bounded whatever the cluster has: so are the reads from the kernel behind it.

@@ -1,0 +1,94 @@
+//! What is held back: who is told of it, and that it goes on when what it needs is there.
+
+use super::*;
+
+/// A loop over two services, of which nothing can be programmed that `broken` says, until the
+/// result says otherwise.
+async fn with_fault(
+    mut broken: impl FnMut(&Op) -> bool + Send + 'static,
+) -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>, Arc<Mutex<bool>>) {
+    let (mut reconciler, status) = settled(1).await;
+    let on = Arc::new(Mutex::new(true));
+    let fault = Arc::clone(&on);
+    reconciler.dataplane().fault = Some(Box::new(move |op| {
+        (broken(op) && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
+    }));
+    (reconciler, status, on)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_for_what_is_shown_and_told_of_after_a_sync_period() {
+    let (mut reconciler, status, fault) =
+        with_fault(|op| matches!(op, Op::AddVirtualServer(key, _) if *key == vip(2))).await;
+    let (sender, mut notices) = mpsc::channel(100);
+    reconciler.notify(sender);
+    reconciler.take(Event::from(Change::Service(service(2))));
+    reconciler.take(Event::from(Change::Slice(slice(2, &[1]))));
+    step(&mut reconciler).await;
+    let held = HeldBack {
+        target: Target::Address([10, 96, 0, 2].into()),
+        waits_for: Subject::Target(Target::VirtualServer(vip(2))),
+    };
+    assert!(status.borrow().held_back.contains(&held), "{:?}", status.borrow().held_back);
+    assert_eq!(held.to_string(), "address 10.96.0.2 waits for virtual server 10.96.0.2:80/tcp");
+    assert_eq!(status.borrow().held, status.borrow().held_back.len());
+    assert!(status.borrow().counters.held_back > 0);
+    assert_eq!(notices.try_recv().ok(), None, "it may be over soon");
+
+    for _ in 0..3 {
+        advance(TIMING.sync_period).await;
+        step(&mut reconciler).await;
+    }
+    let told: Vec<Notice> = std::iter::from_fn(|| notices.try_recv().ok()).collect();
+    let of_services: Vec<&Notice> =
+        told.iter().filter(|notice| matches!(notice, Notice::HeldBack(..))).collect();
+    let [Notice::HeldBack(service, _)] = *of_services else { panic!("{told:?}") };
+    assert_eq!(service.to_string(), "ns/web-2");
+
+    *fault.lock().unwrap() = false;
+    advance(TIMING.sync_period).await;
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced && status.borrow().held_back.is_empty());
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_that_could_not_be_deleted_are_deleted_later() {
+    let (mut reconciler, status, fault) = with_fault(|op| matches!(op, Op::ForgetFlows(..))).await;
+    let mut dns = service(2);
+    dns.ports[0].protocol = Protocol::Udp;
+    reconciler.take(Event::from(Change::Service(dns)));
+    let endpoints = |endpoints: &[u8]| {
+        let mut slice = slice(2, endpoints);
+        slice.ports[0].protocol = Protocol::Udp;
+        Event::from(Change::Slice(slice))
+    };
+    let tries = |status: &watch::Receiver<Arc<Status>>| {
+        status.borrow().counters.operations.get("flows").copied().unwrap_or_default()
+    };
+    *fault.lock().unwrap() = false;
+    reconciler.take(endpoints(&[1, 2]));
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced);
+    let (searched, _) = tries(&status);
+
+    *fault.lock().unwrap() = true;
+    reconciler.take(endpoints(&[1]));
+    step(&mut reconciler).await;
+    assert_eq!(tries(&status), (searched, 1));
+    assert!(!status.borrow().synced);
+    // Tried again by itself, later and later: after 0.5, 1, 2 and 4 seconds.
+    for seconds in 0..8 {
+        step(&mut reconciler).await;
+        let (_, failed) = tries(&status);
+        assert!(failed <= 5, "{failed} tries within {seconds} s");
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(tries(&status).1 >= 4, "{:?}", tries(&status));
+    *fault.lock().unwrap() = false;
+    advance(Duration::from_secs(30)).await;
+    step(&mut reconciler).await;
+    assert_eq!(tries(&status).0, searched + 1);
+    assert!(status.borrow().synced);
+}
