@@ -47,11 +47,16 @@ impl Batch {
         self.taken = false;
     }
 
+    /// Empties the batch, for a family that may have got another id.
+    pub(crate) fn begin(&mut self, family_id: u16) {
+        self.family_id = family_id;
+        self.clear(0);
+    }
+
     /// Writes the same commands again, for a family that got another id.
     pub(crate) fn rewrite(&mut self, family_id: u16) {
         let commands = std::mem::take(&mut self.commands);
-        self.family_id = family_id;
-        self.clear(0);
+        self.begin(family_id);
         for command in commands {
             self.push(command);
         }

@@ -170,7 +170,8 @@ impl Client {
         let mut report = Report::default();
         let mut commands = commands.into_iter().fuse();
         loop {
-            self.batch.clear(0);
+            // A read may have found that the module was loaded again.
+            self.batch.begin(self.family_id);
             while self.batch.has_room()
                 && let Some(command) = commands.next()
             {

@@ -531,7 +531,10 @@ fn a_module_that_was_loaded_again_is_found_again() {
 
         client.run(Command::Flush).unwrap();
         reload();
+        // What a read finds out, a command knows.
         assert_eq!(client.virtual_servers().unwrap(), []);
+        client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
+        client.run(Command::Flush).unwrap();
         reload();
         assert_eq!(client.timeouts().unwrap().tcp, 900);
         reload();

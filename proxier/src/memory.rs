@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_ipvs::{
@@ -198,7 +199,10 @@ fn change(state: &mut State, op: &Op) -> Refused {
         Op::Unbind(address) => found(state.interface.addresses.remove(address))?,
         Op::RemoveForeignAddress(foreign) => found(state.interface.foreign.remove(foreign))?,
         Op::RemoveLeftover(leftover) => found(state.leftovers.remove(leftover))?,
-        Op::TakeLinkDown => state.interface.up = false,
+        Op::TakeLinkDown => {
+            state.interface.up = false;
+            state.interface.addresses.retain(IpAddr::is_ipv4);
+        }
         Op::SetSysctl(path, value) => _ = state.sysctls.insert(path, value.clone()),
         _ => {}
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -14,6 +15,7 @@ use super::{dry_run, facts, neighbours};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::sets::SetId;
+use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
     Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, Settings, State, Target,
     plan, unmarked,
@@ -28,7 +30,11 @@ const EXIT_UNKNOWN: u8 = 2;
 /// some, 2 could not tell.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
-    match difference(args, config).await {
+    let difference = async {
+        let kept = super::sysctls::kept(&config)?;
+        difference(args, config, kept).await
+    };
+    match difference.await {
         Ok(Difference { plan, .. }) => {
             if let Err(error) = super::print(&text(&plan, args.own.output)) {
                 super::report(&chain(&*error));
@@ -54,8 +60,14 @@ struct Difference {
     facts: Vec<String>,
 }
 
-async fn difference(args: &Args, config: Config) -> anyhow::Result<Difference> {
-    let host = Host::look()?;
+/// With the kernel settings that are to be looked at.
+async fn difference(
+    args: &Args,
+    config: Config,
+    sysctls: Arc<[Sysctl]>,
+) -> anyhow::Result<Difference> {
+    let mut host = Host::look()?;
+    host.abilities.sysctls = sysctls;
     let strict_arp = config.strict_arp;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
     let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
@@ -133,7 +145,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = super::sysctls::changes(&config)?;
-    let Difference { plan, present, neighbours, facts } = difference(args, config).await?;
+    let Difference { plan, present, neighbours, facts } = difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {

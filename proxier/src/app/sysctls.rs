@@ -29,6 +29,14 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
     Ok(wanted.into())
 }
 
+/// The settings that a running proxy keeps as they are to be. Changes nothing.
+pub(super) fn kept(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
+    let system = Sysctls::system();
+    let mut wanted = wanted(config, &system)?;
+    wanted.retain(|setting| system.can_write(setting));
+    Ok(wanted.into())
+}
+
 /// What [`apply`] would change, one line each.
 pub(super) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
     let system = Sysctls::system();

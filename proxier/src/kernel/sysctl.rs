@@ -203,6 +203,11 @@ impl Sysctls {
         file.write_all(value.as_bytes())
     }
 
+    /// Whether a setting is there and can be written.
+    pub fn can_write(&self, setting: &Sysctl) -> bool {
+        OpenOptions::new().write(true).open(self.root.join(setting.path)).is_ok()
+    }
+
     fn set(&self, setting: &Sysctl) -> Result<Option<Change>, Error> {
         let found = self.read(setting).ok();
         if found.as_ref().is_some_and(|found| setting.wanted.allows(found)) {

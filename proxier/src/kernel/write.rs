@@ -308,15 +308,19 @@ impl Kernel {
         by_operation(failed, report.uncertain, |at| at)
     }
 
-    /// Without the setting the kernel would take the IPv6 addresses away. It has it for each
-    /// interface, and without IPv6 there are none.
+    /// The kernel takes the IPv6 addresses away, or (`keep_addr_on_down`) only the routes by which
+    /// packets to them are taken in, which come back with a new address only.
     fn take_link_down(&mut self) -> Result<(), OpError> {
-        const KEEP: &str = "proc/sys/net/ipv6/conf/kube-ipvs0/keep_addr_on_down";
         let Some(interface) = &self.interface else { return Ok(()) };
-        if let Err(error) = self.sysctls.write(KEEP, "1") {
-            tracing::debug!(%error, "IPv6 addresses go for a moment");
+        interface.set_down().map_err(|error| failed(&error))?;
+        let left = interface.observe().map_err(|error| failed(&error))?.addresses;
+        let left = left.into_iter().filter(|assigned| assigned.address.is_ipv6());
+        let report = interface.apply(left.map(AddressChange::RemoveAssigned));
+        match report.failed.first() {
+            Some((_, error)) => Err(op_error(OpErrorKind::Unknown, error)),
+            None if !report.uncertain.is_empty() => Err(lost_answer()),
+            None => Ok(()),
         }
-        interface.set_down().map_err(|error| failed(&error))
     }
 
     /// Deletes the flows that lead to no real server of their virtual server, with one dump for

@@ -557,7 +557,12 @@ impl Engine {
         let planned: BTreeSet<Target> = plan.ops.iter().map(crate::dataplane::Op::target).collect();
         let held: BTreeMap<Target, Subject> = plan.held.iter().copied().collect();
         for (target, subject) in &held {
-            self.held.hold(*target, *subject);
+            if *subject == Subject::Target(*target) {
+                // Its own next try wakes it.
+                self.held.let_go(target);
+            } else {
+                self.held.hold(*target, *subject);
+            }
         }
         let mut seen = touched.clone();
         for key in touched.iter().filter_map(Target::virtual_server) {
@@ -568,11 +573,10 @@ impl Engine {
             seen.extend(self.held.targets_from(lowest).take_while(own));
             seen.insert(Target::VirtualServer(key));
         }
-        for target in seen {
-            if planned.contains(&target) {
-                self.held.let_go(&target);
-            } else if !held.contains_key(&target) {
-                self.held.let_go(&target);
+        // Of a virtual server that waits for its protection, a part may be planned.
+        for target in seen.into_iter().filter(|target| !held.contains_key(target)) {
+            self.held.let_go(&target);
+            if !planned.contains(&target) {
                 self.settled(Subject::Target(target));
             }
         }

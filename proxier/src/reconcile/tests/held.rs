@@ -1,6 +1,7 @@
 //! What is held back: who is told of it, and that it goes on when what it needs is there.
 
 use super::*;
+use crate::dataplane::sets::SetRole;
 
 /// A loop over two services, of which nothing can be programmed that `broken` says, until the
 /// result says otherwise.
@@ -91,4 +92,66 @@ async fn flows_that_could_not_be_deleted_are_deleted_later() {
     step(&mut reconciler).await;
     assert_eq!(tries(&status).0, searched + 1);
     assert!(status.borrow().synced);
+}
+
+/// The virtual server itself can be made, what shuts it to others cannot.
+#[tokio::test(start_paused = true)]
+async fn real_servers_come_once_the_set_that_closes_them_can_be_made() {
+    let closing = SetRole::LoadBalancerFw.of(Family::Ipv4);
+    let on = Arc::new(Mutex::new(true));
+    let fault = Arc::clone(&on);
+    let mut memory = Memory::new();
+    memory.fault = Some(Box::new(move |op| {
+        let hit = matches!(op, Op::CreateSet(set, _) if *set == closing);
+        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
+    }));
+    let (mut reconciler, status) = reconciler(memory);
+    let mut guarded = service(1);
+    guarded.load_balancer_ips = vec![[203, 0, 113, 1].into()];
+    guarded.source_ranges = SourceRanges::new(["192.0.2.0/24".parse().unwrap()].into_iter());
+    // Within the ranges: no rule is needed that drops what the node sends.
+    reconciler.take(Event::HostAddresses(vec![[192, 0, 2, 1].into()]));
+    reconciler.take(Event::from(Change::Service(guarded)));
+    reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
+    take_lists(&mut reconciler);
+    let key = VirtualServerKey::new([203, 0, 113, 1].into(), 80, Protocol::Tcp);
+    for _ in 0..3 {
+        step(&mut reconciler).await;
+        let servers = reconciler.dataplane().state.virtual_servers.get(&key).cloned();
+        assert!(servers.is_none_or(|server| server.real_servers.is_empty()));
+        let held = status.borrow().held_back.clone();
+        assert!(held.iter().any(|held| held.target == Target::VirtualServer(key)), "{held:?}");
+        assert!(held.iter().all(|held| held.waits_for != Subject::Target(held.target)), "{held:?}");
+        advance(Duration::from_secs(10)).await;
+    }
+    *on.lock().unwrap() = false;
+    advance(Duration::from_secs(30)).await;
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced);
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+}
+
+/// Taking the link down takes the IPv6 addresses away: they are back in the same step.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_taken_down_has_its_ipv6_addresses_again() {
+    let both = |node: Option<&Node>, host: &[IpAddr]| Settings {
+        families: vec![Family::Ipv4, Family::Ipv6],
+        firewall: [Family::Ipv4, Family::Ipv6].map(|of| (of, FirewallOptions::default())).into(),
+        ..settings(node, host)
+    };
+    let (mut reconciler, status) = Reconciler::new(Memory::new(), Resolver::new(both), TIMING);
+    let mut dual = service(1);
+    dual.cluster_ips.push("fd00:10:96::1".parse().unwrap());
+    reconciler.take(Event::HostAddresses(vec![]));
+    reconciler.take(Event::from(Change::Service(dual)));
+    take_lists(&mut reconciler);
+    step(&mut reconciler).await;
+    let wanted = reconciler.dataplane().state.clone();
+    assert_eq!(wanted.interface.addresses.len(), 2);
+    reconciler.dataplane().state.interface.up = true;
+    reconciler.take(Event::Disturbed);
+    step(&mut reconciler).await;
+    assert_eq!(reconciler.dataplane().state, wanted);
+    assert_eq!(status.borrow().counters.drift, 1, "what went by our own doing is no drift");
 }
