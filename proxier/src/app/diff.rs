@@ -145,7 +145,8 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = super::sysctls::changes(&config)?;
-    let Difference { plan, present, neighbours, facts } = difference(args, config, Arc::default()).await?;
+    let Difference { plan, present, neighbours, facts } =
+        difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {
