@@ -1,7 +1,11 @@
 //! A small cluster whose kernel others change, and what the daemon says of it. For tests in the test
 //! kernel, which fail by panicking here.
 
-#![allow(clippy::unwrap_used, reason = "tests alone use it, and fail by it")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "tests alone use it, and fail by it"
+)]
 
 use std::process::{Child, Command};
 

@@ -33,7 +33,7 @@ fn everything_is_programmed_with_the_smallest_buffers() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_module_that_is_loaded_again_is_programmed_again() {
     let (mut live, wanted) = programmed(AUDITS);
-    let reload = "ipvsadm -C; modprobe --remove ip_vs_rr ip_vs; modprobe ip_vs";
+    let reload = "ipvsadm -C; modprobe --remove xt_ipvs ip_vs_rr ip_vs; modprobe ip_vs";
     for times in 1..=2 {
         let before = metric("proxier_drift_total");
         behind_its_back(&live, reload);
@@ -50,7 +50,7 @@ fn a_module_that_is_loaded_again_is_programmed_again() {
         live.until_as("as before", &wanted).unwrap();
     }
     // Gone altogether: a Service that comes meanwhile makes the kernel load it.
-    behind_its_back(&live, "ipvsadm -C; modprobe --remove ip_vs_rr ip_vs");
+    behind_its_back(&live, "ipvsadm -C; modprobe --remove xt_ipvs ip_vs_rr ip_vs");
     live.until_as("without the module", &wanted).unwrap();
     // One whose audits are an hour apart finds out when it has something to do.
     live.start_daemon(NO_AUDIT).unwrap();

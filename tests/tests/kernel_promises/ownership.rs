@@ -32,7 +32,9 @@ fn connects(world: &World, after: &str) {
 /// What `ip` says of the interface.
 fn interface(topology: &Topology) -> String {
     let node = &topology.node().host.namespace;
-    node.sh("ip -o link show kube-ipvs0; ip -o addr show dev kube-ipvs0 | sort").unwrap()
+    let script =
+        "ip -o link show kube-ipvs0 | grep -o '<.*>'; ip -o addr show dev kube-ipvs0 | sort";
+    node.sh(script).unwrap()
 }
 
 /// The line of a metric in the daemon's own namespace.

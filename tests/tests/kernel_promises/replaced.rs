@@ -62,7 +62,7 @@ fn mark(replacement: usize) -> Value {
 /// The n-th content of the file: names and addresses change, what is asked for does not.
 fn content(replacement: usize, [one, two]: [&str; 2]) -> Vec<Value> {
     let (port, addresses) =
-        if replacement % 2 == 0 { ("http", [one, two]) } else { ("web", [two, one]) };
+        if replacement.is_multiple_of(2) { ("http", [one, two]) } else { ("web", [two, one]) };
     let services = (0..SERVICES).flat_map(|service| documents(service, port, addresses));
     services.chain([mark(replacement)]).collect()
 }

@@ -37,7 +37,8 @@ fn a_minute(live: &Live, programs: &Programs, what: &str) {
     let (after, took) = (cost(), began.elapsed().as_secs_f64());
     let (processes, steps) = (after.0 - before.0, after.1 - before.1);
     let hertz: f64 = sh("getconf CLK_TCK").trim().parse().unwrap();
-    let share = (after.2 - before.2) as f64 / hertz / took * 100.0;
+    let ticks = u32::try_from(after.2 - before.2).unwrap();
+    let share = f64::from(ticks) / hertz / took * 100.0;
     figure(&format!(
         "{what}: {processes} processes and {steps} steps in {took:.0} s, {share:.2} % of a processor"
     ));

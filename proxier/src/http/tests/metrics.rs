@@ -42,7 +42,6 @@ fn eventful() -> Status {
             drains_cut: 1,
             firewall_failures: [(Family::Ipv4, 2)].into(),
             operations: [("address_add", (6, 0)), ("firewall", (2, 2))].into(),
-            ..Counters::default()
         },
         measures: Arc::new(Measures::example()),
         ..synced()

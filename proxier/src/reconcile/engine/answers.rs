@@ -278,10 +278,7 @@ impl Engine {
     fn missed(&mut self, target: Target, fate: &Fate, now: Instant) {
         let subject = Subject::Target(target);
         match fate {
-            Fate::HeldBack(needed) => {
-                self.held.hold(target, Subject::Target(*needed));
-                return;
-            }
+            Fate::HeldBack(needed) => self.held.hold(target, Subject::Target(*needed)),
             Fate::Failed(text) => self.retries.fail(subject, text.clone(), now, false),
             Fate::Unknown(text) => {
                 self.retries.fail(subject, text.clone(), now, true);
@@ -296,7 +293,7 @@ impl Engine {
                 }
             }
         }
-        // What it protects must not stay open.
+        // What it protects must not stay open, whyever it is missing.
         if let Target::Firewall(family) = target {
             let drops = self.desired.drops().iter().filter(|key| key.family() == family);
             self.touched.extend(drops.map(|key| Target::VirtualServer(*key)));

@@ -1,7 +1,7 @@
 //! What is held back: who is told of it, and that it goes on when what it needs is there.
 
 use super::*;
-use crate::dataplane::sets::SetRole;
+use crate::dataplane::sets::{SetId, SetRole};
 
 /// A loop over two services, of which nothing can be programmed that `broken` says, until the
 /// result says otherwise.
@@ -94,26 +94,37 @@ async fn flows_that_could_not_be_deleted_are_deleted_later() {
     assert!(status.borrow().synced);
 }
 
-/// The virtual server itself can be made, what shuts it to others cannot.
-#[tokio::test(start_paused = true)]
-async fn real_servers_come_once_the_set_that_closes_them_can_be_made() {
-    let closing = SetRole::LoadBalancerFw.of(Family::Ipv4);
-    let on = Arc::new(Mutex::new(true));
-    let fault = Arc::clone(&on);
+/// A loop over a service with source ranges that the node is in, so that no rule has to drop what it
+/// sends; and whether the set can be made that closes its address to others.
+fn guarded() -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>, Arc<Mutex<bool>>) {
+    let can = Arc::new(Mutex::new(true));
+    let able = Arc::clone(&can);
     let mut memory = Memory::new();
     memory.fault = Some(Box::new(move |op| {
-        let hit = matches!(op, Op::CreateSet(set, _) if *set == closing);
-        (hit && *fault.lock().unwrap()).then_some(OpErrorKind::Failed)
+        let hit = matches!(op, Op::CreateSet(set, _) if *set == CLOSING);
+        (hit && !*able.lock().unwrap()).then_some(OpErrorKind::Failed)
     }));
     let (mut reconciler, status) = reconciler(memory);
     let mut guarded = service(1);
     guarded.load_balancer_ips = vec![[203, 0, 113, 1].into()];
     guarded.source_ranges = SourceRanges::new(["192.0.2.0/24".parse().unwrap()].into_iter());
-    // Within the ranges: no rule is needed that drops what the node sends.
     reconciler.take(Event::HostAddresses(vec![[192, 0, 2, 1].into()]));
     reconciler.take(Event::from(Change::Service(guarded)));
     reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
     take_lists(&mut reconciler);
+    (reconciler, status, can)
+}
+
+const CLOSING: SetId = SetId { family: Family::Ipv4, role: SetRole::LoadBalancerFw };
+
+/// Nothing is behind the address, for as long as the set cannot be made; then everything is right.
+async fn closed_until_the_set_is_made(
+    (mut reconciler, status, can): (
+        Reconciler<Memory>,
+        watch::Receiver<Arc<Status>>,
+        Arc<Mutex<bool>>,
+    ),
+) {
     let key = VirtualServerKey::new([203, 0, 113, 1].into(), 80, Protocol::Tcp);
     for _ in 0..3 {
         step(&mut reconciler).await;
@@ -124,12 +135,31 @@ async fn real_servers_come_once_the_set_that_closes_them_can_be_made() {
         assert!(held.iter().all(|held| held.waits_for != Subject::Target(held.target)), "{held:?}");
         advance(Duration::from_secs(10)).await;
     }
-    *on.lock().unwrap() = false;
+    *can.lock().unwrap() = true;
     advance(Duration::from_secs(30)).await;
     step(&mut reconciler).await;
     assert!(status.borrow().synced);
     let wanted = reconciler.desired().state().clone();
     assert_eq!(reconciler.dataplane().state, wanted);
+}
+
+/// The virtual server itself can be made, what shuts it to others cannot.
+#[tokio::test(start_paused = true)]
+async fn real_servers_come_once_the_set_that_closes_them_can_be_made() {
+    let (reconciler, status, can) = guarded();
+    *can.lock().unwrap() = false;
+    closed_until_the_set_is_made((reconciler, status, can)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn real_servers_go_when_the_set_that_closes_them_is_gone_and_cannot_be_made() {
+    let (mut reconciler, status, can) = guarded();
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced);
+    *can.lock().unwrap() = false;
+    reconciler.dataplane().state.sets.remove(&CLOSING);
+    reconciler.take(Event::Disturbed);
+    closed_until_the_set_is_made((reconciler, status, can)).await;
 }
 
 /// Taking the link down takes the IPv6 addresses away: they are back in the same step.
