@@ -107,7 +107,7 @@ fn guarded() -> (Reconciler<Memory>, watch::Receiver<Arc<Status>>, Arc<Mutex<boo
     let (mut reconciler, status) = reconciler(memory);
     let mut guarded = service(1);
     guarded.load_balancer_ips = vec![[203, 0, 113, 1].into()];
-    guarded.source_ranges = SourceRanges::new(["192.0.2.0/24".parse().unwrap()].into_iter());
+    guarded.source_ranges = SourceRanges::new(["192.0.2.0/24".parse().unwrap()]);
     reconciler.take(Event::HostAddresses(vec![[192, 0, 2, 1].into()]));
     reconciler.take(Event::from(Change::Service(guarded)));
     reconciler.take(Event::from(Change::Slice(slice(1, &[1]))));
