@@ -7,7 +7,7 @@
 //! * [`DummyInterface`] makes or adopts the interface and changes thousands of addresses on it in
 //!   a few system calls, with one result for each change.
 //! * [`host_addresses`] lists the addresses of all interfaces of the machine.
-//! * [`gateways`] lists the next hops of its default routes.
+//! * [`gateways()`] lists the next hops of its default routes.
 //! * [`Monitor`] reports changes of addresses and interfaces as they happen.
 //!
 //! ```no_run
