@@ -84,11 +84,15 @@ fn closed(world: &mut World) {
         )
         .unwrap();
     assert_eq!(let_in(world), [0, 0]);
-    let status = |more: &[&str]| {
-        let output = world.proxier(more).unwrap().arg("status").output().unwrap();
+    let said = |words: &[&str]| {
+        let output = world.proxier(&[]).unwrap().args(words).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let (code, text) = status(&[]);
+    let (_, text) = said(&["explain", "default/guarded"]);
+    let says =
+        format!("not programmed by the running proxy: virtual server {VIP}:80/tcp waits for ");
+    assert!(text.contains(&says), "{text}");
+    let (code, text) = said(&["status"]);
     assert_eq!(code, Some(1), "{text}");
     let says =
         |line: &str| line.starts_with("held back ") && line.contains(VIP) && line.contains(SET);

@@ -6,7 +6,9 @@ use std::process::Command;
 
 use proxier_tests::apiserver::object::service;
 use proxier_tests::daemon::Scratch;
-use proxier_tests::disturbed::{AUDITS, behind_its_back, cluster, has_rules, rules, samples, sh};
+use proxier_tests::disturbed::{
+    AUDITS, behind_its_back, cluster, has_rules, metric, rules, samples, sh,
+};
 use proxier_tests::figure;
 use proxier_tests::golden::Dump;
 use proxier_tests::live::Live;
@@ -109,8 +111,20 @@ fn while_rules_cannot_be_installed_nothing_new_is_bound() {
         text.lines().any(|line| line.starts_with("held back ") && line.ends_with(held)),
         "{text}"
     );
+    assert!(metric("proxier_held_back") > 0 && metric("proxier_held_back_total") > 0);
+    // An Event tells of it after a sync period, with the next step.
+    while !live
+        .server
+        .events()
+        .iter()
+        .any(|event| event.body["reason"] == "HeldBack" && event.body["regarding"]["name"] == "web")
+    {
+        let tries = failures();
+        live.until("one more try", |_, _| failures() > tries).unwrap();
+    }
     programs.mend();
     live.until_as("everything", &wanted).unwrap();
+    assert_eq!(metric("proxier_held_back"), 0);
     live.until("the rules", |_, _| has_rules()).unwrap();
 
     // While it runs: what is bound stays, what is new waits.
