@@ -506,13 +506,24 @@ fn modprobe(arguments: &str) {
     assert!(status.success(), "modprobe {arguments}: {status}");
 }
 
+/// Takes IPVS out of the kernel, and before it whatever uses it. A namespace of before may take a
+/// moment to go.
+fn unload() {
+    const SCRIPT: &str = r#"
+        users() { awk '$1 == "ip_vs" { gsub(/[,-]/, " ", $4); print $4 }' /proc/modules; }
+        unload() { for user in $(users); do rmmod "$user" || return 1; done; rmmod ip_vs; }
+        until unload 2>/dev/null; do sleep 0.1; done"#;
+    let status = Process::new("bash").args(["-c", SCRIPT]).status().unwrap();
+    assert!(status.success(), "unload ip_vs: {status}");
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_module_that_was_loaded_again_is_found_again() {
     in_namespace("a_module_that_was_loaded_again_is_found_again", || {
         let mut client = Client::open().unwrap();
         let reload = || {
-            modprobe("--remove ip_vs_rr ip_vs");
+            unload();
             modprobe("ip_vs");
         };
         let before = client.family_id();

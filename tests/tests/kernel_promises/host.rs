@@ -33,7 +33,13 @@ fn everything_is_programmed_with_the_smallest_buffers() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_module_that_is_loaded_again_is_programmed_again() {
     let (mut live, wanted) = programmed(AUDITS);
-    let reload = "ipvsadm -C; modprobe --remove xt_ipvs ip_vs_rr ip_vs; modprobe ip_vs";
+    // Whatever uses it goes first; a namespace of before may take a moment to go.
+    let unload = r#"
+        ipvsadm -C
+        users() { awk '$1 == "ip_vs" { gsub(/[,-]/, " ", $4); print $4 }' /proc/modules; }
+        unload() { for user in $(users); do rmmod "$user" || return 1; done; rmmod ip_vs; }
+        until unload 2>/dev/null; do sleep 0.1; done"#;
+    let reload = &format!("{unload}\nmodprobe ip_vs");
     for times in 1..=2 {
         let before = metric("proxier_drift_total");
         behind_its_back(&live, reload);
@@ -50,7 +56,7 @@ fn a_module_that_is_loaded_again_is_programmed_again() {
         live.until_as("as before", &wanted).unwrap();
     }
     // Gone altogether: a Service that comes meanwhile makes the kernel load it.
-    behind_its_back(&live, "ipvsadm -C; modprobe --remove xt_ipvs ip_vs_rr ip_vs");
+    behind_its_back(&live, unload);
     live.until_as("without the module", &wanted).unwrap();
     // One whose audits are an hour apart finds out when it has something to do.
     live.start_daemon(NO_AUDIT).unwrap();
