@@ -1,8 +1,10 @@
 //! A daemon that cannot read the kernel costs little, says so, and recovers by itself.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proxier_tests::daemon::Scratch;
 use proxier_tests::disturbed::{cluster, has_rules, metric, sh};
 use proxier_tests::figure;
 use proxier_tests::http::get;
@@ -14,6 +16,8 @@ use super::programs::Programs;
 const PERIOD: &[&str] = &["--ipvs-sync-period=10s", "--ipvs-min-sync-period=0s"];
 const MINUTE: Duration = Duration::from_mins(1);
 const HEALTH: &str = "127.0.0.1:10256";
+/// What a daemon says once.
+const READY: &str = "ready: ";
 
 /// Clock ticks of a process so far.
 fn ticks(pid: u32) -> u64 {
@@ -105,4 +109,62 @@ fn without_file_descriptors_it_costs_little() {
     sh("ipvsadm -C; ip link del kube-ipvs0; iptables -t nat -F KUBE-SERVICES");
     live.until("a failure", |log, _| log.contains("Too many open files")).unwrap();
     survives(&mut live, &programs, "no file descriptors", |_| _ = limit("1024"));
+}
+
+/// From the start: whoever cannot begin says so and ends; whoever can begin but not work waits.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_start_with_few_file_descriptors_ends_or_costs_little() {
+    const WINDOW: Duration = Duration::from_secs(15);
+    const ERROR: &str = "Too many open files";
+    let live = cluster();
+    let (programs, scratch) = (Programs::install(), Scratch::create().unwrap());
+    let (mut ended, mut waiting) = (Vec::new(), Vec::new());
+    for files in (16_u32..).step_by(2) {
+        let daemon = programs.daemon(&live, PERIOD);
+        let path = scratch.path().join(files.to_string());
+        let log = || fs::read_to_string(&path).unwrap_or_default();
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}")).arg(daemon.get_program()).args(daemon.get_args());
+        for (name, value) in daemon.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let output = fs::File::create(&path).unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(output).spawn().unwrap();
+        while child.try_wait().unwrap().is_none()
+            && !log().contains(ERROR)
+            && !log().contains(READY)
+        {
+            std::thread::yield_now();
+        }
+        let (processes, before) = (programs.started(), Instant::now());
+        while child.try_wait().unwrap().is_none()
+            && !log().contains(READY)
+            && before.elapsed() < WINDOW
+        {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let status = child.try_wait().unwrap();
+        let is_ready = log().contains(READY);
+        let _ = child.kill();
+        child.wait().unwrap();
+        match status {
+            _ if is_ready => break,
+            Some(status) => {
+                assert!(status.code() == Some(1) && log().contains(ERROR), "{files}: {}", log());
+                ended.push(files);
+            }
+            None => {
+                let processes = programs.started() - processes;
+                assert!(processes <= 15, "{files}: {processes} processes in 15 s: {}", log());
+                waiting.push((files, processes));
+            }
+        }
+    }
+    assert!(!ended.is_empty() && !waiting.is_empty(), "{ended:?} {waiting:?}");
+    figure(&format!(
+        "few file descriptors at the start: ended with {ended:?}, waiting with {:?}, {} processes in 15 s at most",
+        waiting.iter().map(|(files, _)| files).collect::<Vec<_>>(),
+        waiting.iter().map(|(_, processes)| processes).max().unwrap(),
+    ));
 }
