@@ -501,20 +501,16 @@ fn virtual_servers_come_in_pieces_that_others_can_write_between() {
     });
 }
 
-fn modprobe(arguments: &str) {
-    let status = Process::new("modprobe").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "modprobe {arguments}: {status}");
-}
-
-/// Takes IPVS out of the kernel, and before it whatever uses it. A namespace of before may take a
-/// moment to go.
-fn unload() {
+/// Takes IPVS out of the kernel, and before it whatever uses it, and puts it in again. A namespace of
+/// before may take a moment to go.
+fn reload() {
     const SCRIPT: &str = r#"
         users() { awk '$1 == "ip_vs" { gsub(/[,-]/, " ", $4); print $4 }' /proc/modules; }
         unload() { for user in $(users); do rmmod "$user" || return 1; done; rmmod ip_vs; }
-        until unload 2>/dev/null; do sleep 0.1; done"#;
+        until unload 2>/dev/null; do sleep 0.1; done
+        modprobe ip_vs"#;
     let status = Process::new("bash").args(["-c", SCRIPT]).status().unwrap();
-    assert!(status.success(), "unload ip_vs: {status}");
+    assert!(status.success(), "load ip_vs again: {status}");
 }
 
 #[test]
@@ -522,10 +518,6 @@ fn unload() {
 fn a_module_that_was_loaded_again_is_found_again() {
     in_namespace("a_module_that_was_loaded_again_is_found_again", || {
         let mut client = Client::open().unwrap();
-        let reload = || {
-            unload();
-            modprobe("ip_vs");
-        };
         let before = client.family_id();
         client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap();
         client.run(Command::Flush).unwrap();
