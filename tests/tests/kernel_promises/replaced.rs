@@ -12,8 +12,6 @@ use proxier_tests::world::{TCP, World};
 use proxier_tests::{figure, full};
 use serde_json::{Value, json};
 
-const SERVICES: usize = 300;
-
 fn address(service: usize) -> String {
     format!("10.96.{}.{}", 1 + service / 200, 1 + service % 200)
 }
@@ -59,11 +57,11 @@ fn mark(replacement: usize) -> Value {
 }
 
 /// The n-th content of the file: names and addresses change, what is asked for does not.
-fn content(replacement: usize, [one, two]: [&str; 2]) -> Vec<Value> {
+fn content(services: usize, replacement: usize, [one, two]: [&str; 2]) -> Vec<Value> {
     let (port, addresses) =
         if replacement.is_multiple_of(2) { ("http", [one, two]) } else { ("web", [two, one]) };
-    let services = (0..SERVICES).flat_map(|service| documents(service, port, addresses));
-    services.chain([mark(replacement)]).collect()
+    let all = (0..services).flat_map(|service| documents(service, port, addresses));
+    all.chain([mark(replacement)]).collect()
 }
 
 /// Virtual servers of port 80 that have no real server that takes connections, and how many there
@@ -100,7 +98,7 @@ struct Observer {
 
 impl Observer {
     /// Of the namespace of this process.
-    fn start(pid: u32) -> Self {
+    fn start(pid: u32, services: usize) -> Self {
         let (end, replacement, looks) = (Arc::default(), Arc::default(), Arc::default());
         let seen = Arc::default();
         let mut own = Self { end, replacement, seen, looks, thread: None };
@@ -111,7 +109,7 @@ impl Observer {
                 let replacement = replacement.load(Ordering::Relaxed);
                 let table = fs::read_to_string(format!("/proc/{pid}/net/ip_vs")).unwrap();
                 let (without, all) = without_endpoints(&table);
-                let missing = (all < SERVICES).then(|| format!("{} are missing", SERVICES - all));
+                let missing = (all < services).then(|| format!("{} are missing", services - all));
                 let found = without.into_iter().chain(missing);
                 seen.lock().unwrap().extend(found.map(|service| (replacement, service)));
                 looks.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +129,7 @@ impl Observer {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn replaced_files_leave_no_service_without_endpoints_on_two_processors() {
-    let replacements = if full() { 24 } else { 6 };
+    let (services, replacements) = if full() { (300, 24) } else { (100, 6) };
     let settings = "scheduler: rr, minSyncPeriod: 0s";
     let mut world = World::build_with(Topology::build().unwrap(), settings).unwrap();
     let pods = ["pod-a", "pod-d"];
@@ -143,13 +141,13 @@ fn replaced_files_leave_no_service_without_endpoints_on_two_processors() {
     let arrived = |number: usize| {
         move |text: &str| {
             let mark = format!("-A -t 10.96.9.9:{} ", 1000 + number);
-            text.contains(&mark) && text.matches(" -r ").count() == 2 * SERVICES
+            text.contains(&mark) && text.matches(" -r ").count() == 2 * services
         }
     };
-    world.apply_until(&content(0, addresses), "the first file", arrived(0)).unwrap();
+    world.apply_until(&content(services, 0, addresses), "the first file", arrived(0)).unwrap();
     let client = &world.topology.client.namespace;
     client.sysctls(&[("net/ipv4/ip_local_port_range", "1024 65535")]).unwrap();
-    let rates: Vec<_> = [0, SERVICES / 2, SERVICES - 1]
+    let rates: Vec<_> = [0, services / 2, services - 1]
         .into_iter()
         .map(|service| {
             let to = Place::new(Protocol::Tcp, address(service).parse().unwrap(), 80);
@@ -158,10 +156,12 @@ fn replaced_files_leave_no_service_without_endpoints_on_two_processors() {
             Client::new(client).rate(&load, 15).unwrap()
         })
         .collect();
-    let observer = Observer::start(world.pid().unwrap());
+    let observer = Observer::start(world.pid().unwrap(), services);
     for number in 1..=replacements {
         observer.replacement.store(number, Ordering::Relaxed);
-        world.apply_until(&content(number, addresses), "the next file", arrived(number)).unwrap();
+        world
+            .apply_until(&content(services, number, addresses), "the next file", arrived(number))
+            .unwrap();
     }
     let (seen, looks) = observer.end();
     let reports: Vec<_> = rates.into_iter().map(|rate| rate.end().unwrap()).collect();
@@ -169,10 +169,10 @@ fn replaced_files_leave_no_service_without_endpoints_on_two_processors() {
         (answered + report.answered(), failed + report.failed())
     });
     figure(&format!(
-        "{replacements} replacements of a file with {SERVICES} Services: {} of {} Service changes seen \
+        "{replacements} replacements of a file with {services} Services: {} of {} Service changes seen \
          without endpoints in {looks} looks; {answered} connections, {failed} failed",
         seen.len(),
-        replacements * SERVICES,
+        replacements * services,
     ));
     assert_eq!(seen, BTreeSet::new());
     assert_eq!(failed, 0, "{reports:#?}");
