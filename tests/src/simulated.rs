@@ -82,13 +82,15 @@ pub struct Kernel {
     pub decide: Decide,
     /// Whether every real server has a connection.
     pub busy: bool,
+    /// What it has refused by itself: the loop should have known better.
+    pub refused: Vec<OpError>,
 }
 
 impl Kernel {
     /// One in which everything works and this is there.
     pub fn new(state: State) -> Self {
         let memory = Memory { state, ..Memory::new() };
-        Self { memory, decide: Box::new(|_| Fate::Done), busy: false }
+        Self { memory, decide: Box::new(|_| Fate::Done), busy: false, refused: Vec::new() }
     }
 
     fn fails(&mut self, call: Call<'_>) -> Result<(), OpError> {
@@ -146,10 +148,12 @@ impl Dataplane for Kernel {
             if !execution.may_begin(index) {
                 continue;
             }
-            let result = match (self.decide)(Call::Op(op)) {
-                Fate::Done => self.memory.run(op),
-                Fate::Failed(kind) => Err(error(kind)),
-                Fate::Lost(kind) => self.memory.run(op).and(Err(error(kind))),
+            let fate = (self.decide)(Call::Op(op));
+            let done = if matches!(fate, Fate::Failed(_)) { Ok(()) } else { self.memory.run(op) };
+            self.refused.extend(done.clone().err());
+            let result = match fate {
+                Fate::Done => done,
+                Fate::Failed(kind) | Fate::Lost(kind) => done.and(Err(error(kind))),
             };
             if let Err(error) = result {
                 execution.failed(index, error);

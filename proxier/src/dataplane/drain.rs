@@ -52,9 +52,16 @@ impl Drains {
         self.entries.keys().copied().collect()
     }
 
-    /// The virtual servers where something has begun to drain since this was last asked.
+    /// The virtual servers where something drains that nobody has counted since this was last asked.
     pub fn take_fresh(&mut self) -> Vec<VirtualServerKey> {
         std::mem::take(&mut self.fresh).into_iter().collect()
+    }
+
+    /// The connections of what drains there could not be counted, and may be now.
+    pub fn count_again(&mut self, key: &VirtualServerKey) {
+        if self.entries.contains_key(key) {
+            self.fresh.insert(*key);
+        }
     }
 
     /// Every draining real server: where, which, its connections when last counted, its limit.

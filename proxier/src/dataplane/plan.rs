@@ -213,10 +213,9 @@ impl Planner<'_> {
                 let family = leftover.family();
                 if settings.families.contains(&family) && believed.leftovers.contains(&leftover) {
                     // Without our rules nothing would take the packets.
-                    let mut needs = vec![Target::Firewall(family)];
-                    needs.extend(self.planned_sets(family));
+                    let needs = self.needs([self.rules_there(family)]);
                     let op = Op::RemoveLeftover(leftover);
-                    self.push_needing(Phase::RemoveLeftovers, op, Needs::all(needs));
+                    self.push_unless(Phase::RemoveLeftovers, op, needs);
                 }
             }
         }
@@ -227,20 +226,34 @@ impl Planner<'_> {
         let Some(rules) = desired.firewall.get(&family) else { return };
         if believed.firewall.get(&family) != Some(rules) {
             let phase = if self.is_taken_over(family) { Phase::TakeOver } else { Phase::Firewall };
-            let needs = self.planned_sets(family).collect::<Vec<_>>();
-            let op = Op::InstallFirewall(family, rules.clone());
-            self.push_needing(phase, op, Needs::all(needs));
+            let sets = SetId::all().filter(|set| set.family == family);
+            let needs = self.needs(sets.map(|set| self.set_there(set)));
+            self.push_unless(phase, Op::InstallFirewall(family, rules.clone()), needs);
         }
+    }
+
+    /// A set, and whether it is there.
+    fn set_there(&self, set: SetId) -> (Target, bool) {
+        (Target::Set(set), self.from.believed.sets.contains_key(&set))
+    }
+
+    /// What an operation needs of this plan, given all that it needs and whether that is there; or
+    /// what it waits for, if something is neither there nor planned.
+    fn needs(&self, all: impl IntoIterator<Item = (Target, bool)>) -> Result<Needs, Subject> {
+        let mut planned = Vec::new();
+        for (target, there) in all {
+            if self.planned.contains(&target) {
+                planned.push(target);
+            } else if !there {
+                return Err((self.from.waits)(&target).unwrap_or(Subject::Target(target)));
+            }
+        }
+        Ok(Needs::all(planned))
     }
 
     /// Whether rules of iptables mode take the packets, until everything is there.
     fn is_taken_over(&self, family: Family) -> bool {
         self.from.believed.leftovers.contains(&Leftover::Iptables(family))
-    }
-
-    fn planned_sets(&self, family: Family) -> impl Iterator<Item = Target> + '_ {
-        let sets = SetId::all().filter(move |set| set.family == family).map(Target::Set);
-        sets.filter(|set| self.planned.contains(set))
     }
 
     fn member(&mut self, set: SetId, member: Member) {
@@ -250,15 +263,8 @@ impl Planner<'_> {
         match (desired.has_member(set, &member), believed.has_member(set, &member)) {
             (true, false) => {
                 let phase = if closes { Phase::Close } else { Phase::AddMembers };
-                let target = Target::Set(set);
-                let made = self.planned.contains(&target);
-                if !made && !believed.sets.contains_key(&set) {
-                    let waits = (self.from.waits)(&target).unwrap_or(Subject::Target(target));
-                    self.out.held.push((Target::Member(set, member), waits));
-                    return;
-                }
-                let needs = if made { Needs::all([target]) } else { Needs::default() };
-                if self.push_needing(phase, Op::AddMember(set, member), needs) {
+                let needs = self.needs([self.set_there(set)]);
+                if self.push_unless(phase, Op::AddMember(set, member), needs) {
                     *self.added.entry(set).or_default() += 1;
                 }
             }
@@ -289,10 +295,10 @@ impl Planner<'_> {
         let Planning { desired, believed, settings, .. } = self.from;
         let (wanted, bound) = (&desired.interface.addresses, &believed.interface.addresses);
         match (wanted.contains(&address), bound.contains(&address)) {
-            (true, false) => match self.bind_needs(address) {
-                Ok(needs) => _ = self.push_needing(Phase::Bind, Op::Bind(address), needs),
-                Err(waits) => self.out.held.push((Target::Address(address), waits)),
-            },
+            (true, false) => {
+                let needs = self.bind_needs(address);
+                self.push_unless(Phase::Bind, Op::Bind(address), needs);
+            }
             (false, true) if settings.families.contains(&Family::of(address)) => {
                 self.push(Phase::Unbind, Op::Unbind(address));
             }
@@ -319,6 +325,17 @@ impl Planner<'_> {
         let needs = (!needs.all.is_empty() || !needs.any.is_empty()).then_some(needs);
         self.phases[phase as usize].push((op, needs));
         true
+    }
+
+    /// The same for an operation that may have to wait for what is not part of the plan.
+    fn push_unless(&mut self, phase: Phase, op: Op, needs: Result<Needs, Subject>) -> bool {
+        match needs {
+            Ok(needs) => self.push_needing(phase, op, needs),
+            Err(subject) => {
+                self.out.held.push((op.target(), subject));
+                false
+            }
+        }
     }
 
     /// New members come before old ones go, so a set must hold both for a moment.

@@ -277,8 +277,10 @@ impl Engine {
                 return Some(Effect::AwaitLook);
             }
         }
-        if let Some(query) = self.settings.as_ref().and_then(|s| self.believed.next_unread(s)) {
-            return Some(Effect::Read(query));
+        while let Some(query) = self.settings.as_ref().and_then(|s| self.believed.next_unread(s)) {
+            if let Some(query) = self.may_ask(query, now) {
+                return Some(Effect::Read(query));
+            }
         }
         self.compute();
         if self.adopting {
@@ -296,7 +298,7 @@ impl Engine {
         let fresh = self.drains.take_fresh();
         if !fresh.is_empty() {
             self.drain_check.get_or_insert(now + self.timing.drain_check);
-            return Some(Effect::Read(Query::RealServers(fresh)));
+            return self.may_ask(Query::RealServers(fresh), now).map(Effect::Read);
         }
         None
     }
@@ -320,18 +322,32 @@ impl Engine {
     /// The next thing that the audit reads, without what has to wait for its next try.
     fn read_on(&mut self, now: Instant) -> Option<Effect> {
         let Self { retries, believed, audit, .. } = self;
-        let waits = |part| retries.waits(&Subject::Part(part), now);
-        let looks = |family: &Family| !waits(Part::Rules(*family));
+        let looks = |family: &Family| !retries.waits(&Subject::Part(Part::Rules(*family)), now);
         if let Some(families) = audit.begin_look(looks, |family| believed.rules(family)) {
             return Some(Effect::Look(families));
         }
-        let settings = self.settings.as_ref()?;
         loop {
-            let query = audit.next(settings)?;
-            match query.part() {
-                Some(part) if waits(part) => audit.skip(part),
-                _ => return Some(Effect::Read(query)),
+            let query = self.audit.next(self.settings.as_ref()?)?;
+            let part = query.part();
+            match (self.may_ask(query, now), part) {
+                (Some(query), _) => return Some(Effect::Read(query)),
+                (None, Some(part)) => self.audit.skip(part),
+                (None, None) => {}
             }
+        }
+    }
+
+    /// What of a question does not have to wait for its next try.
+    fn may_ask(&self, query: Query, now: Instant) -> Option<Query> {
+        let may = |part| !self.retries.waits(&Subject::Part(part), now);
+        let those = |mut keys: Vec<VirtualServerKey>| {
+            keys.retain(|key| may(Part::VirtualServer(*key)));
+            Some(keys).filter(|keys| !keys.is_empty())
+        };
+        match query {
+            Query::VirtualServers(keys) => those(keys).map(Query::VirtualServers),
+            Query::RealServers(keys) => those(keys).map(Query::RealServers),
+            query => query.part().is_none_or(may).then_some(query),
         }
     }
 
@@ -342,7 +358,12 @@ impl Engine {
                 Subject::Target(target) => _ = self.touched.insert(target),
                 Subject::Part(Part::Rules(family)) => self.audit.look_again(family),
                 Subject::Part(Part::VirtualServers) => self.audit.list_again(),
-                Subject::Part(part) => self.believed.read(part),
+                Subject::Part(part) => {
+                    self.believed.read(part);
+                    if let Part::VirtualServer(key) = part {
+                        self.drains.count_again(&key);
+                    }
+                }
             }
         }
         self.look_after_drains(now);
@@ -532,7 +553,7 @@ impl Engine {
             touched,
         );
         if !self.is_synced() || !plan.held.is_empty() {
-            self.account(touched, &plan);
+            self.account(touched, &plan, now);
         }
         (!plan.is_empty()).then_some(plan)
     }
@@ -549,16 +570,17 @@ impl Engine {
             return Some(Subject::Part(part));
         }
         let subject = Subject::Target(*target);
-        (!self.retries.is_empty() && self.retries.waits(&subject, now)).then_some(subject)
+        self.retries.waits(&subject, now).then_some(subject)
     }
 
     /// Notes what a plan leaves out, and that there is nothing to do about what it does not mention.
-    fn account(&mut self, touched: &BTreeSet<Target>, plan: &Plan) {
+    fn account(&mut self, touched: &BTreeSet<Target>, plan: &Plan, now: Instant) {
         let planned: BTreeSet<Target> = plan.ops.iter().map(crate::dataplane::Op::target).collect();
         let held: BTreeMap<Target, Subject> = plan.held.iter().copied().collect();
         for (target, subject) in &held {
             if *subject == Subject::Target(*target) {
                 // Its own next try wakes it.
+                self.retries.resume(subject);
                 self.held.let_go(target);
             } else {
                 self.held.hold(*target, *subject);
@@ -577,7 +599,9 @@ impl Engine {
         for target in seen.into_iter().filter(|target| !held.contains_key(target)) {
             self.held.let_go(&target);
             if !planned.contains(&target) {
-                self.settled(Subject::Target(target));
+                let subject = Subject::Target(target);
+                self.retries.rest(subject, now);
+                self.touched.extend(self.held.release(&subject));
             }
         }
         for subject in held.into_values().collect::<BTreeSet<_>>() {

@@ -1,6 +1,6 @@
 //! What failed, and when each of it is tried again: one table for everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +13,10 @@ pub(super) struct Retries {
     failures: BTreeMap<Subject, Failure>,
     /// The subjects that nothing is trying now.
     due: BTreeSet<(Instant, Subject)>,
+    /// What failed and is not wanted now, each until it is forgotten.
+    past: BTreeMap<Subject, (Instant, Failure)>,
+    /// When something of the past may be forgotten, in order.
+    forgotten: VecDeque<(Instant, Subject)>,
 }
 
 /// A failure that lasts.
@@ -30,11 +34,17 @@ impl Retries {
     /// No back-off is longer, however long the sync period is.
     const MOST: Duration = Duration::from_secs(30);
 
+    /// Something that is not wanted for a moment goes on with its back-off when it is wanted again:
+    /// or whoever makes it come and go would make it be tried without end. So long, what is tried anew
+    /// after that has not been tried more often than every [`Self::MOST`].
+    const MEMORY: Duration = Duration::from_mins(5);
+
     /// A subject failed, again or for the first time. `at_once` tries a first failure again without
     /// delay: what was believed of the kernel was wrong, and has been put right by then.
     pub(super) fn fail(&mut self, subject: Subject, text: String, now: Instant, at_once: bool) {
+        let past = self.past.remove(&subject).map(|(_, failure)| failure);
         let known = self.failures.get(&subject);
-        let (delay, hastened) = match known {
+        let (delay, hastened) = match known.or(past.as_ref()) {
             Some(known) if known.delay.is_zero() => (Self::FIRST, known.hastened),
             Some(known) => ((known.delay * 2).min(Self::MOST), known.hastened),
             None if at_once => (Duration::ZERO, false),
@@ -48,21 +58,46 @@ impl Retries {
         self.due.insert((due, subject));
     }
 
-    /// A subject is as it should be, or nobody cares any more.
+    /// A try of a subject succeeded.
     pub(super) fn settle(&mut self, subject: &Subject) {
+        self.past.remove(subject);
         if let Some(known) = self.failures.remove(subject) {
             self.due.remove(&(known.due, *subject));
         }
     }
 
+    /// There is nothing to be done about a subject now.
+    pub(super) fn rest(&mut self, subject: Subject, now: Instant) {
+        if let Some(known) = self.failures.remove(&subject) {
+            self.due.remove(&(known.due, subject));
+            let until = now + Self::MEMORY;
+            self.past.insert(subject, (until, known));
+            self.forgotten.push_back((until, subject));
+        }
+    }
+
+    /// A subject that rested is wanted again before its time.
+    pub(super) fn resume(&mut self, subject: &Subject) {
+        if let Some((_, known)) = self.past.remove(subject) {
+            self.due.insert((known.due, *subject));
+            self.failures.insert(*subject, known);
+        }
+    }
+
     /// Whether a subject must not be tried now.
     pub(super) fn waits(&self, subject: &Subject, now: Instant) -> bool {
-        self.failures.get(subject).is_some_and(|known| known.due > now)
+        let past = || self.past.get(subject).map(|(_, failure)| failure);
+        self.failures.get(subject).or_else(past).is_some_and(|known| known.due > now)
     }
 
     /// Takes the subjects that are to be tried now. Each comes back by [`Self::fail`], or goes by
-    /// [`Self::settle`].
+    /// [`Self::settle`] or [`Self::rest`].
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Subject> {
+        while let Some((_, subject)) = self.forgotten.pop_front_if(|(until, _)| *until <= now) {
+            if self.past.get(&subject).is_some_and(|(until, _)| *until <= now) {
+                self.past.remove(&subject);
+            }
+        }
         let due = std::iter::from_fn(|| {
             let first = *self.due.first().filter(|(at, _)| *at <= now)?;
             self.due.remove(&first);
@@ -195,6 +230,33 @@ mod tests {
         retries.settle(&SUBJECT);
         retries.fail(SUBJECT, String::new(), now, false);
         assert_eq!(retries.next(), Some(now + Retries::FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_and_goes_is_tried_no_more_often() {
+        let start = Instant::now();
+        for period in [1, 7, 20, 45, 100, 299, 400, 700].map(Duration::from_secs) {
+            let (mut retries, mut now, mut tries) = (Retries::default(), start, 0);
+            // It is wanted in every other half of a period.
+            while now < start + Duration::from_hours(1) {
+                let since = (now - start).as_millis() % period.as_millis();
+                if since >= period.as_millis() / 2 {
+                    retries.take_due(now);
+                    retries.rest(SUBJECT, now);
+                } else if retries.waits(&SUBJECT, now) {
+                    retries.resume(&SUBJECT);
+                } else {
+                    retries.take_due(now);
+                    retries.fail(SUBJECT, String::new(), now, false);
+                    tries += 1;
+                }
+                now += Duration::from_millis(100);
+            }
+            assert!(tries <= 6 + 3600 / 30, "{tries} tries at every {period:?}");
+            retries.rest(SUBJECT, now);
+            retries.take_due(now + Retries::MEMORY);
+            assert!(retries.past.is_empty() && retries.forgotten.is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

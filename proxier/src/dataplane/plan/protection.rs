@@ -103,36 +103,34 @@ impl Planner<'_> {
         !there.is_some_and(|there| there.drops(key) && there.has_base_of(wanted))
     }
 
-    /// What a bind needs of this plan; or what it waits for, if that is not part of it.
-    pub(super) fn bind_needs(&self, address: IpAddr) -> Result<Needs, Subject> {
-        let Planning { desired, believed, waits, .. } = self.from;
-        let family = Family::of(address);
-        let mut all = Vec::new();
-        let rules_there = match (desired.firewall.get(&family), believed.firewall.get(&family)) {
+    /// The rules of a family, and whether they are there, whichever drops they have.
+    pub(super) fn rules_there(&self, family: Family) -> (Target, bool) {
+        let Planning { desired, believed, .. } = self.from;
+        let there = match (desired.firewall.get(&family), believed.firewall.get(&family)) {
             (Some(wanted), Some(there)) => there.has_base_of(wanted),
             (Some(_), None) => false,
             (None, _) => true,
         };
+        (Target::Firewall(family), there)
+    }
+
+    /// What a bind needs of this plan; or what it waits for, if that is not part of it.
+    pub(super) fn bind_needs(&self, address: IpAddr) -> Result<Needs, Subject> {
+        let Planning { desired, believed, waits, .. } = self.from;
+        let family = Family::of(address);
+        let (rules, there) = self.rules_there(family);
         let member = Target::ipvs_ip(address);
         let (set, ip) = (SetRole::IpvsIps.of(family), Member::Ip(address));
         let closed = believed.has_member(set, &ip) || !desired.has_member(set, &ip);
-        for (target, there) in [
-            (Target::Firewall(family), rules_there || self.is_taken_over(family)),
-            (member, closed),
-        ] {
-            if self.planned.contains(&target) {
-                all.push(target);
-            } else if !there {
-                return Err(waits(&target).unwrap_or(Subject::Target(target)));
-            }
-        }
+        let there = there || self.is_taken_over(family);
+        let mut needs = self.needs([(rules, there), (member, closed)])?;
         let served = |key: &&VirtualServerKey| matches!(key, VirtualServerKey::Address { address: of, .. } if *of == address);
         let keys = || {
             let from = desired.virtual_servers.range(first_key(address)..);
             from.map(|(key, _)| key).take_while(served)
         };
         if keys().any(|key| believed.virtual_servers.contains_key(key)) {
-            return Ok(Needs { all, any: Arc::from([]) });
+            return Ok(needs);
         }
         let servers = keys().map(|key| Target::VirtualServer(*key));
         let any: Arc<[Target]> = servers.filter(|key| self.planned.contains(key)).collect();
@@ -141,7 +139,10 @@ impl Planner<'_> {
                 let target = Target::VirtualServer(*key);
                 Err(waits(&target).unwrap_or(Subject::Target(target)))
             }
-            _ => Ok(Needs { all, any }),
+            _ => {
+                needs.any = any;
+                Ok(needs)
+            }
         }
     }
 

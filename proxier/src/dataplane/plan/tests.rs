@@ -8,7 +8,7 @@ use netlink_ipvs::{
 use super::*;
 use crate::dataplane::builders::{ip, real_server, settings, virtual_server};
 use crate::dataplane::sets::Member;
-use crate::dataplane::{Connections, SetState};
+use crate::dataplane::{Connections, Part, SetState};
 
 const TCP: &str = "10.96.0.1:80/tcp";
 const UDP: &str = "10.96.0.1:53/udp";
@@ -90,6 +90,33 @@ fn makes_before_it_breaks() {
         ]
     );
     assert_eq!(way(&new, &new), [""; 0]);
+}
+
+#[test]
+fn what_needs_something_that_cannot_be_made_now_waits_for_it() {
+    let (family, set) = (Family::Ipv4, SetRole::ClusterIp.of(Family::Ipv4));
+    let leftover = Leftover::Iptables(family);
+    let mut new = service("10.96.0.1");
+    new.firewall.insert(family, "rules".into());
+    let mut old = State { leftovers: [leftover].into(), ..state() };
+    old.sets.remove(&set);
+    let member = Member::IpPort(ip("10.96.0.1"), Protocol::Tcp, 80);
+    for unread in [Subject::Part(Part::Set(set)), Subject::Target(Target::Set(set))] {
+        let waits = |target: &Target| (*target == Target::Set(set)).then_some(unread);
+        let (drains, settings) = (Drains::new(Duration::ZERO), settings());
+        let from = Planning { waits: &waits, ..Planning::new(&new, &old, &drains, &settings) };
+        let plan = plan(from, &old.differences(&new));
+        let rules = Target::Firewall(family);
+        for (target, waits_for) in [
+            (Target::Set(set), unread),
+            (rules, unread),
+            (Target::Member(set, member), unread),
+            (Target::Leftover(leftover), Subject::Target(rules)),
+        ] {
+            assert!(plan.held.contains(&(target, waits_for)), "{target}: {:?}", plan.held);
+            assert!(!plan.ops.iter().any(|op| op.target() == target), "{target}: {:?}", plan.ops);
+        }
+    }
 }
 
 #[test]

@@ -169,13 +169,6 @@ impl Planner<'_> {
         }
     }
 
-    fn push_unless(&mut self, phase: Phase, op: Op, needs: Result<Needs, Subject>) {
-        match needs {
-            Ok(needs) => _ = self.push_needing(phase, op, needs),
-            Err(subject) => self.out.held.push((op.target(), subject)),
-        }
-    }
-
     fn stale_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
         if matches!(key, VirtualServerKey::Address { protocol: Protocol::Udp, .. }) {
             self.forget_flows(key, keep);
