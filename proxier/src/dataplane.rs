@@ -15,7 +15,6 @@ pub mod leftovers;
 mod op;
 mod plan;
 mod refusal;
-pub mod render;
 mod reserved;
 pub mod sets;
 mod state;
@@ -113,4 +112,4 @@ impl Settings {
 #[cfg(test)]
 #[path = "../../tests/src/builders.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests crate, which uses all of it")]
-mod builders;
+pub(crate) mod builders;

@@ -12,8 +12,8 @@ use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use self::endpoints::{Uses, fallbacks, lacking, verdict};
 use crate::cluster::topology::{Needs, Selection, merge, select};
 use crate::cluster::{Cluster, ObjectKey, Service, ServicePort};
-use crate::dataplane::render::scheduler_flags;
 use crate::dataplane::{Desired, Frontend, FrontendKind, Settings};
+use crate::render::scheduler_flags;
 use crate::text;
 
 /// Real servers and skipped addresses that are named; more are counted.

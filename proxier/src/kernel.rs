@@ -185,7 +185,7 @@ impl Dataplane for Kernel {
             let iptables = found.left_over.then_some(Leftover::Iptables(family));
             let nftables = table.then_some(Leftover::Nftables(family));
             let leftovers = iptables.into_iter().chain(nftables).collect();
-            Ok(RulesState { rules: found.ours.map(|text| (&*text).into()), leftovers })
+            Ok(RulesState { rules: found.ours, leftovers })
         };
         let all = tokio::task::spawn_blocking(move || {
             let tables = families.iter().copied().zip(tables);

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use proxier::dataplane::firewall::{FirewallOptions, LocalDetector, Ruleset, ruleset};
-use proxier::dataplane::leftovers::{Leftovers, Scope};
 use proxier::dataplane::sets::{SetId, SetType};
+use proxier::iptables::{Leftovers, Scope, save_text};
 use proxier::kernel::firewall::{Firewall, Variant};
 
 /// Runs a shell script and returns what it prints. iptables is the legacy one there.
@@ -70,11 +70,10 @@ fn rules_read_back_as_they_were_written() {
         // This kernel has no nf_tables: the host's default does not work here, which shows late.
         assert_eq!(firewall.tools(family).unwrap().variant, Variant::Legacy);
         let installed = firewall.observe(family).unwrap();
-        assert_eq!(rules.differences(&installed), Vec::<String>::new());
-        assert_eq!(installed.save_text(), rules.save_text());
+        assert_eq!(save_text(installed.rules()), save_text(&rules));
+        assert_eq!(*installed.rules(), rules);
         // A new process knows it again.
-        let text = Firewall::find(None).look(family).unwrap().ours.unwrap();
-        assert_eq!(*text, *rules.save_text());
+        assert_eq!(Firewall::find(None).look(family).unwrap().ours, Some(rules));
 
         for detector in [
             LocalDetector::None,
@@ -90,7 +89,7 @@ fn rules_read_back_as_they_were_written() {
             };
             let rules = ruleset(family, &options, &BTreeSet::new());
             firewall.install(&rules).unwrap();
-            assert_eq!(firewall.observe(family).unwrap().save_text(), rules.save_text());
+            assert_eq!(*firewall.observe(family).unwrap().rules(), rules);
         }
     }
 }
@@ -128,11 +127,9 @@ fn rules_of_others_stay_and_ours_are_healed() {
         "iptables -t nat -I KUBE-MARK-MASQ -j RETURN",
     ] {
         sh(damage);
-        let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
-        assert_ne!(*text, *rules.save_text(), "{damage}");
+        assert_ne!(firewall.look(Family::Ipv4).unwrap().ours.as_ref(), Some(&rules), "{damage}");
         firewall.install(&rules).unwrap();
-        let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
-        assert_eq!(*text, *rules.save_text(), "{damage}");
+        assert_eq!(firewall.look(Family::Ipv4).unwrap().ours.as_ref(), Some(&rules), "{damage}");
         sh("iptables -C FORWARD -j CNI-FORWARD 2>/dev/null || iptables -A FORWARD -j CNI-FORWARD");
         assert_eq!(sh("iptables-save | grep '^[-:]' | sed 's/ \\[.*//'"), whole, "{damage}");
     }

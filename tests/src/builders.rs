@@ -18,7 +18,7 @@ use proxier::cluster::{
     Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges,
 };
-use proxier::dataplane::firewall::FirewallOptions;
+use proxier::dataplane::firewall::{Chain, Entry, FirewallOptions, JUMPS, Ruleset};
 use proxier::dataplane::{Limits, Reserved, Settings};
 
 /// The node on which everything is computed.
@@ -83,6 +83,12 @@ pub fn settings() -> Settings {
         allow_reserved: Vec::new(),
         reserved: Reserved::default(),
     }
+}
+
+/// Rules of which nothing counts but whether they are the same.
+pub fn rules(name: &str) -> Ruleset {
+    let chains = [(Chain::Services, vec![Entry::Foreign(name.into())])].into();
+    Ruleset::found(Family::Ipv4, chains, [true; JUMPS.len()])
 }
 
 /// A Service without addresses and ports.

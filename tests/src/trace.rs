@@ -20,6 +20,7 @@ use std::rc::Rc;
 
 use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
 use proxier::dataplane::State;
+use proxier::iptables::save_text;
 
 use rules::{Rules, Verdict};
 pub use statement::expected;
@@ -108,7 +109,7 @@ impl<'a> Machine<'a> {
     pub fn new(state: &'a State, host: &[IpAddr], interfaces: Interfaces) -> Self {
         let local = host.iter().chain(&state.interface.addresses).copied().collect();
         let rules =
-            state.firewall.iter().map(|(family, text)| (*family, Rules::parse(text.text())));
+            state.firewall.iter().map(|(family, rules)| (*family, Rules::parse(&save_text(rules))));
         Self { state, local, interfaces, rules: Rc::new(rules.collect()) }
     }
 

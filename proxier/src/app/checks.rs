@@ -12,7 +12,7 @@ use super::daemon::Host;
 use super::facts;
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
-use crate::dataplane::firewall::closed_input;
+use crate::iptables::closed_input;
 use crate::reconcile::Status;
 use crate::text::chain;
 

@@ -16,9 +16,9 @@ use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
 use crate::dataplane::Desired;
-use crate::dataplane::render::{self, Style};
 use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
+use crate::render::{self, Style};
 use crate::settings::{Abilities, settings};
 use crate::text;
 
@@ -140,16 +140,16 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
         Output::Ipvsadm => render::ipvsadm(state),
         Output::Addresses => render::addresses(state),
         Output::Ipset => render::ipset(state),
-        Output::Iptables => render::firewall(state, Family::Ipv4).to_owned(),
-        Output::Ip6tables => render::firewall(state, Family::Ipv6).to_owned(),
+        Output::Iptables => render::firewall(state, Family::Ipv4),
+        Output::Ip6tables => render::firewall(state, Family::Ipv6),
         Output::Sysctls => sysctls.to_owned(),
         Output::All => {
             let parts = [
                 ("ipvsadm-save -n", render::ipvsadm(state)),
                 ("ip addr show kube-ipvs0", render::addresses(state)),
                 ("ipset save", render::ipset(state)),
-                ("iptables-save", render::firewall(state, Family::Ipv4).to_owned()),
-                ("ip6tables-save", render::firewall(state, Family::Ipv6).to_owned()),
+                ("iptables-save", render::firewall(state, Family::Ipv4)),
+                ("ip6tables-save", render::firewall(state, Family::Ipv6)),
                 ("sysctl", sysctls.to_owned()),
             ];
             parts.into_iter().fold(String::new(), |mut out, (tool, text)| {

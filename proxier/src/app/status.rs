@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::dry_run::style;
 use crate::args::{Args, Output};
 use crate::config::{Config, ConfigError, Host};
-use crate::dataplane::render::Style;
+use crate::render::Style;
 use crate::text::{self, chain};
 use crate::value::GoDuration;
 

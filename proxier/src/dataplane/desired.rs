@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-use super::firewall::Rules;
+use super::firewall::Ruleset;
 use super::sets::{SetId, SetRole};
 use super::sysctls::Sysctl;
 use super::{Contribution, Frontend, FrontendKind, SetState, State, Target};
@@ -142,7 +142,7 @@ impl Desired {
     }
 
     /// Puts the rules of a family in place of what was wanted before.
-    pub fn set_firewall(&mut self, family: Family, rules: Rules, touched: &mut BTreeSet<Target>) {
+    pub fn set_firewall(&mut self, family: Family, rules: Ruleset, touched: &mut BTreeSet<Target>) {
         if self.state.firewall.get(&family) != Some(&rules) {
             self.state.firewall.insert(family, rules);
             touched.insert(Target::Firewall(family));

@@ -1,25 +1,24 @@
-//! The static firewall rules as data: what `iptables-save` prints when they are installed, what
-//! `iptables-restore` takes to install them, and how an installed table differs from them.
+//! The static firewall rules as data. In which words they are installed is a matter of the program
+//! that installs them (`iptables`).
 //!
 //! Chains, rules and jumps are those of kube-proxy's IPVS mode. Services only change the members
 //! of the [sets](super::sets), so a rule is there whether or not its set has members. The one
-//! exception are the drops in `KUBE-IPVS-OUT-FILTER`, which name a virtual server each.
+//! exception are the drops in [`Chain::IpvsOutFilter`], which name a virtual server each.
 
-use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netlink_ipvs::{Family, VirtualServerKey};
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-pub use self::input::closed_input;
-pub use self::installed::Installed;
+use super::sets::SetRole;
 
-mod input;
-mod installed;
+mod chains;
 mod rules;
-pub(crate) mod save;
-mod spelling;
+
+pub use chains::{Chain, Hook, JUMPS, Jump, Table};
+pub(crate) use rules::drop_rule;
 
 /// What the rules of one family depend on; all of it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,189 +73,115 @@ pub enum LocalDetector {
     InterfacePrefix(String),
 }
 
-/// A table that has rules of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    /// Which packets are masqueraded.
-    Nat,
-    /// Which packets may pass.
-    Filter,
-}
-
-impl Table {
-    /// Both, in the order in which they are written.
-    pub const ALL: [Self; 2] = [Self::Nat, Self::Filter];
-
-    /// iptables' name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Nat => "nat",
-            Self::Filter => "filter",
-        }
-    }
-
-    /// Our chains, in the order in which kube-proxy creates them. The names are the same for both
-    /// families.
-    pub const fn chains(self) -> &'static [&'static str] {
-        match self {
-            Self::Nat => &[
-                "KUBE-SERVICES",
-                "KUBE-POSTROUTING",
-                "KUBE-NODE-PORT",
-                "KUBE-LOAD-BALANCER",
-                "KUBE-MARK-MASQ",
-            ],
-            Self::Filter => &[
-                "KUBE-FORWARD",
-                "KUBE-NODE-PORT",
-                "KUBE-PROXY-FIREWALL",
-                "KUBE-SOURCE-RANGES-FIREWALL",
-                "KUBE-IPVS-FILTER",
-                OUT_FILTER,
-            ],
-        }
-    }
-
-    /// The built-in chains that jump to ours, in the order of the hooks.
-    const fn built_in(self) -> &'static [&'static str] {
-        match self {
-            Self::Nat => &["PREROUTING", "OUTPUT", "POSTROUTING"],
-            Self::Filter => &["INPUT", "FORWARD", "OUTPUT"],
-        }
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Whether a rule of a built-in chain is one of our jumps.
-pub(super) fn is_jump(table: &str, chain: &str, spec: &str) -> bool {
-    let table = Table::ALL.into_iter().find(|own| own.name() == table);
-    table.is_some_and(|table| Jump::position(table, chain, spec).is_some())
-}
-
-/// The chain whose rules are a set: each drops for one virtual server.
-const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
-
-/// A rule in a built-in chain that leads to one of ours.
-struct Jump {
-    table: Table,
-    from: &'static str,
-    comment: &'static str,
-    to: &'static str,
-}
-
-impl Jump {
-    const fn new(
-        table: Table,
-        from: &'static str,
-        comment: &'static str,
-        to: &'static str,
-    ) -> Self {
-        Self { table, from, comment, to }
-    }
-
-    fn spec(&self) -> String {
-        format!("-m comment --comment {} -j {}", save::quoted(self.comment), self.to)
-    }
-
-    /// The position in [`JUMPS`] of the jump that this rule of a built-in chain is.
-    fn position(table: Table, chain: &str, spec: &str) -> Option<usize> {
-        JUMPS.iter().position(|jump| {
-            jump.table == table && jump.from == chain && save::same(&jump.spec(), spec)
-        })
-    }
-}
-
-/// In kube-proxy's order: each is inserted first, so that the last one of a chain ends up first.
-const JUMPS: [Jump; 9] = [
-    Jump::new(Table::Nat, "OUTPUT", "kubernetes service portals", "KUBE-SERVICES"),
-    Jump::new(Table::Nat, "PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),
-    Jump::new(Table::Nat, "POSTROUTING", "kubernetes postrouting rules", "KUBE-POSTROUTING"),
-    Jump::new(Table::Filter, "FORWARD", "kubernetes forwarding rules", "KUBE-FORWARD"),
-    Jump::new(Table::Filter, "INPUT", "kubernetes health check rules", "KUBE-NODE-PORT"),
-    Jump::new(Table::Filter, "INPUT", "kube-proxy firewall rules", "KUBE-PROXY-FIREWALL"),
-    Jump::new(Table::Filter, "FORWARD", "kube-proxy firewall rules", "KUBE-PROXY-FIREWALL"),
-    Jump::new(Table::Filter, "INPUT", "kubernetes ipvs access filter", "KUBE-IPVS-FILTER"),
-    Jump::new(Table::Filter, "OUTPUT", "kubernetes ipvs access filter", OUT_FILTER),
-];
-
-/// One rule of one of our chains, without the `-A CHAIN`.
+/// One rule: what it matches, all of it, and what becomes of the packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
-    table: Table,
-    chain: &'static str,
-    spec: String,
+pub struct Rule {
+    /// What people read of it.
+    pub comment: Option<Cow<'static, str>>,
+    /// What a packet has to be, in this order.
+    pub matches: Vec<Match>,
+    /// What becomes of it then.
+    pub verdict: Verdict,
 }
 
-/// The rules of one family as `iptables-save` prints our part of them, shared. Two are equal when
-/// there is nothing to install.
-#[derive(Clone)]
-pub struct Rules(Arc<Text>);
-
-struct Text {
-    all: Arc<str>,
-    /// Without the drops of single virtual servers.
-    base: Box<str>,
-    /// The drops, without the `-A CHAIN`.
-    drops: BTreeSet<Box<str>>,
-}
-
-impl Rules {
-    /// The text.
-    pub fn text(&self) -> &str {
-        &self.0.all
-    }
-
-    /// Whether there is the same but for the drops of single virtual servers.
-    pub(crate) fn has_base_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.base == other.0.base
-    }
-
-    /// Whether the node may not use this virtual server.
-    pub(crate) fn drops(&self, key: &VirtualServerKey) -> bool {
-        !self.0.drops.is_empty()
-            && rules::drop_spec(key).is_some_and(|spec| self.0.drops.contains(&*spec))
-    }
-}
-
-impl From<&str> for Rules {
-    fn from(text: &str) -> Self {
-        let chain = format!("-A {OUT_FILTER} ");
-        let (mut base, mut drops) = (String::with_capacity(text.len()), BTreeSet::new());
-        for line in text.split_inclusive('\n') {
-            match line.strip_prefix(&*chain) {
-                Some(spec) => _ = drops.insert(spec.trim_end().into()),
-                None => base.push_str(line),
-            }
-        }
-        Self(Arc::new(Text { all: text.into(), base: base.into(), drops }))
-    }
-}
-
-impl PartialEq for Rules {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.all == other.0.all
-    }
-}
-
-impl Eq for Rules {}
-
-impl fmt::Debug for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-/// All rules of one family, in the exact words of `iptables-save`.
+/// A condition on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ruleset {
+pub enum Match {
+    /// The source address is of this network.
+    Source(IpNet),
+    /// The source address is of no such network.
+    NotSource(IpNet),
+    /// It did not come in through an interface of this name; one that ends with `+` is a prefix.
+    NotInterface(String),
+    /// TCP, UDP or SCTP.
+    Protocol(Protocol),
+    /// An ICMP echo request of the rule's family.
+    EchoRequest,
+    /// These of its addresses and ports are a member of the set of the rule's family.
+    Set(SetRole, Fields),
+    /// It did not come in through a port of a bridge.
+    NotBridged,
+    /// The source is an address of this node, or is not.
+    SourceLocal(bool),
+    /// The destination is an address of this node.
+    DestinationLocal,
+    /// All these bits of its mark are set, or are not.
+    Mark(u32, bool),
+    /// It opens a connection.
+    New,
+    /// It belongs to a known connection, or is related to one.
+    Known,
+    /// IPVS takes it to this virtual server.
+    VirtualServer(VirtualServerKey),
+}
+
+/// Which addresses and ports of a packet are looked up in a set, in the order of its members' parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fields {
+    /// The destination address, or port.
+    Dst,
+    /// The destination address and port.
+    DstDst,
+    /// The source address, with the destination port.
+    SrcDst,
+    /// The destination address and port, and the source address.
+    DstDstSrc,
+}
+
+/// What becomes of a packet that a rule matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes this table.
+    Accept,
+    /// It is lost.
+    Drop,
+    /// It is answered with "port unreachable".
+    Reject,
+    /// It goes back to the chain that led here.
+    Return,
+    /// It goes to this chain.
+    Jump(Chain),
+    /// These bits of its mark are set; the next rule follows.
+    SetMark(u32),
+    /// These bits of its mark are turned around; the next rule follows.
+    ToggleMark(u32),
+    /// Its source becomes an address of this node.
+    Masquerade {
+        /// From a port that the kernel chooses at random.
+        random_fully: bool,
+    },
+}
+
+/// A rule of one of our chains, as it is wanted or was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// One such as we make.
+    Ours(Rule),
+    /// One that says something else, in the words of the program that read it.
+    Foreign(Box<str>),
+}
+
+/// The rules of one family, shared. Two are equal when there is nothing to install.
+#[derive(Debug, Clone)]
+pub struct Ruleset(Arc<Content>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
     family: Family,
-    /// The order of the rules of one chain counts; that of the chains does not.
-    rules: Vec<Rule>,
+    base: Base,
+    /// The virtual servers that the node may not use, each with a rule in [`Chain::IpvsOutFilter`]. In
+    /// which order these stand does not matter.
+    drops: BTreeSet<VirtualServerKey>,
+}
+
+/// Everything but the drops of single virtual servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Base {
+    /// The chains that exist, with their rules. The order of the rules of one chain counts; that of
+    /// the chains does not.
+    chains: BTreeMap<Chain, Vec<Entry>>,
+    /// Which of [`JUMPS`] are there.
+    jumps: [bool; JUMPS.len()],
 }
 
 /// The rules of one family. `drops` are the load balancer addresses whose source ranges leave out
@@ -267,158 +192,106 @@ pub fn ruleset(
     options: &FirewallOptions,
     drops: &BTreeSet<VirtualServerKey>,
 ) -> Ruleset {
-    Ruleset { family, rules: rules::all(family, options, drops) }
+    let mut chains: BTreeMap<Chain, Vec<Entry>> =
+        Chain::ALL.into_iter().map(|chain| (chain, Vec::new())).collect();
+    for (chain, rule) in rules::all(family, options) {
+        chains.entry(chain).or_default().push(Entry::Ours(rule));
+    }
+    let own = drops.iter().filter(|key| key.family() == family && drop_rule(key).is_some());
+    let drops = own.copied().collect();
+    let base = Base { chains, jumps: [true; JUMPS.len()] };
+    Ruleset(Arc::new(Content { family, base, drops }))
 }
 
 impl Ruleset {
-    /// The family of the packets.
-    pub const fn family(&self) -> Family {
-        self.family
+    /// What was found of ours: the chains that exist with their rules, and which of [`JUMPS`] there
+    /// are.
+    pub fn found(
+        family: Family,
+        mut chains: BTreeMap<Chain, Vec<Entry>>,
+        jumps: [bool; JUMPS.len()],
+    ) -> Self {
+        let mut drops = BTreeSet::new();
+        if let Some(entries) = chains.get_mut(&Chain::IpvsOutFilter) {
+            entries.retain(|entry| match dropped(entry) {
+                Some(key) => !drops.insert(key),
+                None => true,
+            });
+        }
+        Self(Arc::new(Content { family, base: Base { chains, jumps }, drops }))
     }
 
-    /// The rules that are in this text, which [`Self::save_text`] printed.
-    pub fn parse(family: Family, save_text: &str) -> Self {
-        let installed = Installed::parse(save_text);
-        let mut rules = Vec::new();
-        for table in Table::ALL {
-            for chain in table.chains().iter().copied() {
-                for spec in installed.chain(table, chain).unwrap_or_default() {
-                    rules.push(Rule { table, chain, spec: spec.clone() });
-                }
-            }
-        }
-        Self { family, rules }
+    /// The family of the packets.
+    pub fn family(&self) -> Family {
+        self.0.family
+    }
+
+    /// Whether there is nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.base == Base::default()
+    }
+
+    /// The rules of a chain that exists, without the drops of single virtual servers.
+    pub fn chain(&self, chain: Chain) -> Option<&[Entry]> {
+        self.0.base.chains.get(&chain).map(Vec::as_slice)
+    }
+
+    /// Which of [`JUMPS`] are there.
+    pub fn has_jump(&self, index: usize) -> bool {
+        self.0.base.jumps.get(index).copied().unwrap_or_default()
+    }
+
+    /// The virtual servers that the node may not use.
+    pub fn dropped(&self) -> &BTreeSet<VirtualServerKey> {
+        &self.0.drops
+    }
+
+    /// Whether the node may not use this virtual server.
+    pub(crate) fn drops(&self, key: &VirtualServerKey) -> bool {
+        self.0.drops.contains(key)
+    }
+
+    /// Whether there is the same but for the drops of single virtual servers.
+    pub(crate) fn has_base_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.base == other.0.base
+    }
+
+    /// How many rules refer to a set of this family.
+    pub fn references(&self, role: SetRole) -> usize {
+        let matches = self.0.base.chains.values().flatten().flat_map(|entry| match entry {
+            Entry::Ours(rule) => rule.matches.as_slice(),
+            Entry::Foreign(_) => &[],
+        });
+        matches.filter(|it| matches!(it, Match::Set(of, _) if *of == role)).count()
     }
 
     /// The same rules for a kernel without the match `physdev`, if they have it. Without it no
     /// packet counts as bridged ([`FirewallOptions::physdev`]).
     pub fn without_physdev(&self) -> Option<Self> {
-        if !self.rules.iter().any(|rule| rule.spec.contains(rules::NOT_BRIDGED)) {
-            return None;
-        }
-        let mut out = self.clone();
-        for rule in &mut out.rules {
-            rule.spec = rule.spec.replace(rules::NOT_BRIDGED, "");
-        }
-        Some(out)
-    }
-
-    /// What `iptables-save` prints of these rules on a host that has no others: the built-in
-    /// chains that jump to ours, our chains by name, the jumps, the rules.
-    pub fn save_text(&self) -> String {
-        save_text(|_| true, |table, chain| Some(self.specs(table, chain).collect()))
-    }
-
-    /// The input of `iptables-restore --noflush` that installs the rules whatever is there: our
-    /// chains are created or emptied and filled again, and the jumps that are missing are put
-    /// first in their chains. Everything else stays as it is. Each table changes at once.
-    pub fn restore_input(&self, installed: &Installed) -> String {
-        let mut out = String::new();
-        for table in Table::ALL {
-            let _ = writeln!(out, "*{table}");
-            for chain in table.chains() {
-                let _ = writeln!(out, ":{chain} - [0:0]");
-            }
-            for rule in self.rules.iter().filter(|rule| rule.table == table) {
-                let _ = writeln!(out, "-A {} {}", rule.chain, rule.spec);
-            }
-            for (index, jump) in JUMPS.iter().enumerate() {
-                if jump.table == table && !installed.has_jump(index) {
-                    let _ = writeln!(out, "-I {} 1 {}", jump.from, jump.spec());
-                }
-            }
-            out.push_str("COMMIT\n");
-        }
-        out
-    }
-
-    /// What of these rules is not installed, one line each; empty when there is nothing to do.
-    /// Where a jump stands in its chain is not compared: an administrator may have put rules
-    /// before it.
-    pub fn differences(&self, installed: &Installed) -> Vec<String> {
-        let mut out = Vec::new();
-        for table in Table::ALL {
-            for chain in table.chains() {
-                let wanted: Vec<&str> = self.specs(table, chain).collect();
-                match installed.chain(table, chain) {
-                    None => out.push(format!("{table}: chain {chain} is missing")),
-                    Some(present) => {
-                        if let Some(text) = chain_difference(&wanted, present) {
-                            out.push(format!("{table}: chain {chain}: {text}"));
-                        }
-                    }
-                }
-            }
-            for (index, jump) in JUMPS.iter().enumerate() {
-                if jump.table == table && !installed.has_jump(index) {
-                    out.push(format!("{table}: {} has no jump to {}", jump.from, jump.to));
-                }
+        let mut content = Content::clone(&self.0);
+        for entry in content.base.chains.values_mut().flatten() {
+            if let Entry::Ours(rule) = entry {
+                rule.matches.retain(|it| *it != Match::NotBridged);
             }
         }
-        out
-    }
-
-    fn specs(&self, table: Table, chain: &str) -> impl Iterator<Item = &str> {
-        self.rules
-            .iter()
-            .filter(move |rule| rule.table == table && rule.chain == chain)
-            .map(|rule| rule.spec.as_str())
+        (content != *self.0).then(|| Self(Arc::new(content)))
     }
 }
 
-/// The text that [`Ruleset::save_text`] and [`Installed::save_text`] share, so that they are equal
-/// when the same things are there: `jump` says which of [`JUMPS`] are, `rules` which rules a chain
-/// has if it exists.
-fn save_text<'a>(
-    jump: impl Fn(usize) -> bool,
-    rules: impl Fn(Table, &'static str) -> Option<Vec<&'a str>>,
-) -> String {
-    let mut out = String::new();
-    for table in Table::ALL {
-        let _ = writeln!(out, "*{table}");
-        for chain in table.built_in() {
-            let _ = writeln!(out, ":{chain} ACCEPT [0:0]");
-        }
-        let mut chains: Vec<_> = table
-            .chains()
-            .iter()
-            .filter_map(|chain| rules(table, chain).map(|rules| (*chain, rules)))
-            .collect();
-        chains.sort_unstable_by_key(|(chain, _)| *chain);
-        for (chain, _) in &chains {
-            let _ = writeln!(out, ":{chain} - [0:0]");
-        }
-        for chain in table.built_in() {
-            for (index, present) in JUMPS.iter().enumerate().rev() {
-                if present.table == table && present.from == *chain && jump(index) {
-                    let _ = writeln!(out, "-A {chain} {}", present.spec());
-                }
-            }
-        }
-        for (chain, rules) in &chains {
-            for spec in rules {
-                let _ = writeln!(out, "-A {chain} {spec}");
-            }
-        }
-        out.push_str("COMMIT\n");
-    }
-    out
+/// The virtual server that this rule keeps the node from.
+fn dropped(entry: &Entry) -> Option<VirtualServerKey> {
+    let Entry::Ours(rule) = entry else { return None };
+    let key = rule.matches.iter().find_map(|it| match it {
+        Match::VirtualServer(key) => Some(*key),
+        _ => None,
+    })?;
+    (drop_rule(&key).as_ref() == Some(rule)).then_some(key)
 }
 
-/// The first difference between two chains, if there is one.
-fn chain_difference(wanted: &[&str], present: &[String]) -> Option<String> {
-    for (index, wanted) in wanted.iter().enumerate() {
-        let number = index + 1;
-        match present.get(index) {
-            None => return Some(format!("rule {number} is missing: {wanted}")),
-            Some(present) if present != wanted => {
-                return Some(format!("rule {number} is `{present}`, not `{wanted}`"));
-            }
-            Some(_) => {}
-        }
+impl PartialEq for Ruleset {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }
-    present.get(wanted.len()).map(|rule| format!("rule {} is foreign: {rule}", wanted.len() + 1))
 }
 
-#[cfg(test)]
-mod tests;
+impl Eq for Ruleset {}

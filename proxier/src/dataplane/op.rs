@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerConfig, VirtualServerKey};
 
-use super::firewall::Rules;
+use super::firewall::Ruleset;
 use super::leftovers::Leftover;
 use super::sets::{ForeignMember, Member, SetId, SetRole};
 use super::{ForeignAddress, RealServers};
@@ -160,7 +160,7 @@ pub enum Op {
     /// Give a set more capacity without a moment in which it lacks members.
     GrowSet(SetId, u32),
     /// Put the rules of a family in place.
-    InstallFirewall(Family, Rules),
+    InstallFirewall(Family, Ruleset),
     /// Add a member.
     AddMember(SetId, Member),
     /// Add a virtual server.

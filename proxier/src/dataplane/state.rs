@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, RealServer, VirtualServerConfig, VirtualServerKey};
 
-use super::firewall::Rules;
+use super::firewall::Ruleset;
 use super::leftovers::Leftover;
 use super::sets::{ForeignMember, Member, SetId};
 use super::{Op, Target};
@@ -85,7 +85,7 @@ pub struct InterfaceState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RulesState {
     /// Our rules, if any of them are there.
-    pub rules: Option<Rules>,
+    pub rules: Option<Ruleset>,
     /// Leftovers.
     pub leftovers: BTreeSet<Leftover>,
 }
@@ -100,7 +100,7 @@ pub struct State {
     /// The sets that exist.
     pub sets: BTreeMap<SetId, SetState>,
     /// The firewall rules of each family.
-    pub firewall: BTreeMap<Family, Rules>,
+    pub firewall: BTreeMap<Family, Ruleset>,
     /// What other modes of kube-proxy have left.
     pub leftovers: BTreeSet<Leftover>,
     /// Kernel settings by the path of their file. A setting that is read has the wanted value here

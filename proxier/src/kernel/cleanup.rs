@@ -10,8 +10,9 @@ use super::ipset::{IpsetClient, SetSpec};
 use super::nfnetlink;
 use super::nftables::Nftables;
 use crate::dataplane::INTERFACE;
-use crate::dataplane::leftovers::{Leftover, Scope};
+use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::sets::{Member, SetId, SetRole};
+use crate::iptables::Scope;
 use crate::text::chain;
 
 /// What a clean-up did.

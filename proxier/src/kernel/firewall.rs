@@ -20,8 +20,8 @@ pub use self::tools::{Tools, Variant, Version};
 
 use self::process::Finished;
 use self::tools::{Evidence, Programs};
-use crate::dataplane::firewall::{Installed, Ruleset};
-use crate::dataplane::leftovers::{Leftovers, Scope};
+use crate::dataplane::firewall::Ruleset;
+use crate::iptables::{self, Installed, Leftovers, Scope};
 
 mod error;
 mod process;
@@ -38,9 +38,9 @@ pub struct Firewall {
     /// tables from a kernel that has no such tables, and fails only when it shall write. Empty
     /// where something told which to use, and once rules are installed.
     others: VecDeque<Option<Variant>>,
-    /// What was read back right after an installation, with the text that was asked for: a version
+    /// What was read back right after an installation, with the rules that were asked for: a version
     /// of iptables may print a rule in other words than we do.
-    installed: BTreeMap<Family, (String, Arc<str>)>,
+    installed: BTreeMap<Family, (Ruleset, Ruleset)>,
     processes: Arc<AtomicU64>,
     patience: Duration,
     /// When the change that is under way has to be done.
@@ -57,9 +57,9 @@ struct PerFamily {
 /// What is there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
-    /// What is installed of ours, in the words of [`Ruleset::save_text`]: equal to the text that
-    /// was last installed exactly when nothing has changed since.
-    pub ours: Option<Arc<str>>,
+    /// What is installed of ours: equal to what was last installed exactly when nothing has
+    /// changed since.
+    pub ours: Option<Ruleset>,
     /// Whether kube-proxy's iptables mode has left anything that works and that we do not have.
     pub left_over: bool,
 }
@@ -145,23 +145,23 @@ impl Firewall {
 
     /// What is installed of ours. One process.
     pub fn observe(&self, family: Family) -> Result<Installed, Arc<Error>> {
-        Ok(Installed::parse(&self.save_text(family)?))
+        Ok(Installed::parse(family, &self.save_text(family)?))
     }
 
     /// What is installed of ours, and whether iptables mode has left anything. One process.
     pub fn look(&self, family: Family) -> Result<Found, Arc<Error>> {
         let text = self.save_text(family)?;
         let left_over = Leftovers::find(&text, Scope::NotOurs).is_active();
-        let installed = Installed::parse(&text);
+        let installed = Installed::parse(family, &text);
         if installed.is_empty() {
             return Ok(Found { ours: None, left_over });
         }
-        let text = installed.save_text();
+        let found = installed.rules();
         let ours = match self.installed.get(&family) {
-            Some((printed, asked)) if *printed == text => Arc::clone(asked),
-            _ => text.into(),
+            Some((printed, asked)) if printed == found => asked,
+            _ => found,
         };
-        Ok(Found { ours: Some(ours), left_over })
+        Ok(Found { ours: Some(ours.clone()), left_over })
     }
 
     /// Removes what iptables mode has left; whether there was anything. One or two processes.
@@ -196,8 +196,8 @@ impl Firewall {
             result => result?,
         };
         self.others.clear();
-        let printed = self.observe(family)?.save_text();
-        self.installed.insert(family, (printed, rules.save_text().into()));
+        let printed = self.observe(family)?.rules().clone();
+        self.installed.insert(family, (printed, rules.clone()));
         Ok(installation)
     }
 
@@ -205,12 +205,13 @@ impl Firewall {
         const OPERATION: &str = "install firewall rules";
         let family = rules.family();
         let before = self.observe(family)?;
-        let Err(error) = self.restore(family, OPERATION, &rules.restore_input(&before)) else {
+        let Err(error) = self.restore(family, OPERATION, &iptables::restore_input(rules, &before))
+        else {
             return Ok(Installation::default());
         };
         if error.kind() == ErrorKind::Unsupported
             && let Some(plain) = rules.without_physdev()
-            && self.restore(family, OPERATION, &plain.restore_input(&before)).is_ok()
+            && self.restore(family, OPERATION, &iptables::restore_input(&plain, &before)).is_ok()
         {
             return Ok(Installation { without_physdev: true });
         }

@@ -13,10 +13,12 @@ use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use super::ipset::{self, ForeignElement, SetSpec};
 use super::{Kernel, failed, nfnetlink, op_error};
 use crate::dataplane::firewall::Ruleset;
-use crate::dataplane::leftovers::{Leftover, Scope};
+use crate::dataplane::leftovers::Leftover;
+use crate::dataplane::sets::SetId;
 use crate::dataplane::{
     Execution, ForgottenFlows, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
 };
+use crate::iptables::Scope;
 
 /// Which part of the kernel an operation goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,10 +139,7 @@ impl Kernel {
 
     fn firewall_op(&mut self, op: &Op) -> Result<(), OpError> {
         let Op::InstallFirewall(family, rules) = op else { return Ok(()) };
-        let installation = self
-            .firewall
-            .install(&Ruleset::parse(*family, rules.text()))
-            .map_err(|error| failed(&*error))?;
+        let installation = self.firewall.install(rules).map_err(|error| failed(&*error))?;
         if installation.without_physdev {
             tracing::info!(%family, "the kernel has no match physdev, the rules do without it");
         }
@@ -196,21 +195,21 @@ impl Kernel {
     }
 
     /// Whether nothing else than these rules refers to a set.
-    fn only_refer_to(&mut self, name: &str, rules: &str) -> bool {
-        let ours = rules.matches(&format!("--match-set {name} ")).count();
+    fn only_refer_to(&mut self, name: &str, rules: &Ruleset) -> bool {
+        let ours = SetId::by_name(name).map_or(0, |set| rules.references(set.role));
         let headers = self.sets.list().unwrap_or_default();
         headers.iter().any(|set| set.name == name && set.references as usize == ours)
     }
 
     /// Makes a set anew that only our rules refer to: they go, and come back at once.
-    fn recreate_without(&mut self, rules: &str, set: &SetSpec<'_>) -> Result<(), OpError> {
+    fn recreate_without(&mut self, rules: &Ruleset, set: &SetSpec<'_>) -> Result<(), OpError> {
         tracing::warn!(
             set = set.name,
             "is of another type: the rules go for a moment, to replace it"
         );
         self.firewall.remove(set.family).map_err(|e| failed(&*e))?;
         let made = self.sets.destroy(set.name).and_then(|()| self.sets.create(set));
-        let back = self.firewall.install(&Ruleset::parse(set.family, rules));
+        let back = self.firewall.install(rules);
         made.map_err(|error| failed(&error))?;
         // Without them the next audit finds them missing.
         back.map(drop).map_err(|error| op_error(OpErrorKind::Unknown, &*error))

@@ -1,6 +1,7 @@
 use netlink_ipvs::{Protocol, RealServerConfig, Scheduler, VirtualServerConfig};
 
 use super::*;
+use crate::dataplane::builders::rules;
 use crate::dataplane::sets::{Member, SetId, SetRole};
 
 fn vip(text: &str) -> VirtualServerKey {
@@ -43,7 +44,7 @@ fn refuses_what_a_kernel_refuses() {
         Op::SetRealServer(key, server),
         Op::SetVirtualServer(key, config),
         Op::AddMember(SetRole::ClusterIp.of(Family::Ipv4), member),
-        Op::InstallFirewall(Family::Ipv4, "".into()),
+        Op::InstallFirewall(Family::Ipv4, rules("")),
     ] {
         assert!(run(op.clone()).is_err(), "{op}");
     }
@@ -65,7 +66,7 @@ fn refuses_what_does_not_fit() {
         (Op::AddMember(v6, ip("10.0.0.2")), false),
         (Op::AddMember(v6, Member::Port(1)), false),
         (Op::GrowSet(v4, 0), false),
-        (Op::InstallFirewall(Family::Ipv4, "".into()), true),
+        (Op::InstallFirewall(Family::Ipv4, rules("")), true),
         (Op::AddRealServer(vip("fd00::1"), pod("10.244.0.1", 1)), false),
         (Op::AddRealServer(vip("fd00::1"), pod("fd01::1", 1)), true),
     ] {

@@ -418,7 +418,6 @@ impl Engine {
             let mut options = options.clone();
             options.physdev &= self.external_ips;
             let rules = ruleset(*family, &options, &drops);
-            let rules = rules.save_text().as_str().into();
             self.desired.set_firewall(*family, rules, &mut self.touched);
         }
     }

@@ -340,11 +340,11 @@ fn sets_are_sized_for_what_they_hold() {
 #[test]
 fn firewall_rules_touch_only_when_they_change() {
     let mut desired = Desired::new(&[Family::Ipv4]);
-    for (rules, expected) in [("a", 1), ("a", 0), ("b", 1)] {
+    for (name, expected) in [("a", 1), ("a", 0), ("b", 1)] {
         let mut touched = BTreeSet::new();
-        desired.set_firewall(Family::Ipv4, rules.into(), &mut touched);
-        assert_eq!(touched.len(), expected, "{rules}");
-        assert_eq!(desired.state().firewall[&Family::Ipv4].text(), rules);
+        desired.set_firewall(Family::Ipv4, rules(name), &mut touched);
+        assert_eq!(touched.len(), expected, "{name}");
+        assert_eq!(desired.state().firewall[&Family::Ipv4], rules(name));
     }
 }
 

@@ -6,7 +6,7 @@ use netlink_ipvs::{
 };
 
 use super::*;
-use crate::dataplane::builders::{ip, real_server, settings, virtual_server};
+use crate::dataplane::builders::{ip, real_server, rules, settings, virtual_server};
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Connections, Part, SetState};
 
@@ -65,8 +65,8 @@ fn makes_before_it_breaks() {
     let (mut old, mut new) = (service("10.96.0.1"), service("10.96.0.2"));
     let set = SetRole::LoopBack.of(Family::Ipv4);
     old.sets.remove(&set);
-    old.firewall.insert(Family::Ipv4, "old".into());
-    new.firewall.insert(Family::Ipv4, "new".into());
+    old.firewall.insert(Family::Ipv4, rules("old"));
+    new.firewall.insert(Family::Ipv4, rules("new"));
     let shared = virtual_server("10.96.0.3:80/tcp");
     old.virtual_servers.insert(shared, servers(&[("10.244.0.1:80", 1), ("10.244.0.2:80", 1)]));
     new.virtual_servers.insert(shared, servers(&[("10.244.0.2:80", 0), ("10.244.0.3:80", 1)]));
@@ -97,7 +97,7 @@ fn what_needs_something_that_cannot_be_made_now_waits_for_it() {
     let (family, set) = (Family::Ipv4, SetRole::ClusterIp.of(Family::Ipv4));
     let leftover = Leftover::Iptables(family);
     let mut new = service("10.96.0.1");
-    new.firewall.insert(family, "rules".into());
+    new.firewall.insert(family, rules("new"));
     let mut old = State { leftovers: [leftover].into(), ..state() };
     old.sets.remove(&set);
     let member = Member::IpPort(ip("10.96.0.1"), Protocol::Tcp, 80);

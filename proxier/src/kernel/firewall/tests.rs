@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::dataplane::firewall::{FirewallOptions, ruleset};
+use crate::iptables::{restore_input, save_text};
 
 /// A directory with programs that are not iptables.
 struct Fake(PathBuf);
@@ -80,7 +81,7 @@ fn a_lock_that_is_held_makes_no_programs_unusable() {
     let error = firewall.install(&rules()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Lock, "{error}");
     fs::remove_file(fake.0.join("locked")).unwrap();
-    fake.set("after", &rules().save_text());
+    fake.set("after", &save_text(&rules()));
     firewall.install(&rules()).unwrap();
 }
 
@@ -96,7 +97,7 @@ fn the_default_is_taken_where_nothing_tells() {
 #[test]
 fn programs_that_cannot_write_give_way_to_others() {
     let fake = Fake::new(&["", "-legacy", "-nft"]);
-    fake.set("after", &rules().save_text());
+    fake.set("after", &save_text(&rules()));
     fake.set("refuse-iptables-restore", "*nat");
     fake.set("refuse-iptables-nft-restore", "*nat");
     let mut firewall = fake.find();
@@ -105,7 +106,7 @@ fn programs_that_cannot_write_give_way_to_others() {
     assert_eq!(tools.main, fake.0.join("iptables-legacy"));
 
     // Now something tells which programs to use.
-    fake.set("saved-iptables-nft-save", &rules().save_text());
+    fake.set("saved-iptables-nft-save", &save_text(&rules()));
     fake.set("saved", "");
     let error = fake.find().install(&rules()).unwrap_err();
     assert!(error.to_string().contains("iptables-nft-restore"), "{error}");
@@ -115,25 +116,24 @@ fn programs_that_cannot_write_give_way_to_others() {
 fn what_is_installed_is_read_back_and_known_again() {
     let fake = Fake::new(&[""]);
     // A version that prints a rule in other words.
-    fake.set("after", &rules().save_text().replace("--set-xmark 0x4000/0x0", "--toggle 0x4000"));
+    fake.set("after", &save_text(&rules()).replace("--set-xmark 0x4000/0x0", "--toggle 0x4000"));
     let mut firewall = fake.find();
     assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, None);
     let started = firewall.processes_started();
     assert_eq!(firewall.install(&rules()).unwrap(), Installation::default());
     assert_eq!(firewall.processes_started() - started, 3);
     assert_eq!(fake.get("arguments"), "-w 5 --noflush\n");
-    assert_eq!(fake.get("input"), rules().restore_input(&Installed::default()));
+    assert_eq!(fake.get("input"), restore_input(&rules(), &Installed::parse(Family::Ipv4, "")));
 
-    let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
-    assert_eq!(*text, *rules().save_text());
+    assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, Some(rules()));
     fake.set("saved", &fake.get("saved").replace("-j DROP", "-j ACCEPT"));
-    assert_ne!(firewall.look(Family::Ipv4).unwrap().ours, Some(text));
+    assert_ne!(firewall.look(Family::Ipv4).unwrap().ours, Some(rules()));
 }
 
 #[test]
 fn a_restart_knows_rules_that_iptables_prints_in_other_words() {
     let fake = Fake::new(&[""]);
-    let printed = rules().save_text();
+    let printed = save_text(&rules());
     let printed = printed
         .replace("--set-xmark 0x4000/0x0", "--xor-mark 0x4000")
         .replace("--set-xmark 0x4000/0x4000", "--or-mark 0x4000")
@@ -143,18 +143,18 @@ fn a_restart_knows_rules_that_iptables_prints_in_other_words() {
             "-m state --state ESTABLISHED,RELATED",
         )
         .replace("-p sctp", "-p 132");
-    assert_ne!(printed, rules().save_text());
+    assert_ne!(printed, save_text(&rules()));
     fake.set("saved", &printed);
-    assert_eq!(*fake.find().look(Family::Ipv4).unwrap().ours.unwrap(), *rules().save_text());
+    assert_eq!(fake.find().look(Family::Ipv4).unwrap().ours, Some(rules()));
     // One that says something else is not the same.
     fake.set("saved", &printed.replacen("--or-mark", "--xor-mark", 1));
-    assert_ne!(*fake.find().look(Family::Ipv4).unwrap().ours.unwrap(), *rules().save_text());
+    assert_ne!(fake.find().look(Family::Ipv4).unwrap().ours, Some(rules()));
 }
 
 #[test]
 fn a_change_is_given_up_after_a_while_and_a_slow_host_gets_more_time() {
     let fake = Fake::new(&[""]);
-    fake.set("after", &rules().save_text());
+    fake.set("after", &save_text(&rules()));
     let mut firewall = fake.find();
     firewall.patience = Duration::ZERO;
     let error = firewall.install(&rules()).unwrap_err();
@@ -185,12 +185,11 @@ fn a_change_is_given_up_after_a_while_and_a_slow_host_gets_more_time() {
 fn a_kernel_without_physdev_gets_the_rules_without_it() {
     let fake = Fake::new(&[""]);
     fake.set("refuse", "physdev");
-    fake.set("after", &rules().without_physdev().unwrap().save_text());
+    fake.set("after", &save_text(&rules().without_physdev().unwrap()));
     let mut firewall = fake.find();
     assert!(firewall.install(&rules()).unwrap().without_physdev);
     assert!(!fake.get("input").contains("physdev"));
-    let text = firewall.look(Family::Ipv4).unwrap().ours.unwrap();
-    assert_eq!(*text, *rules().save_text());
+    assert_eq!(firewall.look(Family::Ipv4).unwrap().ours, Some(rules()));
 }
 
 #[test]
@@ -211,9 +210,12 @@ fn removal_runs_nothing_where_nothing_is() {
     assert_eq!(firewall.remove(Family::Ipv4).unwrap(), Removal::default());
     assert_eq!(firewall.processes_started() - started, 1);
 
-    fake.set("saved", &rules().save_text());
+    fake.set("saved", &save_text(&rules()));
     assert!(firewall.remove(Family::Ipv4).unwrap().found);
-    assert_eq!(fake.get("input"), Installed::parse(&rules().save_text()).removal_input());
+    assert_eq!(
+        fake.get("input"),
+        Installed::parse(Family::Ipv4, &save_text(&rules())).removal_input()
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use netlink_ipvs::Family;
 
-use crate::dataplane::firewall::{Installed, save};
+use crate::iptables::{Installed, save};
 
 /// The two implementations of iptables. Their rules live in different parts of the kernel: a node
 /// whose parts use both filters every packet twice, in an order nobody chose.
@@ -153,7 +153,8 @@ pub(super) struct Evidence {
 impl Evidence {
     /// From everything that its `iptables-save` prints.
     pub(super) fn of(save_text: &str) -> Self {
-        let mut out = Self { ours: !Installed::parse(save_text).is_empty(), ..Self::default() };
+        let mut out =
+            Self { ours: !Installed::parse(Family::Ipv4, save_text).is_empty(), ..Self::default() };
         for line in save::lines(save_text) {
             out.rules += usize::from(line.spec.is_some());
             out.kubelet |= line.table == "mangle"

@@ -144,7 +144,7 @@ fn mark(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::dataplane::firewall::save::canonical;
+    use crate::iptables::save::canonical;
 
     #[test]
     fn what_can_be_said_in_several_ways_is_said_in_one() {

@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use netlink_ipvs::Family;
 
 use super::*;
-use crate::dataplane::firewall::{FirewallOptions, Installed, ruleset};
+use crate::dataplane::firewall::{FirewallOptions, ruleset};
+use crate::iptables::{Installed, save_text};
 
 /// A node on which kube-proxy ran in iptables mode, and others have rules as well.
 const IPTABLES_MODE: &str = r#"*mangle
@@ -107,7 +108,7 @@ COMMIT
 #[test]
 fn our_own_rules_are_no_leftovers() {
     let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
-    assert!(Leftovers::find(&rules.save_text(), Scope::NotOurs).is_empty());
+    assert!(Leftovers::find(&save_text(&rules), Scope::NotOurs).is_empty());
     assert_eq!(Leftovers::find("", Scope::All).removal_input(), "");
 }
 
@@ -126,7 +127,7 @@ fn empty_chains_that_nothing_leads_to_do_nothing() {
 #[test]
 fn ours_first_then_the_rest_leaves_nothing() {
     let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
-    let ours = Installed::parse(&rules.save_text());
+    let ours = Installed::parse(Family::Ipv4, &save_text(&rules));
     assert_eq!(ours.foreign_references().count(), 0);
     let deleted = ours.removal_input().lines().filter(|line| line.starts_with("-X ")).count();
     assert_eq!(deleted, 11);

@@ -11,10 +11,10 @@ use netlink_ipvs::{
     VirtualServerKey,
 };
 
-use super::State;
-use super::firewall::Rules;
+use crate::dataplane::State;
+use crate::dataplane::sets::{SetId, SetType};
+use crate::iptables;
 
-use super::sets::{SetId, SetType};
 pub use table::{Style, table};
 
 /// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` of `uapi/linux/ip_vs.h`.
@@ -171,8 +171,8 @@ pub fn ipset(state: &State) -> String {
 }
 
 /// The firewall rules of a family, as `iptables-save` prints our part of them.
-pub fn firewall(state: &State, family: Family) -> &str {
-    state.firewall.get(&family).map_or("", Rules::text)
+pub fn firewall(state: &State, family: Family) -> String {
+    state.firewall.get(&family).map(iptables::save_text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use netlink_ipvs::{Flags, VirtualServerKey};
 
 use super::scheduler_flags;
 use crate::dataplane::{Desired, State, VirtualServerState};
+use crate::iptables;
 
 /// The whole desired state; virtual servers name the service and frontend they are for.
 pub fn desired(desired: &Desired) -> Value {
@@ -47,7 +48,7 @@ pub fn state(state: &State) -> Value {
         .firewall
         .iter()
         .map(|(family, rules)| {
-            (family.to_string(), json!(rules.text().lines().collect::<Vec<_>>()))
+            (family.to_string(), json!(iptables::save_text(rules).lines().collect::<Vec<_>>()))
         })
         .collect();
     json!({

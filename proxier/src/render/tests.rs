@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+
 use netlink_ipvs::{RealServerConfig, VirtualServerConfig};
 
 use super::*;
 use crate::dataplane::builders::*;
+use crate::dataplane::firewall::{FirewallOptions, ruleset};
 use crate::dataplane::sets::{Member, SetRole};
 use crate::dataplane::{InterfaceState, SetState, VirtualServerState};
 
@@ -177,11 +180,12 @@ add KUBE-NODE-PORT-TCP 30080
 }
 
 #[test]
-fn firewall_rules_are_printed_as_they_are() {
+fn firewall_rules_are_printed_in_the_words_of_iptables() {
     let mut state = State::default();
     assert_eq!(firewall(&state, Family::Ipv4), "");
-    state.firewall.insert(Family::Ipv4, "*nat\nCOMMIT\n".into());
-    assert_eq!(firewall(&state, Family::Ipv4), "*nat\nCOMMIT\n");
+    let rules = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
+    state.firewall.insert(Family::Ipv4, rules.clone());
+    assert_eq!(firewall(&state, Family::Ipv4), iptables::save_text(&rules));
 }
 
 mod for_people {

@@ -1,6 +1,7 @@
 //! Whether the host's own rules leave a way to IPVS.
 
-use super::{Table, save};
+use super::save;
+use crate::dataplane::firewall::Table;
 
 /// What in this output of `iptables-save` closes `INPUT` to everything that no rule accepts: its
 /// policy, or a rule that drops or rejects whatever comes to it. IPVS takes packets to services
