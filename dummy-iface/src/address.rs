@@ -128,12 +128,12 @@ pub(crate) fn apply(
     socket.execute(
         changes,
         |batch, change| {
-            own::asked(index, *change);
+            own::asked(index, change.assigned().address, change.adds());
             let (message, flags) = change.request(index);
             route::push(batch, &message, flags);
         },
         |change, failure| {
-            own::refused(index, *change);
+            own::refused(index, change.assigned().address);
             let done = change.is_done_already(&failure);
             (!done).then(|| failed(format!("{change} on {name}"), failure))
         },

@@ -8,8 +8,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::address::AddressChange;
-
 /// What this process's monitors know.
 static MONITORS: Mutex<Vec<Weak<Asked>>> = Mutex::new(Vec::new());
 
@@ -19,19 +17,19 @@ static MONITORS: Mutex<Vec<Weak<Asked>>> = Mutex::new(Vec::new());
 pub(crate) struct Asked(Mutex<HashMap<(u32, Ipv6Addr), VecDeque<bool>>>);
 
 /// Notes a change that is about to be asked for.
-pub(crate) fn asked(interface: u32, change: AddressChange) {
-    note(interface, change, |history| history.push_back(change.adds()));
+pub(crate) fn asked(interface: u32, address: IpAddr, added: bool) {
+    note(interface, address, |history| history.push_back(added));
 }
 
 /// Notes that a change was refused, so that nothing will be told of it.
-pub(crate) fn refused(interface: u32, change: AddressChange) {
-    note(interface, change, |history| {
+pub(crate) fn refused(interface: u32, address: IpAddr) {
+    note(interface, address, |history| {
         history.pop_back();
     });
 }
 
-fn note(interface: u32, change: AddressChange, note: impl Fn(&mut VecDeque<bool>)) {
-    let IpAddr::V6(address) = change.assigned().address else { return };
+fn note(interface: u32, address: IpAddr, note: impl Fn(&mut VecDeque<bool>)) {
+    let IpAddr::V6(address) = address else { return };
     let mut monitors = locked(&MONITORS);
     monitors.retain(|monitor| monitor.strong_count() > 0);
     for asked in monitors.iter().filter_map(Weak::upgrade) {
@@ -98,35 +96,35 @@ mod tests {
         let [one, two]: [IpAddr; 2] = ["fd00::1", "fd00::2"].map(|text| text.parse().unwrap());
         // An interface that no other test has.
         let link = u32::MAX;
-        let told = |changes: &[AddressChange]| {
-            for change in changes {
-                super::asked(link, *change);
+        let told = |changes: &[(IpAddr, bool)]| {
+            for (address, added) in changes {
+                super::asked(link, *address, *added);
             }
         };
-        told(&[AddressChange::Add(one), AddressChange::Add(two)]);
+        told(&[(one, true), (two, true)]);
         assert!(asked.expects(link, one, true));
         assert!(asked.expects(link, one, true), "the kernel may say it again");
         assert!(!asked.expects(link - 1, one, true), "on another interface");
         // Another one removes it, and adds it again.
         assert!(!asked.expects(link, one, false));
         assert!(!asked.expects(link, one, true));
-        told(&[AddressChange::Remove(two)]);
+        told(&[(two, false)]);
         assert!(asked.expects(link, two, false));
         assert!(locked(&asked.0).is_empty(), "nothing is kept of what is gone");
         // Told of late.
-        told(&[AddressChange::Add(two), AddressChange::Remove(two)]);
+        told(&[(two, true), (two, false)]);
         assert!(asked.expects(link, two, true));
         assert!(asked.expects(link, two, false));
-        told(&[AddressChange::Add(one)]);
-        refused(link, AddressChange::Add(one));
+        told(&[(one, true)]);
+        refused(link, one);
         assert!(!asked.expects(link, one, true), "it was not this process");
-        told(&[AddressChange::Add(one), AddressChange::Remove(two)]);
+        told(&[(one, true), (two, false)]);
         asked.lost();
         assert_eq!(locked(&asked.0).len(), 1);
         asked.gone(link);
         assert!(locked(&asked.0).is_empty());
         let v4: IpAddr = "10.0.0.1".parse().unwrap();
-        told(&[AddressChange::Add(v4)]);
+        told(&[(v4, true)]);
         assert!(locked(&asked.0).is_empty());
     }
 }

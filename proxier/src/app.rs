@@ -1,30 +1,17 @@
-//! Wiring: which source, which dataplane, which tasks. Nothing else knows concrete types.
+//! The program: its [commands], the [host] it runs on, and the [wiring] of sources, loop and servers.
+//! Nothing else knows concrete types.
 
-mod alone;
-mod checks;
-mod daemon;
-mod diff;
-mod dry_run;
-mod ending;
-mod explain;
-mod facts;
-mod feed;
-mod memory_limit;
-mod needs;
-mod neighbours;
-mod notices;
-mod privileges;
-mod reload;
-mod status;
-mod sysctls;
-mod table;
-mod timeouts;
+mod commands;
+mod host;
+mod wiring;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use self::commands::{cleanup, daemon, diff, dry_run, explain, status};
+use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
 use crate::telemetry::{self, LogHandle};
@@ -107,7 +94,7 @@ fn carry_out(
         Action::InitOnly => daemon::init_only(&config),
         Action::Run => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
-        Action::Cleanup => daemon::clean_up(),
+        Action::Cleanup => cleanup::run(),
         Action::Explain { what } => explain::run(args, config, &what),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),

@@ -7,6 +7,7 @@
 mod audit;
 mod believed;
 mod directory;
+mod effect;
 mod engine;
 mod measure;
 mod notice;
@@ -30,7 +31,8 @@ use crate::cluster::{Change, Cluster};
 use crate::dataplane::{Dataplane, Desired, Look, Origin, Reserved, Settings};
 
 pub use directory::{Directory, Published};
-use engine::{Effect, Engine};
+use effect::Effect;
+use engine::Engine;
 pub use measure::{Histogram, Live, Measures};
 pub use notice::Notice;
 use reporter::Reporter;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an unreadable source is a failed test")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -118,6 +119,39 @@ fn modules_use_only_what_the_arrows_allow() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// No file uses another that uses it, by whatever way round. A module and those inside it are one
+/// thing told in several files.
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    for folder in ["proxier/src", "netlink-batch/src", "netlink-ipvs/src", "dummy-iface/src"] {
+        let sources = sources(folder);
+        let uses: BTreeMap<&[String], BTreeSet<&[String]>> =
+            sources.iter().map(|source| (&*source.module, source.files_used(&sources))).collect();
+        let circle = uses.keys().find_map(|start| circle(start, &uses));
+        assert_eq!(circle, None, "{folder}");
+    }
+}
+
+/// A way from a module back to itself, if there is one.
+fn circle<'a>(
+    start: &'a [String],
+    uses: &BTreeMap<&'a [String], BTreeSet<&'a [String]>>,
+) -> Option<Vec<String>> {
+    let mut ways = vec![vec![start]];
+    let mut seen = BTreeSet::new();
+    while let Some(way) = ways.pop() {
+        for next in &uses[way.last()?] {
+            if *next == start {
+                return Some(way.iter().map(|module| module.join("::")).collect());
+            }
+            if seen.insert(*next) {
+                ways.push(way.iter().copied().chain([*next]).collect());
+            }
+        }
+    }
+    None
+}
+
 #[test]
 fn every_module_has_its_place_in_the_picture() {
     for source in sources("proxier/src") {
@@ -155,7 +189,7 @@ fn no_unsafe_code_and_processes_in_one_place_only() {
             let fuzz = source.path.ends_with("fuzz.rs");
             // The tools of iptables, and this program in place of itself.
             let runs_programs = source.path.ends_with("kernel/firewall/process.rs")
-                || source.path.ends_with("app/reload.rs");
+                || source.path.ends_with("app/wiring/reload.rs");
             for (word, fine) in [
                 ("unsafe {", false),
                 ("unsafe fn", false),
@@ -263,6 +297,8 @@ fn the_scan_sees_what_it_is_there_to_see() {
         code: code.into(),
     };
     assert_eq!(source.modules_used(), ["args", "kernel", "source", "memory", "app"]);
+    let paths: Vec<String> = source.paths().iter().map(|path| path.join("::")).collect();
+    assert_eq!(paths, ["args::X", "kernel", "source::a", "source::b", "memory::g", "app::h"]);
     let text = "//! tokio::\nuse std::fs; // kube::\n#[cfg(test)]\nmod tests { use crate::app; }\n";
     assert_eq!(without_comments_and_tests(text), "\nuse std::fs; \n");
 }
@@ -285,6 +321,74 @@ impl Source {
             }
         }
         used
+    }
+}
+
+impl Source {
+    /// The other files whose names this one uses, but those around it and inside it.
+    fn files_used<'a>(&self, all: &'a [Source]) -> BTreeSet<&'a [String]> {
+        let known: BTreeMap<&[String], &'a [String]> =
+            all.iter().map(|source| (&*source.module, &*source.module)).collect();
+        let mut used = BTreeSet::new();
+        for path in self.paths() {
+            // The longest beginning that is a file; what follows are items, or re-exported.
+            let file = (1..=path.len()).rev().find_map(|length| known.get(&path[..length]));
+            let other = |file: &&[String]| {
+                !self.module.starts_with(file) && !file.starts_with(&self.module)
+            };
+            used.extend(file.copied().filter(other));
+        }
+        used
+    }
+
+    /// Every path that starts at the crate's root or a module around this one, from the root.
+    fn paths(&self) -> Vec<Vec<String>> {
+        let mut out = Vec::new();
+        for (start, up) in [("crate::", None), ("super::", Some(1))] {
+            for (place, _) in self.code.match_indices(start) {
+                let before = &self.code[..place];
+                if before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+                    continue;
+                }
+                let mut rest = &self.code[place + start.len()..];
+                let mut up = up;
+                while let Some(further) = rest.strip_prefix("super::") {
+                    (rest, up) = (further, up.map(|up| up + 1));
+                }
+                let around = up.map_or(0, |up| self.module.len().saturating_sub(up));
+                branches(&self.module[..around], rest, &mut out);
+            }
+        }
+        out
+    }
+}
+
+/// The paths that go on from `from`, with every branch of a `{...}` group.
+fn branches(from: &[String], rest: &str, out: &mut Vec<Vec<String>>) {
+    let rest = rest.trim_start();
+    if let Some(group) = rest.strip_prefix('{') {
+        let (mut depth, mut item) = (0_u32, 0);
+        for (place, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    branches(from, &group[item..place], out);
+                    item = place + 1;
+                    if c == '}' {
+                        return;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let path: Vec<String> = from.iter().cloned().chain([name.clone()]).collect();
+    match rest[name.len()..].strip_prefix("::") {
+        Some(further) => branches(&path, further, out),
+        None => out.push(path),
     }
 }
 

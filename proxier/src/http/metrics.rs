@@ -4,6 +4,7 @@
 //! ipvs never. Services and slices are counted once, where kube-proxy counts each Service event for
 //! each family; a step of the loop serves all families, so each has the same duration.
 
+mod pieces;
 mod process;
 mod readings;
 mod services;
@@ -13,9 +14,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use netlink_ipvs::Family;
 
+pub(super) use self::pieces::Pieces;
 use self::process::Process;
 pub(super) use self::readings::{Lease, Readings};
-pub(super) use self::services::{Pieces, Reading};
+pub(super) use self::services::Reading;
 pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
 use super::Watch;

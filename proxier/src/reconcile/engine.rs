@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::audit::Audit;
 use super::believed::Believed;
+use super::effect::Effect;
 use super::report::{Cut, Report};
 use super::rescue::Rescue;
 use super::retry::{Held, Retries};
@@ -30,25 +31,9 @@ use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::ruleset;
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
-    Budget, Desired, Drains, Origin, Part, Plan, Query, Reserved, Settings, Subject, Target,
+    Budget, Desired, Drains, Origin, Part, Query, Reserved, Settings, Subject, Target,
     contribution, left_out,
 };
-
-/// What the engine wants to be done. What came of it goes back before the next effect is asked for,
-/// except for a look.
-#[derive(Debug)]
-pub(super) enum Effect {
-    /// Read this, and give the answer to [`Engine::answered`].
-    Read(Query),
-    /// Begin to look at the rules of these families; [`Engine::rules_read`] takes what is found.
-    Look(Vec<Family>),
-    /// Wait for the look: nothing can be done before it has ended.
-    AwaitLook,
-    /// Say that these virtual servers are others', and whether they stay.
-    Tell(BTreeSet<VirtualServerKey>, bool),
-    /// Carry this out, and give the outcome to [`Engine::written`].
-    Write(Plan),
-}
 
 /// The loop's state.
 pub(super) struct Engine {

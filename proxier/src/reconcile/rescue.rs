@@ -13,7 +13,7 @@ use std::time::Duration;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use tokio::time::Instant;
 
-use super::engine::Effect;
+use super::effect::Effect;
 use crate::dataplane::sets::{Member, SetId, SetRole};
 use crate::dataplane::{
     Answer, Need, Op, OpError, Outcome, Plan, Query, Reserved, SetState, Settings,

@@ -24,6 +24,7 @@ pub(crate) mod fuzz;
 mod limit;
 mod lines;
 mod outbox;
+mod pace;
 mod rate;
 mod reading;
 mod resource;

@@ -6,25 +6,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hyper::body::Bytes;
 use netlink_ipvs::{RealServerEntry, RealServerKey, Stats, VirtualServerKey};
 use tokio::time::Instant;
 
-use super::readings::Lease;
 use super::text::{Labels, Metric, Text};
 use crate::config::ServiceMetrics;
-use crate::http::body::Cut;
 use crate::http::{Counted, Table};
 use crate::reconcile::Status;
 
 /// Virtual servers and endpoints of one reading: some 20 MB. Neither a person nor a time series database
 /// has use for more.
 const MOST: usize = 200_000;
-/// Bytes of a piece of text: so much is kept for each connection.
-const PIECE: usize = 16 * 1024;
-
 /// In this order they are kept.
-const SERVICE: [Metric; 5] = [
+pub(super) const SERVICE: [Metric; 5] = [
     Metric::counter(
         "proxier_service_connections_total",
         "Connections that a virtual server has scheduled.",
@@ -48,7 +42,7 @@ const SERVICE: [Metric; 5] = [
 ];
 
 /// In this order they are kept.
-const ENDPOINT: [Metric; 8] = [
+pub(super) const ENDPOINT: [Metric; 8] = [
     Metric::counter(
         "proxier_endpoint_connections_total",
         "Connections that were scheduled to an endpoint.",
@@ -90,17 +84,6 @@ struct Endpoint {
     counts: [u64; 8],
 }
 
-/// The text of a reading, piece by piece, after what is said before it.
-#[derive(Debug)]
-pub(in crate::http) struct Pieces {
-    before: Option<Bytes>,
-    reading: Lease,
-    /// Of those of services and of endpoints together.
-    metric: usize,
-    /// Of its samples.
-    sample: usize,
-}
-
 // === impl Reading ===
 
 impl Reading {
@@ -139,7 +122,7 @@ impl Reading {
     }
 
     /// Writes a sample of a metric, the first one after what the metric is. Whether there was one.
-    fn write(&self, out: &mut Text, metric: usize, sample: usize) -> bool {
+    pub(super) fn write(&self, out: &mut Text, metric: usize, sample: usize) -> bool {
         let (metric, labels, value) = if let Some(of_service) = SERVICE.get(metric) {
             let Some(server) = self.servers.get(sample) else { return false };
             (of_service, server.labels.clone(), server.counts[metric])
@@ -194,41 +177,6 @@ fn wanted(status: &Status, namespaces: &ServiceMetrics) -> BTreeMap<VirtualServe
         }
     }
     wanted
-}
-
-// === impl Pieces ===
-
-impl Pieces {
-    pub(super) fn new(before: String, reading: Lease) -> Self {
-        Self { before: Some(before.into()), reading, metric: 0, sample: 0 }
-    }
-}
-
-impl Iterator for Pieces {
-    type Item = Result<Bytes, Cut>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(before) = self.before.take() {
-            return Some(Ok(before));
-        }
-        let last = SERVICE.len() + ENDPOINT.len();
-        if self.metric == last {
-            return None;
-        }
-        let Some(reading) = self.reading.get() else {
-            self.metric = last;
-            return Some(Err(Cut));
-        };
-        let mut out = Text::default();
-        while self.metric < last && out.len() < PIECE {
-            if reading.write(&mut out, self.metric, self.sample) {
-                self.sample += 1;
-            } else {
-                (self.metric, self.sample) = (self.metric + 1, 0);
-            }
-        }
-        Some(out.into_string()).filter(|text| !text.is_empty()).map(|text| Ok(text.into()))
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,10 @@
-//! What one answer may cost, whoever sends it: bytes, what they become in memory, and time.
+//! What one answer may cost, whoever sends it: bytes, and what they become in memory.
 //!
 //! An object in etcd has at most 1.5 MiB, which JSON can make six times as long (`<` becomes
 //! `\u003c`); an EndpointSlice that the API server accepts has at most 1,000 endpoints of 100 addresses.
 //! The bounds are above that, and so low that a list of the smallest entries (`{},` becomes 170
 //! bytes) stays below 100 MiB. An object with more entries than that is possible (finalizers of one
 //! letter), so it costs nobody but itself: it stays as it was known.
-
-use std::time::Duration;
-
-use tokio::time::Instant;
-
-use super::failure::Failure;
 
 /// Longest object, and longest line of a watch, in bytes.
 pub(super) const OBJECT: usize = 16 << 20;
@@ -28,8 +22,6 @@ const OBJECTS: usize = 200_000;
 pub(super) const EMPTY_PAGES: u32 = 100;
 /// Longest refusal, in bytes.
 pub(super) const REFUSAL: usize = 64 << 10;
-/// Least bytes a second of something that has an end.
-const PACE: u64 = 16 << 10;
 
 /// Which bound an answer goes beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,8 +46,8 @@ pub(super) fn is_huge(object: &[u8]) -> bool {
 }
 
 /// Whether a list may have so many objects.
-pub(super) fn check_count(objects: usize) -> Result<(), Failure> {
-    if objects > OBJECTS { Err(Failure::Excess(Excess::Objects)) } else { Ok(()) }
+pub(super) fn check_count(objects: usize) -> Result<(), Excess> {
+    if objects > OBJECTS { Err(Excess::Objects) } else { Ok(()) }
 }
 
 /// The number of entries of all lists in a JSON text, at least.
@@ -93,38 +85,6 @@ fn string(text: &[u8]) -> usize {
     text.len()
 }
 
-/// The time that something with an end may take: as long as it comes, but not in drops.
-#[derive(Debug)]
-pub(super) struct Pace {
-    start: Instant,
-    patience: Duration,
-}
-
-impl Pace {
-    /// From now on, with a grace of `patience`, which is also the longest wait for a next piece.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { start: Instant::now(), patience }
-    }
-
-    /// Until when the next piece must come, after so many bytes.
-    pub(super) fn deadline(&self, received: u64) -> Instant {
-        self.end(received).min(Instant::now() + self.patience)
-    }
-
-    fn end(&self, received: u64) -> Instant {
-        self.start + self.patience + Duration::from_secs(received / PACE)
-    }
-
-    /// Why that time is over.
-    pub(super) fn missed(&self, received: u64) -> Failure {
-        if received > 0 && Instant::now() >= self.end(received) {
-            Failure::Slow { took: self.start.elapsed(), received }
-        } else {
-            Failure::Stalled(self.patience)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,19 +112,5 @@ mod tests {
         // The largest slice that an API server accepts.
         let endpoint = format!("{{\"addresses\":[{}\"10.0.0.1\"]}},", "\"10.0.0.1\",".repeat(99));
         assert!(!is_huge(list(&endpoint, 1000).as_bytes()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_follows_what_comes() {
-        let second = Duration::from_secs(1);
-        let (start, pace) = (Instant::now(), Pace::new(60 * second));
-        assert_eq!(pace.deadline(0), start + 60 * second);
-        tokio::time::advance(50 * second).await;
-        assert_eq!(pace.deadline(0), start + 60 * second);
-        assert_eq!(pace.deadline(10 * PACE), start + 70 * second);
-        assert_eq!(pace.deadline(1000 * PACE), start + 110 * second, "a stall is one all the same");
-        tokio::time::advance(60 * second).await;
-        assert!(matches!(pace.missed(1000 * PACE), Failure::Stalled(_)));
-        assert!(matches!(pace.missed(PACE), Failure::Slow { received: PACE, .. }));
     }
 }

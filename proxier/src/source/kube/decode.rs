@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::bounds::{self, Excess, ITEMS};
-use super::failure::Failure;
+use super::failure::{ApiStatus, Failure};
 use crate::source::objects::{Lenient, Shape, quote, raw};
 
 /// One line of a watch.
@@ -67,22 +67,6 @@ struct MarkerMetadata {
 struct MarkerAnnotations {
     #[serde(rename = "k8s.io/initial-events-end")]
     initial_end: String,
-}
-
-/// `meta/v1.Status`, in which the server describes a refusal.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct ApiStatus {
-    pub(super) code: u16,
-    pub(super) reason: String,
-    pub(super) message: String,
-}
-
-impl ApiStatus {
-    /// From the body of a refusal, which need not be one.
-    pub(super) fn parse(body: &[u8]) -> Self {
-        serde_json::from_slice(body).unwrap_or_default()
-    }
 }
 
 /// One page of a list. Its objects are decoded one by one, so that never more than one is there in

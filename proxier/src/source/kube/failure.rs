@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hyper_util::client::legacy;
+use serde::Deserialize;
 
 use super::bounds::Excess;
-use super::decode::ApiStatus;
 use crate::text::{self, chain};
 
 /// Why an attempt ended.
@@ -39,6 +39,22 @@ pub(super) enum Failure {
     Garbage(String),
     #[error("the server sent {0}, which is beyond what is read")]
     Excess(Excess),
+}
+
+/// `meta/v1.Status`, in which the server describes a refusal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ApiStatus {
+    pub(super) code: u16,
+    pub(super) reason: String,
+    pub(super) message: String,
+}
+
+impl ApiStatus {
+    /// From the body of a refusal, which need not be one.
+    pub(super) fn parse(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
 }
 
 /// What a failure says about when to ask again.

@@ -6,8 +6,9 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use tokio::time::timeout_at;
 
-use super::bounds::{Excess, OBJECT, Pace};
+use super::bounds::{Excess, OBJECT};
 use super::failure::Failure;
+use super::pace::Pace;
 
 /// Reads line by line.
 pub(super) struct Lines {

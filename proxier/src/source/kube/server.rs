@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::backoff::random;
 use super::bounds::{Excess, PAGE, REFUSAL};
 use super::client::Client;
-use super::decode::ApiStatus;
+use super::failure::ApiStatus;
 use super::failure::Failure;
 use super::lines::{self, Lines};
 use super::resource::Resource;

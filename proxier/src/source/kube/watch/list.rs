@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use tokio::time::timeout_at;
 
-use super::super::bounds::{self, EMPTY_PAGES, Excess, Pace};
+use super::super::bounds::{self, EMPTY_PAGES, Excess};
 use super::super::decode::{self, Event};
 use super::super::failure::Failure;
 use super::super::lines::Lines;
+use super::super::pace::Pace;
 use super::super::resource::Resource;
 use super::super::server::Server;
 use super::Watch;
@@ -50,7 +51,7 @@ impl<R: Resource, E: From<Vec<Change>>> Watch<'_, R, E> {
                     Seen::Gone(None) => {}
                 },
             }
-            bounds::check_count(keys.len())?;
+            bounds::check_count(keys.len()).map_err(Failure::Excess)?;
             self.outbox.relieve().await?;
         }
     }
@@ -72,7 +73,7 @@ impl<R: Resource, E: From<Vec<Change>>> Watch<'_, R, E> {
                 }
                 self.outbox.relieve().await?;
             }
-            bounds::check_count(keys.len())?;
+            bounds::check_count(keys.len()).map_err(Failure::Excess)?;
             if page.next.is_empty() {
                 self.listed(keys, page.resource_version.clone()).await?;
                 return Ok(page.resource_version);

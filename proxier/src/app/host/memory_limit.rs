@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// The lowest limit of the process's control group and of those around it, if there is one.
-pub(super) fn of_cgroup() -> Option<u64> {
+pub(in crate::app) fn of_cgroup() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     lowest(&groups, |path| fs::read_to_string(path).ok())
 }

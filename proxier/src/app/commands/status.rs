@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::dry_run::style;
+use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::{Config, ConfigError, Host};
 use crate::render::Style;
@@ -23,13 +24,13 @@ use crate::value::GoDuration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints what `/status.json` of the metrics address says of the whole. Exit status: 0 in sync, 1 not.
-pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+pub(in crate::app) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let body = ask(local(config.metrics_bind))?;
     let status: Value = serde_json::from_str(&body).context("read the status")?;
     if args.own.output == Output::Json {
-        super::print_json(&status)?;
+        print_json(&status)?;
     } else {
-        super::print(&text(&status, style()))?;
+        print(&text(&status, style()))?;
     }
     let fine = status["synced"] == true && status["healthy"] == true;
     Ok(ExitCode::from(u8::from(!fine)))
@@ -37,11 +38,11 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
 
 /// With a configuration that cannot be used: the daemon still has the one before, and answers where that, as far
 /// as it can be told, said.
-pub(super) fn without(args: &Args, error: ConfigError) -> anyhow::Result<ExitCode> {
+pub(in crate::app) fn without(args: &Args, error: ConfigError) -> anyhow::Result<ExitCode> {
     let mut flags = args.clone();
     let Some(path) = flags.always.config.take() else { return Err(error.into()) };
     let Ok(mut config) = Config::load(&flags, &Host) else { return Err(error.into()) };
-    super::report(&format!("{} is not used: {}", path.display(), chain(&error)));
+    report(&format!("{} is not used: {}", path.display(), chain(&error)));
     if let Some(address) = address_in(&read_start(&path)) {
         config.metrics_bind = address;
     }
@@ -66,7 +67,7 @@ fn address_in(text: &str) -> Option<SocketAddr> {
 }
 
 /// What the proxy that runs here, if one does, holds back of these addresses, in words.
-pub(super) fn held_back(metrics: SocketAddr, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
+pub(in crate::app) fn held_back(metrics: SocketAddr, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
     let status = ask(local(metrics)).ok().and_then(|body| serde_json::from_str(&body).ok());
     let status: Value = status.unwrap_or_default();
     let of = |held: &&Value| {

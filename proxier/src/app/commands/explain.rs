@@ -5,14 +5,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use super::dry_run;
+use super::{dry_run, status};
+use crate::app::print;
 use crate::args::Args;
 use crate::config::Config;
 use crate::explain::{Known, Subject, addresses, explain};
 use crate::settings::Abilities;
 
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config, what: &str) -> anyhow::Result<ExitCode> {
+pub(in crate::app) async fn run(
+    args: &Args,
+    config: Config,
+    what: &str,
+) -> anyhow::Result<ExitCode> {
     let subject: Subject = what.parse()?;
     let metrics = config.metrics_bind;
     let (reconciler, _source) = dry_run::complete(args, config, Abilities::default()).await?;
@@ -21,10 +26,10 @@ pub(super) async fn run(args: &Args, config: Config, what: &str) -> anyhow::Resu
     let addresses = addresses(&subject, known.desired);
     match explain(&subject, known) {
         Ok(mut text) => {
-            for held in super::status::held_back(metrics, &addresses) {
+            for held in status::held_back(metrics, &addresses) {
                 let _ = writeln!(text, "\nnot programmed by the running proxy: {held}");
             }
-            super::print(&text)?;
+            print(&text)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(nothing) => bail!("{nothing}"),

@@ -11,7 +11,7 @@ use crate::kernel::sysctl::{Seen, Sysctls};
 
 /// Brings the settings of this host to their values and says what was changed. The result are those
 /// that have their value now, which is to stay so.
-pub(super) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
+pub(in crate::app) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
     let system = Sysctls::system();
     let mut wanted = wanted(config, &system)?;
     let report = system.apply(&wanted);
@@ -30,7 +30,7 @@ pub(super) fn apply(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
 }
 
 /// The settings that a running proxy keeps as they are to be. Changes nothing.
-pub(super) fn kept(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
+pub(in crate::app) fn kept(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
     let system = Sysctls::system();
     let mut wanted = wanted(config, &system)?;
     wanted.retain(|setting| system.can_write(setting));
@@ -38,7 +38,7 @@ pub(super) fn kept(config: &Config) -> anyhow::Result<Arc<[Sysctl]>> {
 }
 
 /// What [`apply`] would change, one line each.
-pub(super) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
+pub(in crate::app) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
     let system = Sysctls::system();
     let settings = wanted(config, &system)?;
     let seen = system.look(&settings);
@@ -51,12 +51,12 @@ pub(super) fn changes(config: &Config) -> anyhow::Result<Vec<String>> {
 }
 
 /// The settings as `sysctl` prints them.
-pub(super) fn text(config: &Config) -> anyhow::Result<String> {
+pub(in crate::app) fn text(config: &Config) -> anyhow::Result<String> {
     Ok(sysctls::text(&wanted(config, &Sysctls::system())?))
 }
 
 /// The settings that the configuration asks for on this kernel.
-pub(super) fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
+pub(in crate::app) fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
     let conntrack = &config.conntrack;
     let options = SysctlOptions {
         strict_arp: config.strict_arp,

@@ -35,7 +35,7 @@ const ANNOUNCES: &str = "where it takes in the routes or addresses of all interf
 
 /// What is found on this host, one sentence each. `strict_arp` is whether the proxy will see to
 /// ARP itself.
-pub(super) fn find(desired: &State, strict_arp: bool) -> Vec<String> {
+pub(in crate::app) fn find(desired: &State, strict_arp: bool) -> Vec<String> {
     let arp_ignore = fs::read_to_string(ARP_IGNORE).ok();
     let answers_all = !strict_arp && arp_ignore.is_some_and(|text| text.trim() == "0");
     // A host that cannot be listed has been reported by then.

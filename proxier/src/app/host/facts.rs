@@ -7,7 +7,7 @@ use crate::dataplane::INTERFACE;
 
 /// Everything that is wrong below this root (`/`), one sentence each. `ipv6` is whether there are IPv6
 /// Services.
-pub(super) fn find(root: &Path, ipv6: bool) -> Vec<String> {
+pub(in crate::app) fn find(root: &Path, ipv6: bool) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(bridged(root));
     if ipv6 {
@@ -17,7 +17,7 @@ pub(super) fn find(root: &Path, ipv6: bool) -> Vec<String> {
 }
 
 /// Whether an IPv6 address is bound: then there is an IPv6 Service.
-pub(super) fn serves_ipv6(root: &Path) -> bool {
+pub(in crate::app) fn serves_ipv6(root: &Path) -> bool {
     let table = fs::read_to_string(root.join("proc/net/if_inet6")).unwrap_or_default();
     table.lines().any(|line| {
         // The fourth column is the scope: link-local addresses are nobody's Service.

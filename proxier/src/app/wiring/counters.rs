@@ -8,7 +8,7 @@ use crate::http::{Counted, Table};
 use crate::text::chain;
 
 /// A reader that opens its socket when it is first asked, and again after an error.
-pub(super) fn table() -> Table {
+pub(in crate::app) fn table() -> Table {
     let client: Mutex<Option<Client>> = Mutex::new(None);
     Arc::new(move |keys| {
         let mut slot = client.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,14 +24,14 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Held while a daemon may program this network namespace.
 #[derive(Debug)]
-pub(super) struct Alone {
+pub(in crate::app) struct Alone {
     /// Nobody is accepted: who wants to know is told by the kernel.
     _socket: Option<UnixListener>,
 }
 
 impl Alone {
     /// Waits for a daemon that is ending; says which one runs when it does not end.
-    pub(super) async fn wait() -> anyhow::Result<Self> {
+    pub(in crate::app) async fn wait() -> anyhow::Result<Self> {
         Self::wait_for(NAME, PATIENCE).await
     }
 

@@ -9,7 +9,7 @@ use crate::source::kube::{Connection, Regarding, Report, report};
 const QUEUE: usize = 256;
 
 /// Starts to tell the API server; where to send notices.
-pub(super) fn start(connection: Connection, node: &str) -> mpsc::Sender<Notice> {
+pub(in crate::app) fn start(connection: Connection, node: &str) -> mpsc::Sender<Notice> {
     let (sender, mut notices) = mpsc::channel(QUEUE);
     let (reports, queue) = mpsc::channel(QUEUE);
     let node = node.to_owned();

@@ -27,7 +27,7 @@ const NETWORK: CapabilitySet =
 ///
 /// This program keeps what it has when it executes itself again: the capabilities stay in the bounding set,
 /// from which root takes them, and in the ambient set, from which every other user does.
-pub(super) fn give_up<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+pub(in crate::app) fn give_up<'a>(files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
     let failed = "give up capabilities";
     let mut sets = capabilities(None).context(failed)?;
     let had = sets.permitted;

@@ -11,7 +11,9 @@ use netlink_ipvs::Family;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{feed, memory_limit, needs};
+use crate::app::host::{memory_limit, needs, sysctls};
+use crate::app::print;
+use crate::app::wiring::feed;
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
@@ -24,10 +26,14 @@ use crate::text;
 
 /// Prints the first complete state; with `watch`, every operation after it.
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Result<ExitCode> {
-    let sysctls = super::sysctls::text(&config)?;
+pub(in crate::app) async fn run(
+    args: &Args,
+    config: Config,
+    watch: bool,
+) -> anyhow::Result<ExitCode> {
+    let sysctls = sysctls::text(&config)?;
     let (mut reconciler, mut source) = complete(args, config, Abilities::default()).await?;
-    super::print(&render(reconciler.desired(), args.own.output, &sysctls))?;
+    print(&render(reconciler.desired(), args.own.output, &sysctls))?;
     if args.own.strict {
         let services = reconciler.cluster().services().len();
         if source.warnings > 0 || services == 0 {
@@ -45,14 +51,14 @@ pub(super) async fn run(args: &Args, config: Config, watch: bool) -> anyhow::Res
         reconciler.take(event);
         reconciler.step().await;
         for op in std::mem::take(&mut reconciler.dataplane().done) {
-            super::print(&format!("{}\n", text::line(op)))?;
+            print(&format!("{}\n", text::line(op)))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What still comes after the first complete state.
-pub(super) struct Source {
+pub(in crate::app) struct Source {
     events: mpsc::Receiver<Event>,
     /// About what was read.
     warnings: usize,
@@ -61,7 +67,7 @@ pub(super) struct Source {
 
 /// Reads the source until it is complete, into a loop over memory. Who waits for an answer is told
 /// when none comes; why is in the warnings of the watches.
-pub(super) async fn complete(
+pub(in crate::app) async fn complete(
     args: &Args,
     config: Config,
     mut abilities: Abilities,
@@ -161,7 +167,7 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
 }
 
 /// As the terminal on standard output wants it: colours only there, and where nobody asks for none.
-pub(super) fn style() -> Style {
+pub(in crate::app) fn style() -> Style {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     Style { width: terminal_width(), colour }
 }

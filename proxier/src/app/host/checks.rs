@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::daemon::Host;
-use super::facts;
+use super::{Host, facts};
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::iptables::closed_input;
@@ -20,7 +19,7 @@ use crate::text::chain;
 const KEEPALIVE: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";
 
 /// Looks at the host. What cannot be read is not questioned.
-pub(super) fn host(config: &Config, host: &mut Host) {
+pub(in crate::app) fn host(config: &Config, host: &mut Host) {
     for family in &host.abilities.families {
         if config.accept_input {
             break;
@@ -62,7 +61,7 @@ fn forgotten_idle(timeout: u32, keepalive: u32) -> Option<String> {
 
 /// Looks at the configuration once the node object is known, or it is known that there is none.
 /// Ends only when the configuration cannot work on this node.
-pub(super) async fn node(
+pub(in crate::app) async fn node(
     config: Arc<Config>,
     dual_stack: bool,
     mut watched: watch::Receiver<Arc<Status>>,

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use netlink_ipvs::{Family, VirtualServerKey};
 
-use super::daemon::Host;
-use super::{dry_run, facts, neighbours};
+use super::dry_run;
+use crate::app::host::{Host, facts, neighbours, sysctls};
+use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::sets::SetId;
@@ -29,21 +30,21 @@ const EXIT_UNKNOWN: u8 = 2;
 /// Prints the operations that would bring the kernel to what is wanted. Exit status: 0 none, 1
 /// some, 2 could not tell.
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn run(args: &Args, config: Config) -> ExitCode {
+pub(in crate::app) async fn run(args: &Args, config: Config) -> ExitCode {
     let difference = async {
-        let kept = super::sysctls::kept(&config)?;
+        let kept = sysctls::kept(&config)?;
         difference(args, config, kept).await
     };
     match difference.await {
         Ok(Difference { plan, .. }) => {
-            if let Err(error) = super::print(&text(&plan, args.own.output)) {
-                super::report(&chain(&*error));
+            if let Err(error) = print(&text(&plan, args.own.output)) {
+                report(&chain(&*error));
                 return ExitCode::from(EXIT_UNKNOWN);
             }
             ExitCode::from(u8::from(!plan.is_empty()))
         }
         Err(error) => {
-            super::report(&chain(&*error));
+            report(&chain(&*error));
             ExitCode::from(EXIT_UNKNOWN)
         }
     }
@@ -132,11 +133,11 @@ async fn observe(kernel: &mut Kernel, settings: &Settings) -> Result<State, OpEr
 /// `proxier migrate --check`: what taking over this node would change, before it is done. Exit
 /// status as for [`run`].
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
+pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> ExitCode {
     match Box::pin(migration(args, config)).await {
         Ok(changes) => ExitCode::from(u8::from(changes)),
         Err(error) => {
-            super::report(&chain(&*error));
+            report(&chain(&*error));
             ExitCode::from(EXIT_UNKNOWN)
         }
     }
@@ -144,7 +145,7 @@ pub(super) async fn check_migration(args: &Args, config: Config) -> ExitCode {
 
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
-    let settings = super::sysctls::changes(&config)?;
+    let settings = sysctls::changes(&config)?;
     let Difference { plan, present, neighbours, facts } =
         difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
@@ -158,7 +159,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "removals": cut,
             "changes": operations(&plan),
         });
-        super::print_json(&json)?;
+        print_json(&json)?;
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
@@ -186,7 +187,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             text(&plan, Output::Table)
         );
     }
-    super::print(&out)?;
+    print(&out)?;
     Ok(!plan.is_empty())
 }
 

@@ -8,7 +8,7 @@ use crate::config::IpvsTimeouts;
 
 /// Sets those that are given. One that is longer than the kernel takes becomes the longest that it
 /// takes: that depends on its clock (`INT_MAX / HZ`), so it is found by trying.
-pub(super) fn set(ipvs: &mut Client, wanted: IpvsTimeouts) -> anyhow::Result<()> {
+pub(in crate::app) fn set(ipvs: &mut Client, wanted: IpvsTimeouts) -> anyhow::Result<()> {
     if wanted == IpvsTimeouts::default() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use dummy_iface::{DummyInterface, Event as HostEvent, InterfaceAddress, Monitor}
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::needs;
+use crate::app::host::needs;
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
@@ -20,10 +20,10 @@ use crate::source::{files, kube as cluster};
 use crate::text::chain;
 
 /// Events that may wait for the loop, each of up to 1,024 changes. Sources wait when it is full.
-pub(super) const QUEUE: usize = 256;
+pub(in crate::app) const QUEUE: usize = 256;
 
 /// A source of objects that is there and can be used.
-pub(super) enum Source {
+pub(in crate::app) enum Source {
     /// Manifests, what they say, and the way to an API server that others of this node use.
     Manifests(files::Manifests, files::Loaded, cluster::Contacts),
     /// The API server.
@@ -32,7 +32,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Manifests if there are any, else the API server. Nothing is started yet.
-    pub(super) async fn find(args: &Args, config: &Config) -> anyhow::Result<Self> {
+    pub(in crate::app) async fn find(args: &Args, config: &Config) -> anyhow::Result<Self> {
         let connection = cluster::Connection {
             kubeconfig: config.client.kubeconfig.clone(),
             server: config.client.master.clone(),
@@ -67,7 +67,7 @@ impl Source {
     }
 
     /// Returns why nothing will come, once that is certain enough for somebody who waits.
-    pub(super) fn hopeless(&self) -> impl Future<Output = anyhow::Error> + use<> {
+    pub(in crate::app) fn hopeless(&self) -> impl Future<Output = anyhow::Error> + use<> {
         let cluster = match self {
             Self::Cluster(connection, _, status) => Some((connection.clone(), Arc::clone(status))),
             Self::Manifests(..) => None,
@@ -84,7 +84,7 @@ impl Source {
     }
 
     /// How many warnings there are about manifests.
-    pub(super) fn warnings(&self) -> usize {
+    pub(in crate::app) fn warnings(&self) -> usize {
         match self {
             Self::Manifests(_, loaded, _) => loaded.warnings.len(),
             Self::Cluster(..) => 0,
@@ -92,7 +92,7 @@ impl Source {
     }
 
     /// Where Events can be sent to.
-    pub(super) fn connection(&self) -> Option<cluster::Connection> {
+    pub(in crate::app) fn connection(&self) -> Option<cluster::Connection> {
         match self {
             Self::Cluster(connection, ..) => Some(connection.clone()),
             Self::Manifests(..) => None,
@@ -100,7 +100,7 @@ impl Source {
     }
 
     /// What its watches know about themselves, for the metrics.
-    pub(super) fn watches(&self) -> Option<Watches> {
+    pub(in crate::app) fn watches(&self) -> Option<Watches> {
         let Self::Cluster(_, _, status) = self else { return None };
         let status = Arc::clone(status);
         Some(Arc::new(move || {
@@ -122,7 +122,7 @@ impl Source {
     }
 
     /// Sends what there is, and what changes.
-    pub(super) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    pub(in crate::app) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
         match self {
             Self::Cluster(connection, options, status) => {
                 let needs = needs::follow(connection.contacts.follow(), events.clone());
@@ -167,7 +167,7 @@ fn node_from(args: &Args, config: &Config) -> String {
 }
 
 /// Starts to follow the addresses of the host, unless they are given.
-pub(super) fn host(
+pub(in crate::app) fn host(
     args: &Args,
     events: &mpsc::Sender<Event>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
@@ -296,7 +296,7 @@ impl Follower {
 }
 
 /// The addresses of the host's other interfaces: as given, or read from the host.
-pub(super) fn host_addresses(args: &Args) -> anyhow::Result<Vec<IpAddr>> {
+pub(in crate::app) fn host_addresses(args: &Args) -> anyhow::Result<Vec<IpAddr>> {
     if !args.own.node_addresses.is_empty() {
         return Ok(args.own.node_addresses.clone());
     }
@@ -304,7 +304,7 @@ pub(super) fn host_addresses(args: &Args) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 /// The addresses of all interfaces but ours, without loopback and link-local IPv6 ones.
-pub(super) fn read_host_addresses() -> Result<Vec<IpAddr>, dummy_iface::Error> {
+pub(in crate::app) fn read_host_addresses() -> Result<Vec<IpAddr>, dummy_iface::Error> {
     Ok(reachable(dummy_iface::host_addresses()?))
 }
 

@@ -12,7 +12,7 @@ use crate::reconcile::Event;
 use crate::source::kube::Contact;
 
 /// What the host needs: the next hops of its default routes, and the broadcast addresses of its networks.
-pub(super) fn of_host() -> Result<Event, dummy_iface::Error> {
+pub(in crate::app) fn of_host() -> Result<Event, dummy_iface::Error> {
     let reserved = reserved_by_host(dummy_iface::gateways()?, &dummy_iface::host_addresses()?);
     Ok(Event::Reserved(Origin::Host, reserved))
 }
@@ -33,7 +33,7 @@ fn reserved_by_host(gateways: BTreeSet<IpAddr>, host: &[InterfaceAddress]) -> Re
 }
 
 /// Sends where a connection leads to, as it is found out.
-pub(super) async fn follow(
+pub(in crate::app) async fn follow(
     mut contacts: watch::Receiver<BTreeSet<Contact>>,
     events: mpsc::Sender<Event>,
 ) {
@@ -46,7 +46,7 @@ pub(super) async fn follow(
 }
 
 /// What a connection needs.
-pub(super) fn of_connection(contacts: &BTreeSet<Contact>) -> Event {
+pub(in crate::app) fn of_connection(contacts: &BTreeSet<Contact>) -> Event {
     /// Where name servers listen.
     const DNS: u16 = 53;
     let mut reserved = Reserved::default();

@@ -13,7 +13,8 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{daemon, feed};
+use super::{feed, program};
+use crate::app::host;
 use crate::args::Args;
 use crate::config::{Config, Host};
 use crate::http::Current;
@@ -28,20 +29,20 @@ use crate::text::chain;
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// The configuration in force, and what has to hear of another one.
-pub(super) struct Reload {
-    pub(super) args: Args,
-    pub(super) config: Arc<Config>,
-    pub(super) abilities: Abilities,
-    pub(super) events: mpsc::Sender<Event>,
-    pub(super) current: watch::Sender<Arc<Current>>,
-    pub(super) log: LogHandle,
+pub(in crate::app) struct Reload {
+    pub(in crate::app) args: Args,
+    pub(in crate::app) config: Arc<Config>,
+    pub(in crate::app) abilities: Abilities,
+    pub(in crate::app) events: mpsc::Sender<Event>,
+    pub(in crate::app) current: watch::Sender<Arc<Current>>,
+    pub(in crate::app) log: LogHandle,
     /// Why the file as it is now is not in force: said once.
-    pub(super) refused: Option<String>,
+    pub(in crate::app) refused: Option<String>,
 }
 
 impl Reload {
     /// Follows the file of `--config`, if there is one, until a change needs a restart.
-    pub(super) async fn follow(mut self) -> anyhow::Result<()> {
+    pub(in crate::app) async fn follow(mut self) -> anyhow::Result<()> {
         let Some(path) = self.args.always.config.clone() else {
             return std::future::pending().await;
         };
@@ -101,7 +102,7 @@ impl Reload {
         if self.config.client != new.client {
             feed::Source::find(&self.args, &new).await?;
         }
-        daemon::prepare(&mut daemon::open_ipvs()?, &new)?;
+        host::prepare(&mut host::open_ipvs()?, &new)?;
         if restart {
             return Ok(());
         }
@@ -112,7 +113,7 @@ impl Reload {
         self.config = Arc::new(new);
         self.refused = None;
         self.publish();
-        let (resolver, timing) = daemon::program(&self.config, &self.abilities);
+        let (resolver, timing) = program(&self.config, &self.abilities);
         // Nobody listens any more only when the process is ending.
         let _ = self.events.send(Event::Configured(resolver, timing)).await;
         Ok(())
@@ -151,7 +152,7 @@ async fn places(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// Starts this program again in place of itself: same process number, same arguments. Returns only
 /// when that fails.
-pub(super) fn start_again() -> anyhow::Error {
+pub(in crate::app) fn start_again() -> anyhow::Error {
     let mut arguments = std::env::args_os();
     // The thread that writes the log does not survive.
     crate::telemetry::flush();

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
 static LISTENS: AtomicBool = AtomicBool::new(false);
 
 /// Starts the thread.
-pub(super) fn guard() -> anyhow::Result<()> {
+pub(in crate::app) fn guard() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("wait for signals")?;
     let (mut terminate, mut interrupt) = {
@@ -45,6 +45,6 @@ pub(super) fn guard() -> anyhow::Result<()> {
 }
 
 /// From now on the daemon hears signals itself and has time to end.
-pub(super) fn listens() {
+pub(in crate::app) fn listens() {
     LISTENS.store(true, Ordering::Relaxed);
 }

@@ -1,0 +1,8 @@
+//! What the program does, one file for each command.
+
+pub(super) mod cleanup;
+pub(super) mod daemon;
+pub(super) mod diff;
+pub(super) mod dry_run;
+pub(super) mod explain;
+pub(super) mod status;

@@ -1,0 +1,38 @@
+//! `cleanup`: removes everything of ours from the kernel.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use netlink_ipvs::Client;
+use tracing::warn;
+
+use crate::app::host::iptables_directory;
+use crate::app::print;
+use crate::kernel::cleanup;
+use crate::kernel::firewall::Firewall;
+use crate::text::{self, chain};
+
+#[tokio::main(flavor = "current_thread")]
+pub(in crate::app) async fn run() -> anyhow::Result<ExitCode> {
+    // Without IPVS in the kernel there is nothing of it to remove.
+    let mut ipvs = Client::open()
+        .inspect_err(|error| warn!(error = chain(error), "no virtual servers to remove"))
+        .ok();
+    let mut firewall = Firewall::find(iptables_directory().as_deref());
+    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall).await;
+    let mut out = String::new();
+    for (verb, lines) in [("removed", &report.removed), ("kept", &report.kept)] {
+        for line in lines {
+            let _ = writeln!(out, "{verb} {}", text::line(line));
+        }
+    }
+    if out.is_empty() && report.failed.is_empty() {
+        out.push_str("nothing of ours was there\n");
+    }
+    print(&out)?;
+    if !report.failed.is_empty() {
+        bail!("not everything could be removed: {}", report.failed.join("; "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
