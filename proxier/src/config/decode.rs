@@ -116,25 +116,11 @@ fn unknown_fields(given: &Value, known: &Value, path: &str, out: &mut Vec<String
 
 /// The known name that differs from `name` by at most two edits, case aside.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let name = name.to_ascii_lowercase();
+    let edits = |candidate: &str| strsim::levenshtein(&name, &candidate.to_ascii_lowercase());
     known
-        .map(|candidate| (edits(name, candidate), candidate))
+        .map(|candidate| (edits(candidate), candidate))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, candidate)| *distance <= 2.min(candidate.len() / 3))
         .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein distance, case aside.
-fn edits(a: &str, b: &str) -> usize {
-    let b = b.to_ascii_lowercase().into_bytes();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.to_ascii_lowercase().bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
