@@ -273,6 +273,31 @@ fn the_netlink_crates_know_nothing_of_kubernetes_or_each_other() {
     }
 }
 
+/// The tour says how much there is to read, tests aside.
+#[test]
+fn what_a_newcomer_reads_is_as_short_as_the_tour_says() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let [_, what, files, lines] = *line.strip_suffix(" |")?.split('|').collect::<Vec<_>>()
+        else {
+            return None;
+        };
+        let most: usize = lines.trim().replace(',', "").parse().ok()?;
+        Some((what.trim(), files, most))
+    });
+    let mut checked = 0;
+    for (what, files, most) in rows {
+        let lines = |path: &str| {
+            let text = fs::read_to_string(root().join("proxier/src").join(path)).unwrap();
+            text.lines().take_while(|line| *line != "#[cfg(test)]").count()
+        };
+        let sum: usize = files.split('`').skip(1).step_by(2).map(lines).sum();
+        assert!(sum <= most && most <= 1500, "{what}: {sum} lines, not {most}");
+        checked += 1;
+    }
+    assert!(checked >= 6, "{checked} rows");
+}
+
 #[test]
 fn files_are_small_and_modules_named_after_their_files() {
     for folder in ["proxier", "netlink-batch", "netlink-ipvs", "dummy-iface", "tests"] {
