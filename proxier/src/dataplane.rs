@@ -11,6 +11,7 @@ mod desired;
 mod drain;
 pub mod firewall;
 mod foreign;
+mod frontend;
 pub mod leftovers;
 mod op;
 mod plan;
@@ -32,10 +33,11 @@ pub use access::{
     OpErrorKind, Outcome, Query,
 };
 pub use budget::{Budget, Limits, Over, cost};
-pub use contribution::{Contribution, Frontend, FrontendKind, Health, contribution, left_out};
+pub use contribution::{Contribution, Health, contribution, left_out};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
 pub use foreign::{is_marked, unmarked};
+pub use frontend::{Frontend, FrontendKind};
 pub use op::{Op, Part, Subject, Target};
 pub(crate) use plan::protects;
 pub use plan::{Needs, Plan, Planning, plan};
@@ -108,8 +110,3 @@ impl Settings {
         self.node_ips.iter().copied().find(|ip| Family::of(*ip) == family)
     }
 }
-
-#[cfg(test)]
-#[path = "../../tests/src/builders.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests crate, which uses all of it")]
-pub(crate) mod builders;

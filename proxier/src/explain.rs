@@ -331,7 +331,7 @@ fn describe(
             ranges.join(", ")
         );
     }
-    let bindable = matches!(frontend.kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
+    let bindable = frontend.kind.is_written();
     if bindable && !frontend.bind {
         out.push_str("    the address is on another interface of this node, so it is not bound\n");
     }

@@ -2,6 +2,8 @@
 
 pub mod app;
 pub mod args;
+#[cfg(any(test, feature = "testing"))]
+pub mod builders;
 pub mod cluster;
 pub mod config;
 pub mod dataplane;
@@ -20,7 +22,3 @@ pub mod source;
 pub mod telemetry;
 pub mod text;
 pub mod value;
-
-/// The test helpers of the `tests` crate are written against this crate's name.
-#[cfg(test)]
-extern crate self as proxier;

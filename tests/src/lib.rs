@@ -2,7 +2,6 @@
 //! namespaces, the daemon under test and the two ends of test traffic.
 
 pub mod apiserver;
-pub mod builders;
 pub mod command;
 pub mod daemon;
 pub mod disturbed;

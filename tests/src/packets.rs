@@ -4,9 +4,9 @@ use netlink_ipvs::{Family, Protocol};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::builders::ip;
 use crate::random::{self, CLIENTS, Detector, World};
 use crate::trace::{Interfaces, Packet, Source};
+use proxier::builders::ip;
 
 /// The interfaces that go with the way in which pods are recognised.
 pub fn interfaces(world: &World) -> Interfaces {

@@ -22,7 +22,7 @@ pub use documents::{service_key, slice_key};
 pub(crate) use steps::node_ip;
 pub use steps::{Detector, Options, Step, World, history, options, world};
 
-use crate::builders::{NODE, ip};
+use proxier::builders::{NODE, ip};
 
 /// The node that is not [`NODE`].
 pub const OTHER_NODE: &str = "node-2";

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netlink_ipvs::VirtualServerKey;
+use proxier::builders::{NODE, NODE_ADDRESSES, ip, key, settings, virtual_server};
 use proxier::dataplane::State;
 use proxier::reconcile::Event;
-use proxier_tests::builders::{NODE, NODE_ADDRESSES, ip, key, settings, virtual_server};
 use proxier_tests::simulated::{Kernel, Simulation, simulate};
 use serde_json::{Value, json};
 

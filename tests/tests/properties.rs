@@ -38,7 +38,7 @@ proptest! {
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("world.json");
         std::fs::write(&file, world.manifest())?;
-        let loaded = proxier::source::files::load(&[file], proxier_tests::builders::NODE);
+        let loaded = proxier::source::files::load(&[file], proxier::builders::NODE);
         std::fs::remove_dir_all(&folder)?;
         let loaded = loaded.map_err(|error| TestCaseError::fail(error.to_string()))?;
         let facts = |changes: Vec<Change>| -> BTreeSet<String> {

@@ -13,14 +13,14 @@ use netlink_ipvs::{
     Stats, VirtualServer, VirtualServerConfig, VirtualServerEntry, VirtualServerKey,
 };
 use proxier::args::Args;
+use proxier::builders::{
+    NODE_ADDRESSES, ServiceExt as _, endpoints as endpoints_of, ip, service, settings,
+};
 use proxier::cluster::Change;
 use proxier::config::{Config, Host};
 use proxier::http::{self, Counted, Current, Sources, Table};
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
-use proxier_tests::builders::{
-    NODE_ADDRESSES, ServiceExt as _, endpoints as endpoints_of, ip, service, settings,
-};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;

@@ -1,63 +1,19 @@
 //! What one Service asks of the dataplane.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use netlink_ipvs::{
-    Family, Flags, Protocol, RealServer, RealServerConfig, RealServerKey, Scheduler,
-    VirtualServerConfig, VirtualServerKey,
+    Family, Flags, RealServer, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
+    VirtualServerKey,
 };
 
+use super::frontend::{Frontend, FrontendKind, SourceRanges};
 use super::refusal::{Refusal, Skipped, refuse, refuse_port};
-use super::sets::{Member, SetId, SetRole};
+use super::sets::{Member, SetId, SetRole, SetType};
 use super::{Over, RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
 use crate::cluster::{EndpointSlice, Service, ServicePort};
-
-/// Where clients reach a service port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FrontendKind {
-    /// `spec.clusterIPs`
-    ClusterIp,
-    /// `spec.externalIPs`
-    ExternalIp,
-    /// `status.loadBalancer.ingress[].ip`
-    LoadBalancer,
-    /// `spec.ports[].nodePort` on an address of the node
-    NodePort,
-}
-
-impl fmt::Display for FrontendKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::ClusterIp => "cluster IP",
-            Self::ExternalIp => "external IP",
-            Self::LoadBalancer => "load balancer IP",
-            Self::NodePort => "node port",
-        })
-    }
-}
-
-/// One virtual server that a service asks for, and all that goes with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frontend {
-    /// Where it listens.
-    pub key: VirtualServerKey,
-    /// What it is.
-    pub kind: FrontendKind,
-    /// Name of the service port.
-    pub port: Arc<str>,
-    /// Configuration and real servers.
-    pub server: VirtualServerState,
-    /// Its address belongs on `kube-ipvs0`.
-    pub bind: bool,
-    /// The node itself may not use it: source ranges that leave the node out.
-    pub drop_from_node: bool,
-    /// Set members by which the firewall knows it.
-    pub members: Vec<(SetId, Member)>,
-}
 
 /// A health check node port and what it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,18 +39,6 @@ pub struct Contribution {
     pub no_local_internal: Vec<Family>,
     /// The same for externalTrafficPolicy Local.
     pub no_local_external: Vec<Family>,
-}
-
-impl Frontend {
-    /// What goes with it besides its virtual server.
-    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
-        let address = match self.key {
-            VirtualServerKey::Address { address, .. } if self.bind => Some(address),
-            _ => None,
-        };
-        let members = self.members.iter().map(|(set, member)| Target::Member(*set, *member));
-        members.chain(address.map(Target::Address))
-    }
 }
 
 impl Contribution {
@@ -183,6 +127,8 @@ struct Addresses {
     cluster: Option<IpAddr>,
     external: Vec<IpAddr>,
     load_balancer: Vec<IpAddr>,
+    /// Of the node, for node ports.
+    node: Vec<IpAddr>,
     /// It asks for some address besides its cluster IP, usable or not.
     outside: bool,
 }
@@ -214,7 +160,18 @@ impl Addresses {
             cluster: usable(cluster, FrontendKind::ClusterIp).pop(),
             external: usable(external, FrontendKind::ExternalIp),
             load_balancer: usable(load_balancer, FrontendKind::LoadBalancer),
+            node: settings.node_port_addresses.iter().filter(of_family).copied().collect(),
             outside,
+        }
+    }
+
+    fn of(&self, kind: FrontendKind, port: &ServicePort) -> &[IpAddr] {
+        match kind {
+            FrontendKind::ClusterIp => self.cluster.as_slice(),
+            FrontendKind::ExternalIp => &self.external,
+            FrontendKind::LoadBalancer => &self.load_balancer,
+            FrontendKind::NodePort if port.node_port == 0 => &[],
+            FrontendKind::NodePort => &self.node,
         }
     }
 }
@@ -228,19 +185,11 @@ struct Backends {
 impl Builder<'_> {
     fn port(&mut self, endpoints: &Endpoints<'_>) {
         let backends = self.backends(endpoints);
-        let addresses = self.addresses;
         self.loop_back(endpoints);
-        if let Some(address) = addresses.cluster {
-            self.cluster_ip(address, &backends.internal);
-        }
-        for address in &addresses.external {
-            self.external_ip(*address, &backends.external);
-        }
-        for address in &addresses.load_balancer {
-            self.load_balancer(*address, &backends.external);
-        }
-        if self.port.node_port != 0 {
-            self.node_ports(&backends.external);
+        for kind in FrontendKind::ALL {
+            for address in self.addresses.of(kind, self.port) {
+                self.frontend(kind, *address, &backends);
+            }
         }
     }
 
@@ -292,60 +241,25 @@ impl Builder<'_> {
         }
     }
 
-    fn cluster_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
-        let kind = FrontendKind::ClusterIp;
-        let members = vec![self.by_port(SetRole::ClusterIp, address, self.port.port)];
-        self.push(kind, address, self.port.port, real_servers, false, members);
-    }
-
-    fn external_ip(&mut self, address: IpAddr, real_servers: &RealServers) {
-        let kind = FrontendKind::ExternalIp;
-        let role = if self.service.external_local {
-            SetRole::ExternalIpLocal
-        } else {
-            SetRole::ExternalIp
+    fn frontend(&mut self, kind: FrontendKind, address: IpAddr, backends: &Backends) {
+        let facts = kind.facts(self.port.protocol);
+        let port = match kind {
+            FrontendKind::NodePort => self.port.node_port,
+            _ => self.port.port,
         };
-        let port = self.port.port;
-        let mut members = vec![self.by_port(role, address, port)];
-        let drop_from_node = self.settings.source_ranges_everywhere
-            && self.source_ranges(address, port, &mut members);
-        self.push(kind, address, port, real_servers, drop_from_node, members);
-    }
-
-    fn load_balancer(&mut self, address: IpAddr, real_servers: &RealServers) {
-        let kind = FrontendKind::LoadBalancer;
-        let port = self.port.port;
-        let mut members = vec![self.by_port(SetRole::LoadBalancer, address, port)];
-        if self.service.external_local {
-            members.push(self.by_port(SetRole::LoadBalancerLocal, address, port));
-        }
-        let drop_from_node = self.source_ranges(address, port, &mut members);
-        self.push(kind, address, port, real_servers, drop_from_node, members);
-    }
-
-    fn node_ports(&mut self, real_servers: &RealServers) {
-        let port = self.port.node_port;
-        let (all, local) = match self.port.protocol {
-            Protocol::Tcp => (SetRole::NodePortTcp, SetRole::NodePortLocalTcp),
-            Protocol::Udp => (SetRole::NodePortUdp, SetRole::NodePortLocalUdp),
-            Protocol::Sctp => (SetRole::NodePortSctp, SetRole::NodePortLocalSctp),
+        let sets = facts.sets(self.service.external_local).iter();
+        let mut members: Vec<_> = sets.map(|role| self.member(*role, address, port)).collect();
+        let closes = match facts.source_ranges {
+            SourceRanges::Never => false,
+            SourceRanges::Everywhere => self.settings.source_ranges_everywhere,
+            SourceRanges::Always => true,
         };
-        let (settings, family) = (self.settings, self.family);
-        let addresses = settings.node_port_addresses.iter().copied();
-        for address in addresses.filter(|ip| Family::of(*ip) == family) {
-            let member = |role: SetRole| match self.port.protocol {
-                Protocol::Sctp => self.by_port(role, address, port),
-                Protocol::Tcp | Protocol::Udp => (role.of(family), Member::Port(port)),
-            };
-            let mut members = vec![member(all)];
-            if self.service.external_local {
-                members.push(member(local));
-            }
-            let drop_from_node = settings.source_ranges_everywhere
-                && self.source_ranges(address, port, &mut members);
-            let kind = FrontendKind::NodePort;
-            self.push(kind, address, port, real_servers, drop_from_node, members);
-        }
+        let drop_from_node = closes && self.source_ranges(address, port, &mut members);
+        let real_servers = if facts.internal { &backends.internal } else { &backends.external };
+        // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
+        // ports would be closed.
+        let bind = facts.bind && !self.settings.host_addresses.contains(&address);
+        self.push(kind, (address, port), real_servers, bind, drop_from_node, members);
     }
 
     /// Closes an address and port to all but the service's source ranges, if it has any. Whether
@@ -361,7 +275,7 @@ impl Builder<'_> {
         if ranges.peek().is_none() {
             return false;
         }
-        members.push(self.by_port(SetRole::LoadBalancerFw, address, port));
+        members.push(self.member(SetRole::LoadBalancerFw, address, port));
         let node = self.settings.node_ip(self.family);
         let mut allows_node = false;
         for range in ranges {
@@ -381,16 +295,21 @@ impl Builder<'_> {
         !allows_node
     }
 
-    fn by_port(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {
-        (role.of(self.family), Member::IpPort(address, self.port.protocol, port))
+    /// How an address and port is known in a set: in those of node ports without the address.
+    fn member(&self, role: SetRole, address: IpAddr, port: u16) -> (SetId, Member) {
+        let member = match role.set_type() {
+            SetType::BitmapPort => Member::Port(port),
+            _ => Member::IpPort(address, self.port.protocol, port),
+        };
+        (role.of(self.family), member)
     }
 
     fn push(
         &mut self,
         kind: FrontendKind,
-        address: IpAddr,
-        port: u16,
+        (address, port): (IpAddr, u16),
         real_servers: &RealServers,
+        bind: bool,
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
     ) {
@@ -400,10 +319,6 @@ impl Builder<'_> {
             return;
         }
         let key = VirtualServerKey::new(address, port, self.port.protocol);
-        // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
-        // ports would be closed.
-        let bind =
-            kind != FrontendKind::NodePort && !self.settings.host_addresses.contains(&address);
         // The same address may be an external IP and a VIP, or the cluster IP: one virtual server
         // that the firewall knows in both roles.
         if let Some(known) = self.places.get(&key) {

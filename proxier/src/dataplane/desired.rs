@@ -9,7 +9,7 @@ use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use super::firewall::Ruleset;
 use super::sets::{SetId, SetRole};
 use super::sysctls::Sysctl;
-use super::{Contribution, Frontend, FrontendKind, SetState, State, Target};
+use super::{Contribution, Frontend, SetState, State, Target};
 use crate::cluster::ObjectKey;
 use crate::text;
 
@@ -183,10 +183,10 @@ impl Desired {
             Some(new) => self.contributions.insert(service.clone(), new),
             None => self.contributions.remove(service),
         };
-        let owner = |created, frontend: &Frontend| {
-            let written =
-                matches!(frontend.kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
-            Owner { written, created, service: service.clone() }
+        let owner = |created, frontend: &Frontend| Owner {
+            written: frontend.kind.is_written(),
+            created,
+            service: service.clone(),
         };
         if let Some((created, _)) = &old {
             for frontend in before.values() {

@@ -55,7 +55,7 @@ mod tests {
     use netlink_ipvs::{Scheduler, VirtualServerConfig};
 
     use super::*;
-    use crate::dataplane::builders::*;
+    use crate::builders::*;
     use crate::dataplane::{RealServers, VirtualServerState};
 
     fn kernel(keys: &[&str]) -> State {

@@ -1,7 +1,7 @@
 use netlink_ipvs::{Protocol, RealServerConfig, Scheduler, VirtualServerConfig};
 
 use super::*;
-use crate::dataplane::builders::rules;
+use crate::builders::rules;
 use crate::dataplane::sets::{Member, SetId, SetRole};
 
 fn vip(text: &str) -> VirtualServerKey {

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use netlink_ipvs::{RealServerConfig, VirtualServerConfig};
 
 use super::*;
-use crate::dataplane::builders::*;
+use crate::builders::*;
 use crate::dataplane::firewall::{FirewallOptions, ruleset};
 use crate::dataplane::sets::{Member, SetRole};
 use crate::dataplane::{InterfaceState, SetState, VirtualServerState};
@@ -192,7 +192,7 @@ mod for_people {
     use std::collections::BTreeSet;
 
     use super::super::{Style, json, table};
-    use crate::dataplane::builders::*;
+    use crate::builders::*;
     use crate::dataplane::{Desired, contribution};
 
     fn desired() -> Desired {

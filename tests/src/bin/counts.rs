@@ -16,10 +16,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use netlink_ipvs::{Batch, Command, Limits, Protocol};
 use netlink_ipvs::{RealServer, RealServerConfig, RealServerKey, VirtualServerKey};
+use proxier::builders::{ip, settings};
 use proxier::cluster::{Cluster, Dirty};
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver};
-use proxier_tests::builders::{ip, settings};
 use proxier_tests::load::memory::{Settled, TIMING};
 use proxier_tests::load::texts;
 

@@ -25,7 +25,7 @@ pub fn desired(manifest: &Path) -> Result<State> {
     let mut cluster = Cluster::new();
     let mut dirty = Dirty::default();
     loaded.changes.into_iter().for_each(|change| cluster.apply(change, &mut dirty));
-    let mut settings: Settings = crate::builders::settings();
+    let mut settings: Settings = proxier::builders::settings();
     let address: IpAddr = NODE_ADDRESS.parse()?;
     settings.place.node = NODE.into();
     settings.scheduler = Scheduler::RR;

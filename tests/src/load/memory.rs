@@ -9,7 +9,7 @@ use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use crate::builders::{ServiceExt as _, endpoints, ip, key, service, settings, virtual_server};
+use proxier::builders::{ServiceExt as _, endpoints, ip, key, service, settings, virtual_server};
 
 /// The times of a loop that counts draining servers and audits as the daemon does.
 pub const TIMING: Timing = Timing {

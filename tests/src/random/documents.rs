@@ -6,7 +6,7 @@ use netlink_ipvs::{Family, Protocol};
 use proxier::cluster::{self, Change, Conditions, Hints, NotProxied, ObjectKey, SlicePort};
 
 use super::{Endpoint, Kind, Node, Port, Service, Slice};
-use crate::builders::NODE;
+use proxier::builders::NODE;
 
 /// The key of a Service by its number.
 pub fn service_key(name: u8) -> ObjectKey {

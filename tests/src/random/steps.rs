@@ -17,7 +17,7 @@ use proxier::reconcile::{Event, Resolver};
 
 use super::documents::{service_key, slice_key};
 use super::{Node, Service, Slice, host, net, node, service, slice};
-use crate::builders::{NODE, ip};
+use proxier::builders::{NODE, ip};
 
 /// What an administrator configures.
 #[derive(Debug, Clone, PartialEq, Eq)]

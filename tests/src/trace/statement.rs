@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 
 use super::{Interfaces, Outcome, Packet, Source};
-use crate::builders::NODE;
 use crate::random::{Detector, Endpoint, Kind, Port, Service, World, node_ip};
+use proxier::builders::NODE;
 
 /// What a service port is at some address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

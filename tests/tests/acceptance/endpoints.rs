@@ -1,10 +1,10 @@
 //! Rows H whose point is how the lists of endpoints follow from a Service's policies.
 
 use netlink_ipvs::Family;
+use proxier::builders::*;
 use proxier::cluster::Service;
 use proxier::cluster::topology::Place;
 use proxier::dataplane::{FrontendKind, Settings, contribution};
-use proxier_tests::builders::*;
 
 struct Row {
     id: &'static str,

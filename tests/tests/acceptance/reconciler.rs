@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use netlink_ipvs::Family;
 use proxier::args::Args;
+use proxier::builders::*;
 use proxier::cluster::{Change, Node};
 use proxier::config::{Config, Environment};
 use proxier::dataplane::firewall::LocalDetector;
@@ -15,7 +16,6 @@ use proxier::dataplane::{Op, OpErrorKind, Settings};
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Histogram, Reconciler, Resolver, Status, Timing};
 use proxier::settings::{self, Abilities};
-use proxier_tests::builders::*;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 

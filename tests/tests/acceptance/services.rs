@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use netlink_ipvs::{Family, Protocol};
+use proxier::builders::*;
 use proxier::cluster::{Change, Cluster, Dirty, NotProxied, ObjectKey, Service};
 use proxier::dataplane::{Contribution, Desired, FrontendKind, Settings, contribution};
-use proxier_tests::builders::*;
 
 /// An index with what its Services ask for.
 struct World {

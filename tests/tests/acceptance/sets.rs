@@ -7,12 +7,12 @@ use std::time::Duration;
 use netlink_ipvs::{
     Family, Flags, Protocol, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
 };
+use proxier::builders::*;
 use proxier::dataplane::sets::{Member, SetRole};
 use proxier::dataplane::{
     Desired, Drains, Planning, RealServers, Settings, State, Target, VirtualServerState, plan,
 };
 use proxier::memory::Memory;
-use proxier_tests::builders::*;
 
 fn members(list: &[Member]) -> BTreeSet<Member> {
     list.iter().copied().collect()

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use netlink_ipvs::{Family, Protocol};
+use proxier::builders::*;
 use proxier::cluster::topology::{Place, merge};
 use proxier::cluster::{
     Change, Cluster, Conditions, Dirty, EndpointSlice, ObjectKey, Service, ServicePort,
 };
 use proxier::dataplane::contribution;
-use proxier_tests::builders::*;
 
 /// A slice of a Service, by the slice's name, with these named ports.
 fn slice_of(

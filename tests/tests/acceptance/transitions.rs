@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use proxier::builders::*;
 use proxier::cluster::{Change, Cluster, EndpointSlice, ObjectKey};
 use proxier::dataplane::{Desired, Drains, Op, Planning, contribution, plan};
-use proxier_tests::builders::*;
 
 use super::slices::{apply, services, udp};
 

@@ -3,10 +3,10 @@
 
 use std::fs;
 
+use proxier::builders::{NODE, NODE_ADDRESSES, ip, key, settings};
 use proxier::dataplane::State;
 use proxier::reconcile::{Event, Resolver};
 use proxier::source::files::Manifests;
-use proxier_tests::builders::{NODE, NODE_ADDRESSES, ip, key, settings};
 use proxier_tests::daemon::Scratch;
 use proxier_tests::simulated::{Kernel, Simulation, prefixes, simulate, unsafe_between};
 use tokio::sync::mpsc;

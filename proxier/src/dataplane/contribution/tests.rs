@@ -2,9 +2,12 @@
 //! the behaviour specification.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use netlink_ipvs::Protocol;
 
 use super::*;
-use crate::dataplane::builders::*;
+use crate::builders::*;
 
 mod policies;
 mod reserved;

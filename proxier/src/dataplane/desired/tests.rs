@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::builders::*;
 use crate::cluster::{EndpointSlice, Service};
-use crate::dataplane::builders::*;
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Settings, contribution};
 use netlink_ipvs::Protocol;

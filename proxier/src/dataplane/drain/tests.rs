@@ -1,7 +1,7 @@
 //! The rows named I are those of the acceptance list in the behaviour specification.
 
 use super::*;
-use crate::dataplane::builders::{real_server, virtual_server};
+use crate::builders::{real_server, virtual_server};
 use netlink_ipvs::{Family, VirtualServerConfig};
 
 const TCP: &str = "10.96.0.1:80/tcp";

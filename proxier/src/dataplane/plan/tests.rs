@@ -6,7 +6,7 @@ use netlink_ipvs::{
 };
 
 use super::*;
-use crate::dataplane::builders::{ip, real_server, rules, settings, virtual_server};
+use crate::builders::{ip, real_server, rules, settings, virtual_server};
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Connections, Part, SetState};
 

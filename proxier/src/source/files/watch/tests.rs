@@ -204,7 +204,7 @@ fn a_file_under_another_name_is_no_duplicate_of_itself() {
 fn undated_services_are_as_old_as_they_are_known() {
     let folder = Folder::new("undated");
     let dated = service("dated", "10.0.0.1")
-        .replace("name: dated", "name: dated\n  creationTimestamp: '9999-12-31T23:59:59Z'");
+        .replace("name: dated", "name: dated\n  creationTimestamp: '9999-01-01T00:00:00Z'");
     folder.write("b.yaml", &format!("{dated}---\n{}", service("b", "10.0.0.2")));
     let mut manifests = Manifests::new(vec![folder.0.clone()], "");
     let ages = |loaded: &Loaded| -> Vec<(String, i64)> {

@@ -1,7 +1,7 @@
 //! Objects of the cluster in few words: `service("web").cluster_ip("10.96.0.1").port(80)`.
 //!
-//! The unit tests of `proxier` include this file as well, so that there is one way to write a
-//! Service. It panics on addresses that do not parse.
+//! For tests only, those of this crate and of others that ask for the feature `testing`. It panics on
+//! addresses that do not parse.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -11,15 +11,15 @@
 use std::borrow::BorrowMut;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerKey};
-use proxier::cluster::topology::Place;
-use proxier::cluster::{
+use crate::cluster::topology::Place;
+use crate::cluster::{
     Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges,
 };
-use proxier::dataplane::firewall::{Chain, Entry, FirewallOptions, JUMPS, Ruleset};
-use proxier::dataplane::{Limits, Reserved, Settings};
+use crate::dataplane::firewall::{Chain, Entry, FirewallOptions, JUMPS, Ruleset};
+use crate::dataplane::{Limits, Reserved, Settings};
+use ipnet::IpNet;
+use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerKey};
 
 /// The node on which everything is computed.
 pub const NODE: &str = "node-1";
