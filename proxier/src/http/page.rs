@@ -216,7 +216,7 @@ fn watches(html: &mut String, view: &View) {
         )
     };
     let all = Part { total: view.watches.len(), first: view.watches.iter().collect() };
-    let heads = ["Watch", "State", "Last heard", "Failures"];
+    let heads = ["Watch", "State", "Last heard", "Failures since the start"];
     table(html, "Watches of the API server", &heads, 2, &all, |watch| row(watch));
     html.push_str("</section>\n");
 }

@@ -151,10 +151,14 @@ fn text(status: &Value, style: Style) -> String {
     }
     for watch in list(&status["watches"]) {
         let state = if watch["connected"] == true { "connected" } else { "not connected" };
-        let heard = seconds(&watch["silentSeconds"]);
+        let heard = match &watch["silentSeconds"] {
+            silent if silent.is_number() => format!("last heard {} ago", seconds(silent)),
+            _ => "never heard".to_owned(),
+        };
+        // A sum, not a state.
         let failures = word(&watch["failures"]);
         let value = format!(
-            "{:<15} {state}, last heard {heard} ago, {failures} failures",
+            "{:<15} {state}, {heard}; {failures} failures since the start",
             word(&watch["resource"])
         );
         line("watch", &value);
@@ -256,7 +260,7 @@ mod tests {
              real servers     9\n\
              failing          2, for 1m1s\n\
              configuration    refused: mode: no such mode\n\
-             watch            services        not connected, last heard 12s ago, 4 failures\n\
+             watch            services        not connected, last heard 12s ago; 4 failures since the start\n\
              held back        address 10.96.0.1 waits for IPv4 firewall rules\n\
              held back        and 2 more\n\
              draining         10.244.0.9:8080 of 10.96.0.1:80/tcp: 3 connections, at most 1m30s more\n\
