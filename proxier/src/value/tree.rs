@@ -4,7 +4,8 @@
 //! number, merge keys work. Numbers without a fraction are whole, however they are written:
 //! `1.048576e+06` is 1048576 and `80.0` is 80. Of a key that is there twice the last one counts.
 //!
-//! Reading takes time and memory in proportion to the text, up to [`MOST_VALUES`] in a document.
+//! Reading takes time in proportion to the text, and memory up to [`MOST_VALUES`]. What is taken from
+//! a list as soon as it is read ([`Items`]) needs memory for itself alone.
 
 mod json;
 mod scalar;
@@ -12,7 +13,7 @@ mod yaml;
 
 use serde_json::Value;
 
-/// Most values and keys in one document. With what they need in memory this is some 300 MiB.
+/// Most values and keys of one document that are in memory together: some 300 MiB.
 pub(crate) const MOST_VALUES: usize = if cfg!(test) { 100_000 } else { 4_000_000 };
 /// Lists and objects inside each other.
 const DEPTH: usize = 64;
@@ -30,6 +31,27 @@ pub(crate) struct Tree {
     pub(crate) followed: bool,
 }
 
+/// The field by which a document is a list of objects.
+const ITEMS: &str = "items";
+
+/// Takes the items of a list of objects as they are read, so that only one is in memory as a tree.
+pub(crate) trait Items {
+    /// The field begins. If it is there twice, the last one counts.
+    fn begin(&mut self);
+
+    /// Takes an item, or gives it back: then it becomes part of the tree.
+    fn take(&mut self, item: Value) -> Option<Value>;
+}
+
+/// Leaves them in the tree.
+impl Items for () {
+    fn begin(&mut self) {}
+
+    fn take(&mut self, item: Value) -> Option<Value> {
+        Some(item)
+    }
+}
+
 /// Why a text is not a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{text}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
@@ -45,12 +67,12 @@ pub(crate) struct Error {
 pub(crate) fn first(text: &str) -> Result<Tree, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with('{')
-        && let (Ok(tree), length) = json(text)
+        && let (Ok(tree), length) = json(text, &mut ())
     {
         let followed = !text[length..].trim().is_empty();
         return Ok(Tree { followed, ..tree });
     }
-    yaml(text)
+    yaml(text, &mut ())
 }
 
 pub(crate) use self::json::read as json;

@@ -1,16 +1,16 @@
 //! Text of a manifest as documents, each of which stands or falls alone.
 //!
-//! Documents are read one by one, so that only one is in memory as a tree, and in time in proportion
-//! to the text.
+//! Documents are read one by one, and lists of objects item by item, so that little is in memory as a
+//! tree; in time in proportion to the text.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::value::tree::{self, Tree};
+use crate::value::tree::{self, Items, Tree};
 
 /// One document of a file.
 #[derive(Debug, PartialEq)]
-pub(super) struct Document<'a> {
+pub(super) struct Document<'a, I> {
     /// Counted from 1.
     pub(super) number: usize,
     /// Line on which it begins, from 1.
@@ -19,22 +19,65 @@ pub(super) struct Document<'a> {
     pub(super) text: &'a str,
     /// Its content, or what is wrong with it.
     pub(super) content: Result<Tree, String>,
+    /// Who may have taken items of it.
+    pub(super) items: I,
 }
 
 /// The documents of a file, empty ones left out.
-pub(super) fn documents(text: &str) -> Box<dyn Iterator<Item = Document<'_>> + '_> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents: Box<dyn Iterator<Item = Document<'_>>> =
-        if is_json(text) { Box::new(Json::new(text)) } else { Box::new(Yaml::new(text)) };
-    Box::new(documents.zip(1..).map(|(document, number)| Document { number, ..document }))
+pub(super) struct Documents<'a> {
+    text: &'a str,
+    form: Form<'a>,
+    /// How many there were.
+    number: usize,
 }
 
-/// JSON begins with a brace. YAML may do so, too.
+enum Form<'a> {
+    Json(Json<'a>),
+    Yaml(Yaml<'a>),
+}
+
+impl<'a> Documents<'a> {
+    /// JSON begins with a brace. YAML may do so, too, which the first document decides.
+    pub(super) fn new(text: &'a str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let form = if text.trim_start().starts_with('{') {
+            Form::Json(Json::new(text))
+        } else {
+            Form::Yaml(Yaml::new(text))
+        };
+        Self { text, form, number: 0 }
+    }
+
+    /// The next one. `items` makes who takes items from the document with a number and a line.
+    pub(super) fn next<I: Items>(
+        &mut self,
+        items: impl Fn(usize, usize) -> I,
+    ) -> Option<Document<'a, I>> {
+        self.number += 1;
+        let number = self.number;
+        let items = |line| items(number, line);
+        let mut document = match &mut self.form {
+            Form::Json(json) => json.next(&items)?,
+            Form::Yaml(yaml) => yaml.next(&items)?,
+        };
+        if number == 1
+            && document.content.is_err()
+            && matches!(self.form, Form::Json(_))
+            && !is_json(self.text)
+        {
+            let mut yaml = Yaml::new(self.text);
+            document = yaml.next(&items)?;
+            self.form = Form::Yaml(yaml);
+        }
+        Some(Document { number, ..document })
+    }
+}
+
+/// Whether a text that begins with a brace, and is not read as JSON, is none of YAML either.
 fn is_json(text: &str) -> bool {
-    let text = text.trim_start();
     let value = || serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>().next();
-    let yaml = || Yaml::new(text).next().is_some_and(|document| document.content.is_ok());
-    text.starts_with('{') && (value().is_some_and(|value| value.is_ok()) || !yaml())
+    let yaml = || Yaml::new(text).next(&|_| ()).is_some_and(|document| document.content.is_ok());
+    value().is_some_and(|value| value.is_ok()) || !yaml()
 }
 
 /// JSON values one after the other.
@@ -77,12 +120,8 @@ impl<'a> Json<'a> {
         }
         next(end)
     }
-}
 
-impl<'a> Iterator for Json<'a> {
-    type Item = Document<'a>;
-
-    fn next(&mut self) -> Option<Document<'a>> {
+    fn next<I: Items>(&mut self, items: &impl Fn(usize) -> I) -> Option<Document<'a, I>> {
         let rest = &self.text[self.at..];
         let begin = self.at + (rest.len() - rest.trim_start().len());
         self.go_to(begin);
@@ -90,15 +129,12 @@ impl<'a> Iterator for Json<'a> {
         if rest.is_empty() {
             return None;
         }
-        let (content, length) = tree::json(rest);
+        let mut items = items(line);
+        let (content, length) = tree::json(rest, &mut items);
         let end = if content.is_ok() { begin + length } else { self.after_broken(length) };
         self.go_to(end);
-        Some(Document {
-            number: 0,
-            line,
-            text: &self.text[begin..end],
-            content: in_file(content, line),
-        })
+        let text = &self.text[begin..end];
+        Some(Document { number: 0, line, text, content: in_file(content, line), items })
     }
 }
 
@@ -130,22 +166,20 @@ impl<'a> Yaml<'a> {
         self.line += lines;
         (length > 0).then_some((chunk, line))
     }
-}
 
-impl<'a> Iterator for Yaml<'a> {
-    type Item = Document<'a>;
-
-    fn next(&mut self) -> Option<Document<'a>> {
+    fn next<I: Items>(&mut self, items: &impl Fn(usize) -> I) -> Option<Document<'a, I>> {
         loop {
             let (text, line) = self.chunk()?;
             if is_empty(text) {
                 continue;
             }
-            let content = tree::yaml(text);
+            let mut items = items(line);
+            let content = tree::yaml(text, &mut items);
             if content.as_ref().is_ok_and(|tree| tree.value == Value::Null) {
                 continue;
             }
-            return Some(Document { number: 0, line, text, content: in_file(content, line) });
+            let content = in_file(content, line);
+            return Some(Document { number: 0, line, text, content, items });
         }
     }
 }

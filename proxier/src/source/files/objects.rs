@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::document::{Document, documents};
+use super::document::{Document, Documents};
 use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 use crate::source::objects::{Converted, Converter, quote};
-use crate::value::tree::Tree;
+use crate::value::tree::{Items, Tree};
 
 /// Lists inside lists deeper than this are refused.
 const DEPTH: usize = 4;
@@ -72,6 +72,13 @@ impl Content {
         }
     }
 
+    /// Adds what a document contains.
+    fn append(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        other.warnings.into_iter().for_each(|Warning { object, text }| self.warn(object, text));
+        self.unsaid += other.unsaid;
+    }
+
     fn finish(mut self, file: &str) -> Self {
         if self.unsaid > 0 {
             let text = format!("{} more warnings are left out", self.unsaid);
@@ -108,32 +115,28 @@ impl Object {
 /// Reads a file's text. `file` is its name for people.
 pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
     let mut content = Content::default();
-    for Document { number, line, text, content: tree } in documents(text) {
-        let place = format!("{file}, document {number}, line {line}");
-        if content.objects.len() > OBJECTS {
-            break;
-        }
+    let mut documents = Documents::new(text);
+    let reading = |number, line| Reading {
+        place: format!("{file}, document {number}, line {line}"),
+        line,
+        converter,
+        content: Content::default(),
+        in_tree: false,
+    };
+    while content.objects.len() <= OBJECTS
+        && let Some(Document { text, content: tree, items: mut reading, .. }) =
+            documents.next(reading)
+    {
         match tree {
-            Ok(Tree { value, duplicates, followed }) => {
-                if followed {
-                    content.warn(
-                        &place,
-                        "what follows its end is ignored: begin it with a line of ---",
-                    );
-                }
-                for path in duplicates {
-                    content.warn(
-                        &place,
-                        format_args!("{} is there twice, the last one counts", quote(&path)),
-                    );
-                }
-                object(value, None, &place, line, DEPTH, converter, &mut content);
+            Ok(tree) => {
+                reading.document(tree);
+                content.append(reading.content);
             }
             Err(error) => {
                 content.incomplete = true;
                 let name = hint(text).map(|name| format!(" ({name})")).unwrap_or_default();
                 content.warn(
-                    format_args!("{place}{name}"),
+                    format_args!("{}{name}", reading.place),
                     format_args!("this document is ignored, it is not valid: {error}"),
                 );
             }
@@ -150,64 +153,114 @@ pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
     content.finish(file)
 }
 
-/// Adds the object of a document, or those of a list. `kind` is what an item of a typed list is
-/// when it does not say so itself.
-fn object(
-    mut value: Value,
-    kind: Option<&str>,
-    place: &str,
+/// A document on its way to objects.
+struct Reading<'a> {
+    /// Where it is, for people.
+    place: String,
     line: usize,
-    depth: usize,
-    converter: &Converter,
-    content: &mut Content,
-) {
-    let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
-    let api = text("apiVersion");
-    let Some(kind) = text("kind").or_else(|| kind.map(str::to_owned)) else {
-        content
-            .warn(place, "ignored: it has no kind; a manifest needs apiVersion, kind and metadata");
-        return;
-    };
-    if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
-        && let Some(item) = kind.strip_suffix("List")
-        && depth > 0
-    {
-        let items = std::mem::take(items);
-        let item = Some(item).filter(|item| !item.is_empty());
-        for value in items {
-            if content.objects.len() > OBJECTS {
-                return;
-            }
-            object(value, item, place, line, depth - 1, converter, content);
-        }
-        return;
+    converter: &'a Converter,
+    content: Content,
+    /// The items from here on are left in the tree, to keep their order.
+    in_tree: bool,
+}
+
+/// What an object is can follow its items. Those that say themselves what they are need not wait.
+impl Items for Reading<'_> {
+    fn begin(&mut self) {
+        (self.content, self.in_tree) = (Content::default(), false);
     }
-    let result = match (api.as_deref().unwrap_or_default(), kind.as_str()) {
-        ("v1" | "", "Service") => typed(value, |raw| converter.service(raw)),
-        ("discovery.k8s.io/v1" | "", "EndpointSlice") => typed(value, |raw| converter.slice(raw)),
-        ("v1" | "", "Endpoints") => typed(value, |raw| converter.legacy_endpoints(raw)),
-        ("v1" | "", "Node") => typed(value, |raw| converter.node(raw)),
-        (api, "EndpointSlice") if api.starts_with("discovery.k8s.io/") => {
-            Err(format!("ignored: apiVersion {} is not discovery.k8s.io/v1; change it", quote(api)))
+
+    fn take(&mut self, item: Value) -> Option<Value> {
+        self.in_tree |= !item.get("kind").is_some_and(Value::is_string);
+        if self.in_tree {
+            return Some(item);
         }
-        // Namespaces, Deployments and the like are in the same files and none of our business.
-        _ => return,
-    };
-    match result {
-        Ok(Converted { changes, warnings }) => {
-            for Warning { object, text } in warnings {
-                content.warn(format_args!("{object} ({place})"), text);
-            }
-            let mut changes = changes.into_iter().map(Arc::new);
-            let objects = &mut content.objects;
-            match kind.as_str() {
-                "Endpoints" => objects.push((line, Object::Endpoints(changes.collect()))),
-                "Node" => objects.extend(changes.next().map(|node| (line, Object::Node(node)))),
-                _ => objects.extend(changes.next().map(|change| (line, Object::Fact(change)))),
-            }
+        self.object(item, None, DEPTH - 1);
+        None
+    }
+}
+
+fn is_list(value: &Value) -> bool {
+    let kind = value.get("kind").and_then(Value::as_str);
+    value.get("items").is_some_and(Value::is_array)
+        && kind.is_some_and(|kind| kind.ends_with("List"))
+}
+
+impl Reading<'_> {
+    /// Adds the objects of a document that are not taken yet.
+    fn document(&mut self, Tree { value, duplicates, followed }: Tree) {
+        if !is_list(&value) {
+            self.begin();
         }
-        Err(text) => {
-            content.warn(format_args!("{kind} ({place})"), text);
+        if followed {
+            let text = "what follows its end is ignored: begin it with a line of ---";
+            self.content.warn(&self.place, text);
+        }
+        for path in duplicates {
+            let path = quote(&path);
+            let text = format_args!("{path} is there twice, the last one counts");
+            self.content.warn(&self.place, text);
+        }
+        self.object(value, None, DEPTH);
+    }
+
+    /// Adds an object, or those of a list. `kind` is what an item of a typed list is when it does not
+    /// say so itself.
+    fn object(&mut self, mut value: Value, kind: Option<&str>, depth: usize) {
+        let Self { place, line, converter, content, .. } = self;
+        if content.objects.len() > OBJECTS {
+            return;
+        }
+        let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+        let api = text("apiVersion");
+        let Some(kind) = text("kind").or_else(|| kind.map(str::to_owned)) else {
+            content.warn(
+                place,
+                "ignored: it has no kind; a manifest needs apiVersion, kind and metadata",
+            );
+            return;
+        };
+        if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
+            && let Some(item) = kind.strip_suffix("List")
+            && depth > 0
+        {
+            let items = std::mem::take(items);
+            let item = Some(item).filter(|item| !item.is_empty());
+            for value in items {
+                self.object(value, item, depth - 1);
+            }
+            return;
+        }
+        let result = match (api.as_deref().unwrap_or_default(), kind.as_str()) {
+            ("v1" | "", "Service") => typed(value, |raw| converter.service(raw)),
+            ("discovery.k8s.io/v1" | "", "EndpointSlice") => {
+                typed(value, |raw| converter.slice(raw))
+            }
+            ("v1" | "", "Endpoints") => typed(value, |raw| converter.legacy_endpoints(raw)),
+            ("v1" | "", "Node") => typed(value, |raw| converter.node(raw)),
+            (api, "EndpointSlice") if api.starts_with("discovery.k8s.io/") => Err(format!(
+                "ignored: apiVersion {} is not discovery.k8s.io/v1; change it",
+                quote(api)
+            )),
+            // Namespaces, Deployments and the like are in the same files and none of our business.
+            _ => return,
+        };
+        match result {
+            Ok(Converted { changes, warnings }) => {
+                for Warning { object, text } in warnings {
+                    content.warn(format_args!("{object} ({place})"), text);
+                }
+                let mut changes = changes.into_iter().map(Arc::new);
+                let (line, objects) = (*line, &mut content.objects);
+                match kind.as_str() {
+                    "Endpoints" => objects.push((line, Object::Endpoints(changes.collect()))),
+                    "Node" => objects.extend(changes.next().map(|node| (line, Object::Node(node)))),
+                    _ => objects.extend(changes.next().map(|change| (line, Object::Fact(change)))),
+                }
+            }
+            Err(text) => {
+                content.warn(format_args!("{kind} ({place})"), text);
+            }
         }
     }
 }

@@ -103,6 +103,47 @@ fn kinds_lists_and_formats() {
     );
 }
 
+/// An item that says what it is needs not wait for the rest of the list, which decides all the same.
+#[test]
+fn lists_whose_kind_comes_last() {
+    let folder = Folder::new("lists");
+    let item = |kind: &str, address: &str| {
+        let spec =
+            format!("\"spec\": {{\"clusterIP\": \"{address}\", \"ports\": [{{\"port\": 1}}]}}");
+        format!("{{{kind}\"metadata\": {{\"name\": \"a\"}}, {spec}}}")
+    };
+    let service = "\"kind\": \"Service\", ";
+    let (first, second) = (item(service, "10.0.0.1"), item(service, "10.0.0.2"));
+    let untyped = item("", "10.0.0.3");
+    let of = |list: &str, end: &str| format!("{{\"items\": [{list}]{end}}}");
+    let (services, list) = (", \"kind\": \"ServiceList\"", ", \"kind\": \"List\"");
+    let nothing = &["services: ", "slices: ", "node listed"][..];
+    let one =
+        |address: &str| [format!("service default/a [{address}]"), "services: default/a".into()];
+    for (text, address, warnings) in [
+        (of(&format!("{first}, {second}"), list), Some("10.0.0.2"), 1),
+        (of(&format!("{first}, {untyped}"), services), Some("10.0.0.3"), 1),
+        (of(&format!("{untyped}, {first}"), services), Some("10.0.0.1"), 1),
+        (of(&format!("{first}, {untyped}"), list), Some("10.0.0.1"), 1),
+        // No list, broken, or not the last.
+        (of(&first, ""), None, 1),
+        (of(&first, ", \"kind\": \"Other\""), None, 0),
+        (of(&first, ", \"kind\": \"List\" ["), None, 1),
+        (of(&first, ", \"items\": [], \"kind\": \"List\""), None, 1),
+    ] {
+        for text in [&text, &text.replace("{\"items\"", "{items")] {
+            folder.write("a.yaml", text);
+            let loaded = load(std::slice::from_ref(&folder.0), "").unwrap();
+            assert_eq!(loaded.warnings.len(), warnings, "{text}: {:?}", loaded.warnings);
+            let summary = summary(&loaded.changes);
+            match address {
+                Some(address) => assert_eq!(summary[..2], one(address), "{text}"),
+                None => assert_eq!(summary, nothing, "{text}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn of_an_object_that_is_there_twice_the_last_counts() {
     let folder = Folder::new("twice");

@@ -202,7 +202,7 @@ fn the_first_document_that_is_not_empty_counts() {
 #[test]
 fn json_is_read_as_json() {
     let text = r#"{"a": 80.0, "b": 1.048576e+06, "c": "yes", "d": null, "e": "\ud83d\ude00\/", "f": 1e400}"#;
-    let (tree, _) = json(text);
+    let (tree, _) = json(text, &mut ());
     assert_eq!(tree.unwrap_err().line, Some(1), "1e400 is no number");
     let expected = json!({"a": 80, "b": 1_048_576, "c": "yes", "d": null, "e": "\u{1f600}/"});
     assert_eq!(value(&text.replace(", \"f\": 1e400", "")), Ok(expected));
@@ -218,6 +218,81 @@ fn errors_are_one_line_and_name_it() {
         assert!(error.line.is_some_and(|at| at.abs_diff(line) <= 1), "{text:?}: {error}");
         assert!(!error.to_string().contains('\n') && !error.text.is_empty(), "{text:?}: {error}");
     }
+}
+
+/// Takes the items of a list, those that say so, and notes them.
+#[derive(Default)]
+struct Taken(Vec<Value>);
+
+impl Items for Taken {
+    fn begin(&mut self) {
+        self.0.clear();
+    }
+
+    fn take(&mut self, item: Value) -> Option<Value> {
+        if item.get("keep").is_some() {
+            return Some(item);
+        }
+        self.0.push(item);
+        None
+    }
+}
+
+#[test]
+fn items_of_the_document_are_taken_as_they_are_read() {
+    for (text, taken, left) in [
+        (
+            r#"{"items": [{"a": 1}, [2], {"keep": 3}, 4]}"#,
+            json!([{"a": 1}, [2], 4]),
+            json!([{"keep": 3}]),
+        ),
+        // Of what is there twice the last counts, whatever it is.
+        (r#"{"items": [1], "items": [2]}"#, json!([2]), json!([])),
+        (r#"{"items": [1], "items": 2}"#, json!([]), json!(2)),
+        (r#"{"items": 2, "items": [1]}"#, json!([1]), json!([])),
+        // Only those of the document.
+        (r#"{"items": {"items": [1]}}"#, json!([]), json!({"items": [1]})),
+        (r#"{"items": [{"items": [1]}]}"#, json!([{"items": [1]}]), json!([])),
+    ] {
+        let mut items = Taken::default();
+        let tree = json(text, &mut items).0.unwrap();
+        assert_eq!((&json!(items.0), &tree.value["items"]), (&taken, &left), "{text}");
+        let tree = yaml(text, &mut items).unwrap();
+        assert_eq!((&json!(items.0), &tree.value["items"]), (&taken, &left), "{text} as YAML");
+    }
+    for (text, taken, left) in [
+        ("items:\n- &a {b: 1}\n- *a\nother: *a\n", json!([{"b": 1}, {"b": 1}]), json!([])),
+        ("a: &a [1]\nitems: *a\n", json!([]), json!([1])),
+        ("a: &a {items: [1]}\nitems: [2]\n<<: *a\n", json!([]), json!([1])),
+        ("a: &a {b: [1]}\nitems: [2]\n<<: *a\n", json!([2]), json!([])),
+        ("items: &a [1]\nother: *a\n", json!([]), json!([1])),
+    ] {
+        let mut items = Taken::default();
+        let tree = yaml(text, &mut items).unwrap();
+        assert_eq!((&json!(items.0), &tree.value["items"]), (&taken, &left), "{text}");
+    }
+    for text in [r#"[{"items": [1]}]"#, "&a {items: [1]}"] {
+        let mut items = Taken::default();
+        yaml(text, &mut items).unwrap();
+        assert!(items.0.is_empty(), "{text}");
+    }
+}
+
+/// Only what is in memory together is bounded, and the place of a duplicate is that in the list.
+#[test]
+fn a_list_of_which_items_are_taken_may_be_long() {
+    let item = r#"{"a": [1, 2, 3], "b": 1},"#;
+    let twice = r#"{"a": [{"b": 1, "b": 2}]}"#;
+    let text = format!("{{\"items\": [{}{twice}]}}", item.repeat(MOST_VALUES / 4));
+    let path = format!("items[{}].a[0].b", MOST_VALUES / 4);
+    let trees = [json(&text, &mut Taken::default()).0, yaml(&text, &mut Taken::default())];
+    for tree in trees {
+        assert_eq!(tree.unwrap().duplicates, [&*path]);
+    }
+    let trees = [json(&text, &mut ()).0, yaml(&text, &mut ())];
+    assert!(
+        trees.iter().all(|tree| tree.as_ref().is_err_and(|error| error.text.contains("values")))
+    );
 }
 
 /// Nothing that is small becomes large or deep.
@@ -259,7 +334,7 @@ proptest::proptest! {
     #[test]
     fn any_text_has_an_answer(text in "[-{}\\[\\]:,&*<>!|\"'#%a0~\\n\\t ?.\\-]{0,60}") {
         let _ = first(&text);
-        let _ = json(&text);
+        let _ = json(&text, &mut ());
     }
 
     /// Numbers, by another way than the one that reads them.

@@ -9,21 +9,23 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag};
 use serde_json::Value;
 use serde_json::map::{Entry, Map};
 
-use super::{DEPTH, Error, MOST_VALUES, NAMED, Step, Tree, path, scalar, too_deep, too_many};
+use super::{
+    DEPTH, Error, ITEMS, Items, MOST_VALUES, NAMED, Step, Tree, path, scalar, too_deep, too_many,
+};
 
 /// How much larger aliases may make a document, and what every document may have.
 const ALIASES: usize = 20;
 const SMALL: usize = 1000;
 
 /// Reads the first document of a text that is not empty.
-pub(crate) fn read(text: &str) -> Result<Tree, Error> {
+pub(crate) fn read(text: &str, items: &mut dyn Items) -> Result<Tree, Error> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: DEPTH,
         block_nesting_limit: DEPTH,
     };
     options.set_emit_comments(false);
     let mut events = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder::new(text.len() * ALIASES + SMALL);
+    let mut builder = Builder::new(text.len() * ALIASES + SMALL, items);
     while let Some(event) = events.next() {
         let (event, span) = event.map_err(|error| invalid(&error))?;
         let end = matches!(event, Event::DocumentEnd);
@@ -78,7 +80,13 @@ struct Open {
 }
 
 enum Content {
-    List(Vec<Value>),
+    List {
+        kept: Vec<Value>,
+        /// How many there were, with those that were taken.
+        number: usize,
+        /// It is `items` of the document.
+        is_items: bool,
+    },
     Object {
         fields: Map<String, Value>,
         next: Next,
@@ -96,7 +104,8 @@ enum Next {
     Merged,
 }
 
-struct Builder {
+struct Builder<'i> {
+    items: &'i mut dyn Items,
     root: Option<Value>,
     open: Vec<Open>,
     anchors: HashMap<usize, (Value, Size)>,
@@ -106,9 +115,10 @@ struct Builder {
     values: usize,
 }
 
-impl Builder {
-    fn new(left: usize) -> Self {
+impl<'i> Builder<'i> {
+    fn new(left: usize, items: &'i mut dyn Items) -> Self {
         Self {
+            items,
             root: None,
             open: Vec::new(),
             anchors: HashMap::new(),
@@ -134,7 +144,10 @@ impl Builder {
                 let value = value_of(&text, style, tag.as_deref())?;
                 self.add(value, size, anchor)
             }
-            Event::SequenceStart(_, anchor, _) => self.begin(anchor, Content::List(Vec::new())),
+            Event::SequenceStart(_, anchor, _) => {
+                let is_items = anchor == 0 && self.is_at_items();
+                self.begin(anchor, Content::List { kept: Vec::new(), number: 0, is_items })
+            }
             Event::MappingStart(_, anchor, _) => {
                 let content =
                     Content::Object { fields: Map::new(), next: Next::Key, merged: false };
@@ -169,6 +182,14 @@ impl Builder {
                 || tag.is_none() && style == ScalarStyle::Plain)
     }
 
+    /// Whether the next value is `items` of a document that no alias can repeat.
+    fn is_at_items(&self) -> bool {
+        let [Open { anchor: 0, content: Content::Object { next, .. }, .. }] = &*self.open else {
+            return false;
+        };
+        matches!(next, Next::Value(key) if key == ITEMS)
+    }
+
     /// Counts what is about to be made.
     fn pay(&mut self, size: Size) -> Result<(), String> {
         self.values += size.values;
@@ -192,7 +213,7 @@ impl Builder {
     fn end(&mut self) -> Result<(), String> {
         let Some(Open { anchor, size, content }) = self.open.pop() else { return Ok(()) };
         let value = match content {
-            Content::List(items) => Value::Array(items),
+            Content::List { kept, .. } => Value::Array(kept),
             Content::Object { fields, .. } => Value::Object(fields),
         };
         self.add(value, Size { values: size.values + 1, depth: size.depth + 1, ..size }, anchor)
@@ -205,6 +226,7 @@ impl Builder {
             self.pay(size)?;
             self.anchors.insert(anchor, (value.clone(), size));
         }
+        let is_document = self.open.len() == 1;
         let Some(open) = self.open.last_mut() else {
             self.root = Some(value);
             return Ok(());
@@ -213,9 +235,22 @@ impl Builder {
         open.size.bytes += size.bytes;
         open.size.depth = open.size.depth.max(size.depth);
         match &mut open.content {
-            Content::List(items) => items.push(value),
+            Content::List { kept, number, is_items } => {
+                *number += 1;
+                let value = if *is_items { self.items.take(value) } else { Some(value) };
+                if value.is_none() {
+                    self.values -= size.values;
+                }
+                kept.extend(value);
+            }
             Content::Object { fields, next, merged } => match std::mem::replace(next, Next::Key) {
-                Next::Key => *next = Next::Value(key_of(value)?),
+                Next::Key => {
+                    let key = key_of(value)?;
+                    if is_document && key == ITEMS {
+                        self.items.begin();
+                    }
+                    *next = Next::Value(key);
+                }
                 Next::Value(key) => match fields.entry(key) {
                     Entry::Vacant(field) => {
                         field.insert(value);
@@ -230,7 +265,9 @@ impl Builder {
                 },
                 Next::Merged => {
                     *merged = true;
-                    merge(fields, value)?;
+                    if merge(fields, value)? && is_document {
+                        self.items.begin();
+                    }
                 }
             },
         }
@@ -244,7 +281,7 @@ impl Builder {
         }
         let outer = self.open.iter().take(self.open.len() - 1);
         let outer = outer.map(|open| match &open.content {
-            Content::List(items) => Step::Item(items.len()),
+            Content::List { number, .. } => Step::Item(*number),
             Content::Object { next: Next::Value(key), .. } => Step::Key(key.clone()),
             Content::Object { .. } => Step::Key("<<".to_owned()),
         });
@@ -275,17 +312,19 @@ fn key_of(value: Value) -> Result<String, String> {
 }
 
 /// Puts the fields of an object, or of each in a list, over those that are there. The first one of a
-/// list comes last.
-fn merge(fields: &mut Map<String, Value>, value: Value) -> Result<(), String> {
+/// list comes last. Whether `items` is among them.
+fn merge(fields: &mut Map<String, Value>, value: Value) -> Result<bool, String> {
     let objects = match value {
         Value::Array(objects) => objects,
         object => vec![object],
     };
+    let mut items = false;
     for object in objects.into_iter().rev() {
         let Value::Object(object) = object else {
             return Err("<< needs an object, or a list of objects".to_owned());
         };
+        items |= object.contains_key(ITEMS);
         fields.extend(object);
     }
-    Ok(())
+    Ok(items)
 }

@@ -1,5 +1,10 @@
 use super::*;
 
+fn documents(text: &str) -> impl Iterator<Item = Document<'_, ()>> {
+    let mut documents = Documents::new(text);
+    std::iter::from_fn(move || documents.next(|_, _| ()))
+}
+
 fn shape(text: &str) -> Vec<(usize, usize, bool)> {
     documents(text).map(|d| (d.number, d.line, d.content.is_ok())).collect()
 }
@@ -69,8 +74,8 @@ fn every_text_is_read_a_bounded_number_of_times() {
                 let mut read = 0;
                 while json.at < text.len() {
                     let begin = json.at;
-                    let length = tree::json(text[begin..].trim_start()).1;
-                    if json.next().is_none() {
+                    let length = tree::json(text[begin..].trim_start(), &mut ()).1;
+                    if json.next(&|_| ()).is_none() {
                         break;
                     }
                     assert!(json.at > begin, "{what}: it goes on");
