@@ -2,6 +2,7 @@
 //! stays as long as it has connections, up to a limit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink_ipvs::{
@@ -86,6 +87,10 @@ impl Drains {
             self.entries.remove(key);
             return;
         };
+        if Arc::ptr_eq(&desired.real_servers, &believed.real_servers) {
+            self.entries.remove(key);
+            return;
+        }
         let drainable = match key {
             VirtualServerKey::Address { protocol, .. } => *protocol != Protocol::Udp,
             VirtualServerKey::FirewallMark { .. } => false,

@@ -44,14 +44,19 @@ impl Plan {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Every one of these.
-    pub all: Vec<Target>,
+    pub all: Arc<[Target]>,
     /// At least one of these, unless there are none.
     pub any: Arc<[Target]>,
 }
 
 impl Needs {
-    fn all(targets: impl Into<Vec<Target>>) -> Self {
-        Self { all: targets.into(), any: Arc::from([]) }
+    fn all(targets: Vec<Target>) -> Self {
+        // Most need nothing.
+        if targets.is_empty() {
+            Self::default()
+        } else {
+            Self { all: targets.into(), ..Self::default() }
+        }
     }
 
     /// One that is lacking, if the operations on these targets did not take place.
@@ -263,7 +268,10 @@ impl Planner<'_> {
         match (desired.has_member(set, &member), believed.has_member(set, &member)) {
             (true, false) => {
                 let phase = if closes { Phase::Close } else { Phase::AddMembers };
-                let needs = self.needs([self.set_there(set)]);
+                let needs = match self.set_there(set) {
+                    (_, true) => Ok(Needs::default()),
+                    lacking => self.needs([lacking]),
+                };
                 if self.push_unless(phase, Op::AddMember(set, member), needs) {
                     *self.added.entry(set).or_default() += 1;
                 }
@@ -284,7 +292,7 @@ impl Planner<'_> {
                     false => Phase::RemoveMembers,
                 };
                 let op = Op::RemoveMember(set, member);
-                let needs: Vec<Target> = protected.filter(|_| still_there).into_iter().collect();
+                let needs = protected.filter(|_| still_there).into_iter().collect();
                 self.push_needing(phase, op, Needs::all(needs));
             }
             _ => {}

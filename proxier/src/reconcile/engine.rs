@@ -265,10 +265,11 @@ impl Engine {
                 return Some(Effect::Read(query));
             }
         }
-        self.compute();
-        if self.adopting {
+        if !self.adopting {
+            self.compute();
+        } else {
+            self.compute_first_step();
             self.adopting = false;
-            self.arrange_first_step();
             if let Some(effect) = self.find_foreign() {
                 return Some(effect);
             }
@@ -415,6 +416,11 @@ impl Engine {
         for key in self.take_dirty() {
             drops_changed |= self.compute_service(&key);
         }
+        self.computed(drops_changed);
+    }
+
+    /// Settles what depends on all services.
+    fn computed(&mut self, drops_changed: bool) {
         self.fade();
         // The match physdev makes the kernel load br_netfilter, which changes what bridges do: not
         // before a rule with it has something to match.
@@ -470,40 +476,43 @@ impl Engine {
         drops_changed
     }
 
-    /// Everything is to be compared, in parts: a plan for all of it would need more memory than all
-    /// that is kept.
+    /// Computes everything, to be compared in parts: a plan for all of it would need more memory than
+    /// all that is kept.
     ///
     /// Settings, sets and rules, the API server and the cluster DNS come before everything else, so
     /// that a new node can reach the one and resolve names while the rest is being programmed. What
     /// no service asks for comes last.
-    fn arrange_first_step(&mut self) {
+    fn compute_first_step(&mut self) {
         /// Services in a part: some megabytes of operations, and few searches for stale flows.
         const PART: usize = 2048;
-        let mut all = std::mem::take(&mut self.touched);
-        all.extend(self.desired.state().targets());
-        all.extend(self.believed.state().targets());
-        let left = &self.believed.state().leftovers;
-        let foundation = all
-            .extract_if(.., |target| match target {
-                Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => {
-                    true
-                }
-                // Until everything is there, those of iptables mode do the work.
-                Target::Firewall(family) => !left.contains(&Leftover::Iptables(*family)),
-                _ => false,
-            })
-            .collect();
-        self.later.push_back(foundation);
-        let (first, rest): (Vec<_>, Vec<_>) = self.cluster.services().partition(|service| {
-            let key = (&*service.key.namespace, &*service.key.name);
-            let dns = service.ports.iter().any(|port| port.port == 53);
-            key == ("default", "kubernetes") || (key.0 == "kube-system" && dns)
+        let dirty = self.take_dirty();
+        let (first, rest): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|key| {
+            let dns = |service: &Service| service.ports.iter().any(|port| port.port == 53);
+            *key == self.api
+                || &*key.namespace == "kube-system" && self.cluster.service(key).is_some_and(dns)
         });
+        let mut others = std::mem::take(&mut self.touched);
+        let mut drops_changed = false;
         for part in std::iter::once(&*first).chain(rest.chunks(PART)) {
-            let contribution = |service: &&Service| self.desired.contribution(&service.key);
-            let targets = part.iter().filter_map(contribution).flat_map(|asked| asked.targets());
-            self.later.push_back(targets.filter(|target| all.remove(target)).collect());
+            for key in part {
+                drops_changed |= self.compute_service(key);
+            }
+            self.later.push_back(std::mem::take(&mut self.touched));
         }
-        self.later.push_back(all);
+        self.computed(drops_changed);
+
+        let (desired, believed) = (self.desired.state(), self.believed.state());
+        let is_foundation = |target: &Target| match target {
+            Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => true,
+            // Until everything is there, those of iptables mode do the work.
+            Target::Firewall(family) => !believed.leftovers.contains(&Leftover::Iptables(*family)),
+            _ => false,
+        };
+        let all = desired.targets().chain(believed.targets());
+        self.later.push_front(all.filter(is_foundation).collect());
+        others.append(&mut self.touched);
+        others.extend(believed.targets());
+        others.retain(|target| !is_foundation(target));
+        self.later.push_back(others);
     }
 }

@@ -84,6 +84,11 @@ impl Retries {
         }
     }
 
+    /// Whether anything may have to wait.
+    pub(super) fn is_idle(&self) -> bool {
+        self.failures.is_empty() && self.past.is_empty()
+    }
+
     /// Whether a subject must not be tried now.
     pub(super) fn waits(&self, subject: &Subject, now: Instant) -> bool {
         let past = || self.past.get(subject).map(|(_, failure)| failure);

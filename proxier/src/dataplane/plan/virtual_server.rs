@@ -58,7 +58,13 @@ impl Difference {
         }
         // Every node in its own order, always the same: or the first connection of every node
         // would go to the same pod.
-        added.sort_by_cached_key(|server| shuffled(node, &server.key));
+        let mut order = DefaultHasher::new();
+        node.hash(&mut order);
+        added.sort_by_cached_key(|server| {
+            let mut order = order.clone();
+            server.key.hash(&mut order);
+            order.finish()
+        });
         out.up.extend(added.into_iter().map(|server| Op::AddRealServer(key, server)));
         out
     }
@@ -135,6 +141,7 @@ impl Planner<'_> {
         if let Protection::Planned(targets) = protection {
             needs.extend(targets);
         }
+        let needs = Needs::all(needs);
         let (mut coming, mut waiting) = (Vec::new(), None);
         let usable_wanted = !usable_stays && !up.is_empty();
         for op in up {
@@ -142,7 +149,7 @@ impl Planner<'_> {
             if let Protection::Unknown(part) = protection {
                 self.out.held.push((target, *part));
                 waiting = Some(*part);
-            } else if self.push_needing(Phase::AddRealServers, op, Needs::all(&*needs)) {
+            } else if self.push_needing(Phase::AddRealServers, op, needs.clone()) {
                 // Others need to know only where nothing else is there.
                 coming.extend(usable_wanted.then_some(target));
             } else {
@@ -153,7 +160,7 @@ impl Planner<'_> {
         let any: Arc<[Target]> = coming.into();
         let instead = |had: bool| match waiting {
             Some(subject) if had && usable_wanted && any.is_empty() => Err(subject),
-            _ if had => Ok(Needs { all: Vec::new(), any: any.clone() }),
+            _ if had => Ok(Needs { any: any.clone(), ..Needs::default() }),
             _ => Ok(Needs::default()),
         };
         for server in down {
@@ -185,10 +192,4 @@ impl Planner<'_> {
     fn count(&self) -> usize {
         self.phases.iter().map(Vec::len).sum()
     }
-}
-
-fn shuffled(node: &str, server: &RealServerKey) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (node, server).hash(&mut hasher);
-    hasher.finish()
 }

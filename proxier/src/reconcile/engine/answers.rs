@@ -308,11 +308,15 @@ impl Engine {
         for index in outcome.missed.keys() {
             partly.extend(plan.ops.get(*index).and_then(of).map(|key| (key, Vec::new())));
         }
+        let mut whole = None;
         for (index, op) in plan.ops.iter().enumerate() {
-            let Some(key) = of(op) else { continue };
+            // Many in a row are of one virtual server.
+            let Some(key) = of(op).filter(|key| whole != Some(*key)) else { continue };
             if !plan.intended.contains_key(&key) || partly.contains_key(&key) {
                 let ops = partly.entry(key).or_default();
                 ops.extend((!outcome.missed.contains_key(&index)).then_some(op));
+            } else {
+                whole = Some(key);
             }
         }
         for (key, server) in &plan.intended {

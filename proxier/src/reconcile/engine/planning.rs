@@ -57,6 +57,9 @@ impl Engine {
         if let Some(part) = self.believed.unknown_part(target) {
             return Some(Subject::Part(part));
         }
+        if self.retries.is_idle() {
+            return None;
+        }
         let subject = Subject::Target(*target);
         self.retries.waits(&subject, now).then_some(subject)
     }
