@@ -171,12 +171,11 @@ fn change(state: &mut State, op: &Op) -> Refused {
         | Op::RemoveMember(..)
         | Op::RemoveForeignMembers(..) => change_sets(state, op)?,
         Op::AddVirtualServer(key, config) => {
-            if state.virtual_servers.contains_key(key) {
+            let Entry::Vacant(place) = state.virtual_servers.entry(*key) else {
                 return Err("exists".to_owned());
-            }
-            let real_servers = RealServers::from([]);
-            let server = VirtualServerState { config: *config, real_servers };
-            state.virtual_servers.insert(*key, server);
+            };
+            let real_servers = RealServers::default();
+            place.insert(VirtualServerState { config: *config, real_servers });
         }
         Op::SetVirtualServer(key, config) => {
             state.virtual_servers.get_mut(key).ok_or("not found")?.config = *config;
@@ -300,6 +299,7 @@ impl Dataplane for Memory {
 
     async fn write(&mut self, plan: &Plan) -> Outcome {
         let mut execution = Execution::new(plan);
+        self.done.reserve(plan.ops.len());
         for (index, op) in plan.ops.iter().enumerate() {
             if execution.may_begin(index)
                 && let Err(error) = self.run_next(op)

@@ -93,6 +93,11 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Makes room for so many more services.
+    pub fn reserve(&mut self, services: usize) {
+        self.known.reserve(services);
+    }
+
     /// Sets the limits.
     pub fn limit(&mut self, limits: Limits) {
         if self.limits == limits {

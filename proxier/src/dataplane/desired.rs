@@ -1,5 +1,6 @@
 //! What all services together ask for: claims by owner, and who wins where two want the same.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,6 +73,12 @@ impl Desired {
             ..State::default()
         };
         Self { state, ..Self::default() }
+    }
+
+    /// Makes room for so many more services.
+    pub fn reserve(&mut self, services: usize) {
+        self.contributions.reserve(services);
+        self.claims.reserve(services);
     }
 
     /// Everything that should be there.
@@ -165,7 +172,8 @@ impl Desired {
         touched: &mut BTreeSet<Target>,
     ) -> bool {
         let contribution = contribution.map(|(created, new)| (created, Arc::new(new)));
-        if self.contributions.get(service) == contribution.as_ref() {
+        let known = self.contributions.get(service);
+        if known == contribution.as_ref() {
             return false;
         }
         let created = contribution.as_ref().map(|(created, _)| *created);
@@ -173,7 +181,7 @@ impl Desired {
             let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
             frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
         };
-        let before = frontends(self.contributions.get(service));
+        let before = frontends(known);
         let after = frontends(contribution.as_ref());
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
         let had: Vec<_> = keys.iter().map(|key| self.winner(key, service, &before)).collect();
@@ -241,9 +249,12 @@ impl Desired {
     }
 
     fn claim(&mut self, key: &VirtualServerKey, owner: Owner) {
-        let Some(winner) = self.claims.get_mut(key) else {
-            self.claims.insert(*key, owner);
-            return;
+        let winner = match self.claims.entry(*key) {
+            Entry::Occupied(winner) => winner.into_mut(),
+            Entry::Vacant(free) => {
+                free.insert(owner);
+                return;
+            }
         };
         let mut loser = owner;
         if loser < *winner {

@@ -9,7 +9,7 @@
 mod protection;
 mod virtual_server;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ pub fn plan(from: Planning<'_>, touched: &BTreeSet<Target>) -> Plan {
     let mut planner = Planner {
         from,
         phases: std::array::from_fn(|_| Vec::new()),
-        planned: HashSet::new(),
+        planned: BTreeSet::new(),
         out: Plan::default(),
         capacities: BTreeMap::new(),
         added: BTreeMap::new(),
@@ -160,7 +160,7 @@ struct Planner<'a> {
     /// The operations of each phase.
     phases: [Vec<(Op, Option<Needs>)>; Phase::COUNT],
     /// The targets of those on which others may depend.
-    planned: HashSet<Target>,
+    planned: BTreeSet<Target>,
     out: Plan,
     /// Wanted capacities of sets that exist.
     capacities: BTreeMap<SetId, u32>,
@@ -365,10 +365,12 @@ impl Planner<'_> {
     fn finish(self) -> Plan {
         let mut plan = self.out;
         plan.ops.reserve(self.phases.iter().map(Vec::len).sum());
+        let mut all = Vec::new();
         for (op, needs) in self.phases.into_iter().flatten() {
-            plan.needs.extend(needs.map(|needs| (plan.ops.len(), needs)));
+            all.extend(needs.map(|needs| (plan.ops.len(), needs)));
             plan.ops.push(op);
         }
+        plan.needs = all.into_iter().collect();
         plan
     }
 }

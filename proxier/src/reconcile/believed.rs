@@ -23,11 +23,13 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// Nothing is known.
-    pub(super) fn unread(families: &[Family]) -> Self {
+    /// Nothing is known of what these settings are about.
+    pub(super) fn unread(settings: &Settings) -> Self {
+        let families = &settings.families;
         let sets = SetId::all().filter(|set| families.contains(&set.family)).map(Part::Set);
         let rules = families.iter().map(|family| Part::Rules(*family));
-        let others = [Part::Sysctls, Part::Interface, Part::VirtualServers];
+        let sysctls = (!settings.sysctls.is_empty()).then_some(Part::Sysctls);
+        let others = [Part::Interface, Part::VirtualServers].into_iter().chain(sysctls);
         Self { unknown: sets.chain(rules).chain(others).collect(), ..Self::default() }
     }
 

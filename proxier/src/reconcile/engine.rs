@@ -378,10 +378,13 @@ impl Engine {
         if self.settings.as_ref() == Some(&settings) {
             return;
         }
+        if self.settings.as_ref().is_some_and(|known| known.sysctls != settings.sysctls) {
+            self.believed.forget(Part::Sysctls);
+        }
         match &self.settings {
             None => {
                 self.desired = Desired::new(&settings.families);
-                self.believed = Believed::unread(&settings.families);
+                self.believed = Believed::unread(&settings);
             }
             // What was left alone because it was excluded may be ours to remove now.
             Some(known) if known.exclude_cidrs != settings.exclude_cidrs => {
@@ -485,6 +488,9 @@ impl Engine {
     fn compute_first_step(&mut self) {
         /// Services in a part: some megabytes of operations, and few searches for stale flows.
         const PART: usize = 2048;
+        let services = self.cluster.services().count();
+        self.desired.reserve(services);
+        self.budget.reserve(services);
         let dirty = self.take_dirty();
         let (first, rest): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|key| {
             let dns = |service: &Service| service.ports.iter().any(|port| port.port == 53);

@@ -47,17 +47,21 @@ pub(super) struct Cut {
 impl Report {
     /// What became of a plan.
     pub(super) fn outcome(&mut self, plan: &Plan, outcome: &Outcome) {
-        for (index, op) in plan.ops.iter().enumerate() {
-            let text = match outcome.missed.get(&index) {
-                None => {
-                    self.operations.entry(Counters::kind(op)).or_default().0 += 1;
-                    continue;
-                }
-                Some(Fate::HeldBack(_)) => {
+        let done = |(index, op)| (!outcome.missed.contains_key(&index)).then(|| Counters::kind(op));
+        let mut kinds = plan.ops.iter().enumerate().filter_map(done).peekable();
+        // Many in a row are of one kind.
+        while let Some(kind) = kinds.next() {
+            let others = std::iter::from_fn(|| kinds.next_if_eq(&kind)).count() as u64;
+            self.operations.entry(kind).or_default().0 += 1 + others;
+        }
+        for (index, fate) in &outcome.missed {
+            let Some(op) = plan.ops.get(*index) else { continue };
+            let text = match fate {
+                Fate::HeldBack(_) => {
                     self.held_back += 1;
                     continue;
                 }
-                Some(Fate::Failed(text) | Fate::Unknown(text)) => text,
+                Fate::Failed(text) | Fate::Unknown(text) => text,
             };
             self.operations.entry(Counters::kind(op)).or_default().1 += 1;
             self.failed.push((op.target(), format!("{op}: {text}")));

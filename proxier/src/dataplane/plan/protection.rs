@@ -10,7 +10,6 @@
 //! real servers: refusing everybody is better than letting in those who are shut out.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -125,22 +124,23 @@ impl Planner<'_> {
         let there = there || self.is_taken_over(family);
         let mut needs = self.needs([(rules, there), (member, closed)])?;
         let served = |key: &&VirtualServerKey| matches!(key, VirtualServerKey::Address { address: of, .. } if *of == address);
-        let keys = || {
-            let from = desired.virtual_servers.range(first_key(address)..);
-            from.map(|(key, _)| key).take_while(served)
-        };
-        if keys().any(|key| believed.virtual_servers.contains_key(key)) {
-            return Ok(needs);
+        let from = desired.virtual_servers.range(first_key(address)..);
+        let mut keys = from.map(|(key, _)| key).take_while(served).peekable();
+        let first = keys.peek().map(|key| Target::VirtualServer(**key));
+        let mut any = Vec::new();
+        for key in keys {
+            if believed.virtual_servers.contains_key(key) {
+                return Ok(needs);
+            }
+            let target = Target::VirtualServer(*key);
+            any.extend(self.planned.contains(&target).then_some(target));
         }
-        let servers = keys().map(|key| Target::VirtualServer(*key));
-        let any: Arc<[Target]> = servers.filter(|key| self.planned.contains(key)).collect();
-        match keys().next() {
-            Some(key) if any.is_empty() => {
-                let target = Target::VirtualServer(*key);
+        match first {
+            Some(target) if any.is_empty() => {
                 Err(waits(&target).unwrap_or(Subject::Target(target)))
             }
             _ => {
-                needs.any = any;
+                needs.any = any.into();
                 Ok(needs)
             }
         }

@@ -33,7 +33,8 @@ impl Difference {
         node: &str,
     ) -> Self {
         let mut out = Self { stale: known.is_empty() && !wanted.is_empty(), ..Self::default() };
-        let mut added: Vec<RealServer> = Vec::new();
+        let most = wanted.len().saturating_sub(known.len());
+        let mut added: Vec<RealServer> = Vec::with_capacity(most);
         let (mut wanted, mut known) = (wanted.iter().peekable(), known.iter().peekable());
         while wanted.peek().is_some() || known.peek().is_some() {
             let want = wanted.next_if(|want| known.peek().is_none_or(|have| want.key <= have.key));
@@ -144,6 +145,7 @@ impl Planner<'_> {
         let needs = Needs::all(needs);
         let (mut coming, mut waiting) = (Vec::new(), None);
         let usable_wanted = !usable_stays && !up.is_empty();
+        let some_go = !down.is_empty() || !gone.is_empty();
         for op in up {
             let target = op.target();
             if let Protection::Unknown(part) = protection {
@@ -151,13 +153,13 @@ impl Planner<'_> {
                 waiting = Some(*part);
             } else if self.push_needing(Phase::AddRealServers, op, needs.clone()) {
                 // Others need to know only where nothing else is there.
-                coming.extend(usable_wanted.then_some(target));
+                coming.extend((usable_wanted && some_go).then_some(target));
             } else {
                 waiting = (self.from.waits)(&target);
             }
         }
         // What takes connections now goes only if something else takes them.
-        let any: Arc<[Target]> = coming.into();
+        let any: Arc<[Target]> = if some_go { coming.into() } else { Arc::default() };
         let instead = |had: bool| match waiting {
             Some(subject) if had && usable_wanted && any.is_empty() => Err(subject),
             _ if had => Ok(Needs { any: any.clone(), ..Needs::default() }),

@@ -321,8 +321,9 @@ impl Engine {
         }
         for (key, server) in &plan.intended {
             if !partly.contains_key(key) {
+                let desired = self.desired.state().virtual_servers.get(key);
+                self.drains.update(key, desired, server.as_ref(), now.into_std());
                 self.believed.put(*key, server.clone());
-                self.update_drains(key, now);
             }
         }
         for (key, ops) in partly {

@@ -47,8 +47,8 @@ impl Engine {
     }
 
     pub(super) fn update_drains(&mut self, key: &VirtualServerKey, now: Instant) {
-        let desired = self.desired.state().virtual_servers.get(key);
         let believed = self.believed.state().virtual_servers.get(key);
+        let desired = believed.and_then(|_| self.desired.state().virtual_servers.get(key));
         self.drains.update(key, desired, believed, now.into_std());
     }
 
