@@ -265,14 +265,14 @@ impl Engine {
                 return Some(Effect::Read(query));
             }
         }
-        if !self.adopting {
-            self.compute();
-        } else {
+        if self.adopting {
             self.compute_first_step();
             self.adopting = false;
             if let Some(effect) = self.find_foreign() {
                 return Some(effect);
             }
+        } else {
+            self.compute();
         }
         while let Some(touched) = self.next_touched() {
             if let Some(plan) = self.plan(&touched, now) {

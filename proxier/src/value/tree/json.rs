@@ -50,7 +50,9 @@ impl Reader<'_> {
     fn are_in(&mut self, from: usize, step: impl FnOnce() -> Step) {
         if let Some(found) = self.duplicates.get_mut(from..).filter(|found| !found.is_empty()) {
             let step = step();
-            found.iter_mut().for_each(|steps| steps.push(step.clone()));
+            for steps in found {
+                steps.push(step.clone());
+            }
         }
     }
 }
