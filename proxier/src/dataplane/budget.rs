@@ -7,7 +7,7 @@
 //! for most get less, down to one level for all of them; who asks for less than that is not touched.
 //! What is left out depends on the services alone, not on the order in which they came.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Settings;
@@ -66,14 +66,11 @@ pub enum Over {
     Node,
 }
 
-/// The oldest first, then the smallest, then by name.
-type Rank = (i64, u64, ObjectKey);
-
 /// What the services of one namespace ask for.
 #[derive(Debug, Default)]
 struct Namespace {
-    /// Those that are not too large by themselves.
-    services: BTreeSet<Rank>,
+    /// How many are not too large by themselves, and what these ask for.
+    services: usize,
     asked: u64,
     /// Those of them for which there is no room.
     left_out: BTreeMap<ObjectKey, Over>,
@@ -83,7 +80,8 @@ struct Namespace {
 #[derive(Debug, Default)]
 pub struct Budget {
     limits: Limits,
-    known: HashMap<ObjectKey, (i64, u64)>,
+    /// When each service was created, and what it costs.
+    known: BTreeMap<ObjectKey, (i64, u64)>,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     asked: u64,
     /// What each namespace may have.
@@ -93,11 +91,6 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Makes room for so many more services.
-    pub fn reserve(&mut self, services: usize) {
-        self.known.reserve(services);
-    }
-
     /// Sets the limits.
     pub fn limit(&mut self, limits: Limits) {
         if self.limits == limits {
@@ -126,13 +119,13 @@ impl Budget {
         }
         let most = self.limits.service;
         let namespace = self.namespaces.entry(Arc::clone(&key.namespace)).or_default();
-        if let Some((created, cost)) = before.filter(|(_, cost)| *cost <= most) {
-            namespace.services.remove(&(created, cost, key.clone()));
+        if let Some((_, cost)) = before.filter(|(_, cost)| *cost <= most) {
+            namespace.services -= 1;
             namespace.asked -= cost;
             self.asked -= cost;
         }
-        if let Some((created, cost)) = service.filter(|(_, cost)| *cost <= most) {
-            namespace.services.insert((created, cost, key.clone()));
+        if let Some((_, cost)) = service.filter(|(_, cost)| *cost <= most) {
+            namespace.services += 1;
             namespace.asked += cost;
             self.asked += cost;
         }
@@ -154,8 +147,11 @@ impl Budget {
         let mut flipped = BTreeSet::new();
         for name in names {
             let Some(namespace) = self.namespaces.get_mut(&name) else { continue };
-            flipped.append(&mut namespace.settle(level, why));
-            if namespace.services.is_empty() {
+            let first = ObjectKey::new(Arc::clone(&name), "");
+            let own = self.known.range(first..).take_while(|(key, _)| key.namespace == name);
+            let own = own.filter(|(_, (_, cost))| *cost <= self.limits.service);
+            flipped.append(&mut namespace.settle(own, level, why));
+            if namespace.services == 0 {
                 self.namespaces.remove(&name);
             }
         }
@@ -195,12 +191,21 @@ impl Budget {
 }
 
 impl Namespace {
-    /// Decides who is let in. For whom that changes something is the result.
-    fn settle(&mut self, level: u64, why: Over) -> BTreeSet<ObjectKey> {
+    /// Decides who is let in of its `services`: the oldest first, then the smallest, then by name.
+    /// For whom that changes something is the result.
+    fn settle<'a>(
+        &mut self,
+        services: impl Iterator<Item = (&'a ObjectKey, &'a (i64, u64))>,
+        level: u64,
+        why: Over,
+    ) -> BTreeSet<ObjectKey> {
         let mut left_out = BTreeMap::new();
         if self.asked > level {
+            let mut ranks: Vec<_> =
+                services.map(|(key, (created, cost))| (created, cost, key)).collect();
+            ranks.sort_unstable();
             let mut left = level;
-            for (_, cost, key) in &self.services {
+            for (_, cost, key) in ranks {
                 match left.checked_sub(*cost) {
                     Some(rest) => left = rest,
                     None => _ = left_out.insert(key.clone(), why),

@@ -259,7 +259,7 @@ impl Ruleset {
     /// How many rules refer to a set of this family.
     pub fn references(&self, role: SetRole) -> usize {
         let matches = self.0.base.chains.values().flatten().flat_map(|entry| match entry {
-            Entry::Ours(rule) => rule.matches.as_slice(),
+            Entry::Ours(it) => it.matches.as_slice(),
             Entry::Foreign(_) => &[],
         });
         matches.filter(|it| matches!(it, Match::Set(of, _) if *of == role)).count()

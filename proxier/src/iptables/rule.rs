@@ -121,7 +121,8 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
                 not = true;
                 continue;
             }
-            "-m" | "--reject-with" => {
+            // What these say follows from the rest of a rule of ours.
+            "-m" | "--reject-with" | "--icmp-type" | "--icmpv6-type" => {
                 value();
                 continue;
             }
@@ -168,10 +169,6 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
                 "sctp" => Match::Protocol(Protocol::Sctp),
                 _ => Match::EchoRequest,
             },
-            "--icmp-type" | "--icmpv6-type" => {
-                value();
-                continue;
-            }
             "--match-set" => {
                 let role = SetId::by_name(value()?).filter(|set| set.family == family)?.role;
                 let flags_read = value()?;

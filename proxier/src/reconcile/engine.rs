@@ -490,7 +490,6 @@ impl Engine {
         const PART: usize = 2048;
         let services = self.cluster.services().count();
         self.desired.reserve(services);
-        self.budget.reserve(services);
         let dirty = self.take_dirty();
         let (first, rest): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|key| {
             let dns = |service: &Service| service.ports.iter().any(|port| port.port == 53);
