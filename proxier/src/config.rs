@@ -30,12 +30,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_ipvs::Scheduler;
+use netlink_ipvs::{Scheduler, Timeouts};
 
 use file::KubeProxyConfiguration;
 pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
+use crate::dataplane::firewall::FirewallOptions;
+use crate::dataplane::sysctls::SysctlOptions;
 use crate::input;
 use crate::value::GoDuration;
 
@@ -55,21 +57,19 @@ pub struct Config {
     pub scheduler: Scheduler,
     /// Virtual servers on these addresses are never removed.
     pub exclude_cidrs: Vec<IpNet>,
-    /// Whether the host answers ARP only for the addresses of the interface asked.
-    pub strict_arp: bool,
+    /// What the kernel settings depend on.
+    pub sysctls: SysctlOptions,
     /// Idle times of IPVS connections.
-    pub ipvs_timeouts: IpvsTimeouts,
+    pub ipvs_timeouts: Timeouts,
     /// How often everything is checked against the kernel.
     pub sync_period: Duration,
     /// How long changes are collected after a sync.
     pub min_sync_period: Duration,
     /// How long a removed real server may keep its connections.
     pub drain_timeout: Duration,
-    /// Whether service addresses answer pings (`--answer-ping`).
-    pub answer_ping: bool,
-    /// Whether packets to services are accepted whatever the host's INPUT chain says
-    /// (`--accept-input`).
-    pub accept_input: bool,
+    /// What the firewall rules depend on, but for how pods are recognised, which is not the same in
+    /// both families, and what iptables can do.
+    pub firewall: FirewallOptions,
     /// Whether source ranges hold for node ports and external IPs too
     /// (`--source-ranges-everywhere`).
     pub source_ranges_everywhere: bool,
@@ -80,20 +80,12 @@ pub struct Config {
     pub keep_foreign: bool,
     /// Bytes of memory that this process may have, if given (`--memory-limit`).
     pub memory_limit: Option<u64>,
-    /// Rates of IPVS's servers.
-    pub estimation: Estimation,
     /// Where node ports listen.
     pub node_port_addresses: NodePortAddresses,
-    /// Whether all traffic to service addresses is masqueraded.
-    pub masquerade_all: bool,
-    /// Bit of the packet mark that asks for masquerading, 0 to 31.
-    pub masquerade_bit: u8,
     /// How traffic from this node's pods is recognised.
     pub detect_local: DetectLocal,
     /// Whether `spec.externalIPs` is honoured (feature gate `AllowServiceExternalIPs`).
     pub external_ips: bool,
-    /// Connection tracking settings to write.
-    pub conntrack: Conntrack,
     /// The node's IP if specific; its family is the default of the servers' addresses.
     pub bind_address: IpAddr,
     /// Where the health server listens; nowhere with `--healthz-port=0`.
@@ -119,29 +111,6 @@ pub struct Config {
     /// The configuration object that all of this comes from, for `/configz` and
     /// `--write-config-to`.
     pub object: KubeProxyConfiguration,
-}
-
-/// Idle times of IPVS connections in seconds; 0 leaves the kernel's value
-/// (`IPVS_CMD_SET_CONFIG`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct IpvsTimeouts {
-    /// TCP.
-    pub tcp: u32,
-    /// TCP after a FIN.
-    pub tcp_fin: u32,
-    /// UDP.
-    pub udp: u32,
-}
-
-/// Whether and where IPVS computes rates of its servers; none leaves the kernel's value.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Estimation {
-    /// Whether it does (`--ipvs-run-estimation`).
-    pub run: Option<bool>,
-    /// On which CPUs (`--ipvs-est-cpulist`).
-    pub cpus: Option<String>,
-    /// How nice its threads are (`--ipvs-est-nice`).
-    pub nice: Option<i8>,
 }
 
 /// Which of the node's addresses node ports listen on.
@@ -172,25 +141,6 @@ pub enum DetectLocal {
     Bridge(String),
     /// By the first letters of the interface it comes in on.
     InterfacePrefix(String),
-}
-
-/// Connection tracking settings; nothing is written for a 0 or a false.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Conntrack {
-    /// Entries for each CPU.
-    pub max_per_core: u32,
-    /// Least number of entries.
-    pub min: u32,
-    /// Idle time of established TCP connections.
-    pub tcp_established: Duration,
-    /// Idle time of TCP connections in `CLOSE_WAIT`.
-    pub tcp_close_wait: Duration,
-    /// Accept packets outside the TCP window.
-    pub be_liberal: bool,
-    /// Idle time of UDP flows in one direction.
-    pub udp: Duration,
-    /// Idle time of UDP flows in both directions.
-    pub udp_stream: Duration,
 }
 
 /// How to reach the API server.

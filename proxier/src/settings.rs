@@ -52,13 +52,9 @@ pub fn settings(
     });
     let firewall = abilities.families.iter().map(|family| {
         let options = FirewallOptions {
-            masquerade_all: config.masquerade_all,
-            masquerade_bit: config.masquerade_bit,
             random_fully: abilities.random_fully,
-            answer_ping: config.answer_ping,
-            accept_input: config.accept_input,
             detector: detector(&config.detect_local, node, *family),
-            ..FirewallOptions::default()
+            ..config.firewall.clone()
         };
         (*family, options)
     });

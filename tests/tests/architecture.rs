@@ -29,7 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Files, bounded and off the threads that serve.
     ("input", &[]),
     ("args", &["value"]),
-    ("config", &["args", "input", "value"]),
+    // Settings have the types of those who use them.
+    ("config", &["args", "dataplane", "input", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
     ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
     ("explain", &["cluster", "dataplane", "render"]),

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netlink_ipvs::Scheduler;
+use netlink_ipvs::{Scheduler, Timeouts};
 
 use super::file::KubeProxyConfiguration;
 use super::validate::{FieldErrors, validate};
 use super::{
-    ClientConnection, Config, ConfigError, Conntrack, DetectLocal, Estimation, IpvsTimeouts,
-    LogFormat, Logging, NodePortAddresses, ServiceMetrics, cluster_cidrs, defaults, gates, unused,
+    ClientConnection, Config, ConfigError, DetectLocal, LogFormat, Logging, NodePortAddresses,
+    ServiceMetrics, cluster_cidrs, defaults, gates, unused,
 };
 use crate::args::Args;
+use crate::dataplane::firewall::FirewallOptions;
+use crate::dataplane::sysctls::{ConntrackOptions, SysctlOptions};
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
 /// Validates the object and turns its texts into values.
@@ -46,8 +48,14 @@ pub(super) fn resolve(
         node_name,
         scheduler,
         exclude_cidrs: cidrs(&ipvs.exclude_cidrs),
-        strict_arp: ipvs.strict_arp,
-        ipvs_timeouts: IpvsTimeouts {
+        sysctls: SysctlOptions {
+            strict_arp: ipvs.strict_arp,
+            conntrack: conntrack(&object),
+            run_estimation: args.own.ipvs_run_estimation,
+            est_cpulist: args.own.ipvs_est_cpulist.clone(),
+            est_nice: args.own.ipvs_est_nice,
+        },
+        ipvs_timeouts: Timeouts {
             tcp: seconds(ipvs.tcp_timeout),
             tcp_fin: seconds(ipvs.tcp_fin_timeout),
             udp: seconds(ipvs.udp_timeout),
@@ -55,26 +63,23 @@ pub(super) fn resolve(
         sync_period: ipvs.sync_period.unsigned(),
         min_sync_period: ipvs.min_sync_period.unsigned(),
         drain_timeout: args.own.drain_timeout.unsigned(),
-        answer_ping: args.own.answer_ping,
-        accept_input: args.own.accept_input,
+        firewall: FirewallOptions {
+            masquerade_all: object.iptables.masquerade_all,
+            masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
+            answer_ping: args.own.answer_ping,
+            accept_input: args.own.accept_input,
+            ..FirewallOptions::default()
+        },
         source_ranges_everywhere: args.own.source_ranges_everywhere,
         allow_reserved: args.own.allow_reserved_ips.clone(),
         keep_foreign: !args.own.manifests.is_empty(),
         memory_limit: args.own.memory_limit.map(|mib| u64::from(mib) << 20),
-        estimation: Estimation {
-            run: args.own.ipvs_run_estimation,
-            cpus: args.own.ipvs_est_cpulist.clone(),
-            nice: args.own.ipvs_est_nice,
-        },
         node_port_addresses: node_port_addresses(
             &object.node_port_addresses,
             args.own.manifests.is_empty(),
         ),
-        masquerade_all: object.iptables.masquerade_all,
-        masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
         detect_local: detect_local(&object),
         external_ips: gates::enabled(&object.feature_gates, gates::ALLOW_SERVICE_EXTERNAL_IPS),
-        conntrack: conntrack(&object),
         bind_address: parse_ip(&object.bind_address).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         healthz_bind: socket_address(&object.healthz_bind_address),
         metrics_bind: socket_address(&object.metrics_bind_address)
@@ -113,9 +118,9 @@ fn logging(object: &KubeProxyConfiguration) -> Logging {
     }
 }
 
-fn conntrack(object: &KubeProxyConfiguration) -> Conntrack {
+fn conntrack(object: &KubeProxyConfiguration) -> ConntrackOptions {
     let conntrack = &object.conntrack;
-    Conntrack {
+    ConntrackOptions {
         max_per_core: conntrack.max_per_core.map_or(0, unsigned),
         min: conntrack.min.map_or(0, unsigned),
         tcp_established: conntrack.tcp_established_timeout.unwrap_or_default().unsigned(),

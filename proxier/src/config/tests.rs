@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::dataplane::sysctls::ConntrackOptions;
 
 mod difference;
 mod distributions;

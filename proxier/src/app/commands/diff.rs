@@ -69,7 +69,7 @@ async fn difference(
 ) -> anyhow::Result<Difference> {
     let mut host = Host::look()?;
     host.abilities.sysctls = sysctls;
-    let strict_arp = config.strict_arp;
+    let strict_arp = config.sysctls.strict_arp;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
     let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
     let desired = reconciler.desired().state();

@@ -21,7 +21,7 @@ const KEEPALIVE: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";
 /// Looks at the host. What cannot be read is not questioned.
 pub(in crate::app) fn host(config: &Config, host: &mut Host) {
     for family in &host.abilities.families {
-        if config.accept_input {
+        if config.firewall.accept_input {
             break;
         }
         match host.firewall.save_text(*family) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::dataplane::sysctls::{self, ConntrackOptions, Sysctl, SysctlOptions};
+use crate::dataplane::sysctls::{self, Sysctl};
 use crate::kernel::sysctl::{Seen, Sysctls};
 
 /// Brings the settings of this host to their values and says what was changed. The result are those
@@ -57,22 +57,6 @@ pub(in crate::app) fn text(config: &Config) -> anyhow::Result<String> {
 
 /// The settings that the configuration asks for on this kernel.
 pub(in crate::app) fn wanted(config: &Config, system: &Sysctls) -> anyhow::Result<Vec<Sysctl>> {
-    let conntrack = &config.conntrack;
-    let options = SysctlOptions {
-        strict_arp: config.strict_arp,
-        conntrack: ConntrackOptions {
-            max_per_core: conntrack.max_per_core,
-            min: conntrack.min,
-            tcp_established: conntrack.tcp_established,
-            tcp_close_wait: conntrack.tcp_close_wait,
-            be_liberal: conntrack.be_liberal,
-            udp: conntrack.udp,
-            udp_stream: conntrack.udp_stream,
-        },
-        run_estimation: config.estimation.run,
-        est_cpulist: config.estimation.cpus.clone(),
-        est_nice: config.estimation.nice,
-    };
     let kernel = system.kernel_version().context("choose the kernel settings")?;
-    Ok(sysctls::wanted(&options, kernel, system.cpus()))
+    Ok(sysctls::wanted(&config.sysctls, kernel, system.cpus()))
 }

@@ -4,12 +4,10 @@ use anyhow::Context as _;
 use netlink_ipvs::{Client, Command, ErrorKind, Timeouts};
 use tracing::{info, warn};
 
-use crate::config::IpvsTimeouts;
-
 /// Sets those that are given. One that is longer than the kernel takes becomes the longest that it
 /// takes: that depends on its clock (`INT_MAX / HZ`), so it is found by trying.
-pub(in crate::app) fn set(ipvs: &mut Client, wanted: IpvsTimeouts) -> anyhow::Result<()> {
-    if wanted == IpvsTimeouts::default() {
+pub(in crate::app) fn set(ipvs: &mut Client, wanted: Timeouts) -> anyhow::Result<()> {
+    if wanted == Timeouts::default() {
         return Ok(());
     }
     let before = ipvs.timeouts().context("read the IPVS timeouts")?;
@@ -31,11 +29,11 @@ pub(in crate::app) fn set(ipvs: &mut Client, wanted: IpvsTimeouts) -> anyhow::Re
 
 /// Sets them all, or each by itself where the kernel does not accept one; what was shortened.
 fn set_by<E>(
-    wanted: IpvsTimeouts,
+    wanted: Timeouts,
     mut accepts: impl FnMut(Timeouts) -> Result<bool, E>,
 ) -> Result<Vec<String>, E> {
-    let IpvsTimeouts { tcp, tcp_fin, udp } = wanted;
-    if accepts(Timeouts { tcp, tcp_fin, udp })? {
+    let Timeouts { tcp, tcp_fin, udp } = wanted;
+    if accepts(wanted)? {
         return Ok(Vec::new());
     }
     let mut warnings = Vec::new();
@@ -76,7 +74,7 @@ mod tests {
     fn kernel(longest: u32, wanted: [u32; 3]) -> ([u32; 3], Vec<String>) {
         let mut state = [900, 120, 300];
         let [tcp, tcp_fin, udp] = wanted;
-        let warnings = set_by(IpvsTimeouts { tcp, tcp_fin, udp }, |new| {
+        let warnings = set_by(Timeouts { tcp, tcp_fin, udp }, |new| {
             let new = [new.tcp, new.tcp_fin, new.udp];
             if new.iter().any(|seconds| *seconds > longest) {
                 return Ok::<_, ()>(false);

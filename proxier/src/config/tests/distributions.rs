@@ -37,7 +37,7 @@ fn kubeadm_writes_zero_values_everywhere() {
 fn kubespray() {
     let config = daemon_set(KUBESPRAY, "node1");
     assert_eq!(config.warnings, [""; 0]);
-    assert!(config.strict_arp);
+    assert!(config.sysctls.strict_arp);
     assert_eq!(config.scheduler, Scheduler::RR);
     assert_eq!(config.min_sync_period, Duration::ZERO);
 }
@@ -45,7 +45,7 @@ fn kubespray() {
 #[test]
 fn kind() {
     let config = daemon_set(KIND, "kind-control-plane");
-    assert_eq!(config.conntrack.max_per_core, 0);
+    assert_eq!(config.sysctls.conntrack.max_per_core, 0);
     assert_eq!(config.sync_period, secs(30));
     assert_eq!(warnings(&config), ["IPVS scheduler not specified"]);
 }
@@ -70,7 +70,10 @@ fn rke2() {
          --ipvs-scheduler=lc --ipvs-strict-arp=true",
     )
     .unwrap();
-    assert_eq!(config.conntrack, Conntrack { min: 131_072, ..Conntrack::default() });
+    assert_eq!(
+        config.sysctls.conntrack,
+        ConntrackOptions { min: 131_072, ..ConntrackOptions::default() }
+    );
     assert_eq!(config.healthz_bind, Some("127.0.0.1:10256".parse().unwrap()));
     assert_eq!(config.warnings, [""; 0]);
 }

@@ -70,19 +70,19 @@ fn every_field_arrives() {
         assert_eq!(&*config.node_name, "foo");
         assert_eq!(config.scheduler, Scheduler::WLC);
         assert_eq!(config.exclude_cidrs, cidrs);
-        assert!(config.strict_arp);
-        assert_eq!(config.ipvs_timeouts, IpvsTimeouts { tcp: 100, tcp_fin: 60, udp: 1 });
+        assert!(config.sysctls.strict_arp);
+        assert_eq!(config.ipvs_timeouts, Timeouts { tcp: 100, tcp_fin: 60, udp: 1 });
         assert_eq!(config.sync_period, secs(60));
         assert_eq!(config.min_sync_period, secs(10));
         assert_eq!(config.drain_timeout, secs(900));
         assert_eq!(config.node_port_addresses, NodePortAddresses::Cidrs(cidrs));
-        assert_eq!((config.masquerade_all, config.masquerade_bit), (true, 17));
+        assert_eq!((config.firewall.masquerade_all, config.firewall.masquerade_bit), (true, 17));
         let cluster = vec!["10.20.0.0/16".parse().unwrap()];
         assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cluster));
         assert!(!config.external_ips);
         assert_eq!(
-            config.conntrack,
-            Conntrack {
+            config.sysctls.conntrack,
+            ConntrackOptions {
                 max_per_core: 2,
                 min: 1,
                 tcp_established: secs(20),
@@ -148,7 +148,7 @@ fn unknown_and_duplicate_fields_are_named() {
          logging: {vmodule: [{filePattern: a, verbosity: 1, x: 1}]}\n",
     )
     .unwrap();
-    assert!(!config.strict_arp);
+    assert!(!config.sysctls.strict_arp);
     assert_eq!(
         config.warnings,
         ["Using lenient decoding as strict decoding failed: /config: \
@@ -215,8 +215,8 @@ fn every_field_of_a_wrong_type_is_named() {
 fn json_and_yaml_1_1_switches_are_read() {
     let json = r#"{"apiVersion":"kubeproxy.config.k8s.io/v1alpha1","kind":"KubeProxyConfiguration",
         "mode":"ipvs","ipvs":{"strictARP":true,"scheduler":"rr"}}"#;
-    assert!(with_file(json, "").unwrap().strict_arp);
-    assert!(load("ipvs: {strictARP: yes}").unwrap().strict_arp);
+    assert!(with_file(json, "").unwrap().sysctls.strict_arp);
+    assert!(load("ipvs: {strictARP: yes}").unwrap().sysctls.strict_arp);
 }
 
 /// L42
@@ -253,7 +253,7 @@ fn defaults() {
     assert_eq!(config.min_sync_period, Duration::ZERO);
     assert_eq!(config.scheduler, Scheduler::RR);
     assert_eq!(config.node_port_addresses, NodePortAddresses::All);
-    assert_eq!((config.masquerade_all, config.masquerade_bit), (false, 14));
+    assert_eq!((config.firewall.masquerade_all, config.firewall.masquerade_bit), (false, 14));
     assert_eq!(config.healthz_bind, Some("0.0.0.0:10256".parse().unwrap()));
     assert_eq!(config.metrics_bind, "127.0.0.1:10249".parse().unwrap());
     assert_eq!(config.oom_score_adj, -999);
@@ -262,13 +262,13 @@ fn defaults() {
     assert_eq!(config.client.kubeconfig, None);
     assert_eq!((config.client.qps, config.client.burst), (5.0, 10));
     assert_eq!(
-        config.conntrack,
-        Conntrack {
+        config.sysctls.conntrack,
+        ConntrackOptions {
             max_per_core: 32768,
             min: 131_072,
             tcp_established: secs(86400),
             tcp_close_wait: secs(3600),
-            ..Conntrack::default()
+            ..ConntrackOptions::default()
         }
     );
 }
@@ -399,8 +399,9 @@ fn several_documents_in_a_file() {
 /// `value::tree::tests`.
 #[test]
 fn forms_of_fields() {
-    let conntrack =
-        |text: &str| load(&format!("conntrack: {{min: {text}}}")).map(|it| it.conntrack.min);
+    let conntrack = |text: &str| {
+        load(&format!("conntrack: {{min: {text}}}")).map(|it| it.sysctls.conntrack.min)
+    };
     for (text, expected) in [
         ("1048576", 1_048_576),
         ("1.048576e+06", 1_048_576),
@@ -419,9 +420,10 @@ fn forms_of_fields() {
     for text in ["null", "~", ""] {
         let given =
             load(&format!("conntrack: {{min: {text}}}\nipvs: {text}\nmode: ipvs\n")).unwrap();
-        assert_eq!(given.conntrack.min, 131_072, "{text}");
+        assert_eq!(given.sysctls.conntrack.min, 131_072, "{text}");
     }
-    let strict = |text: &str| load(&format!("ipvs: {{strictARP: {text}}}")).map(|it| it.strict_arp);
+    let strict =
+        |text: &str| load(&format!("ipvs: {{strictARP: {text}}}")).map(|it| it.sysctls.strict_arp);
     for (text, expected) in
         [("true", true), ("yes", true), ("on", true), ("Off", false), ("n", false)]
     {

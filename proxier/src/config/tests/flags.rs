@@ -35,13 +35,23 @@ fn own_flags_reach_their_fields() {
     let line = "--answer-ping --accept-input --source-ranges-everywhere \
                 --ipvs-run-estimation=false --ipvs-est-cpulist=1 --ipvs-est-nice=3";
     for config in [with_flags(line).unwrap(), with_file(FILE, line).unwrap()] {
-        assert!(config.answer_ping && config.accept_input && config.source_ranges_everywhere);
-        let Estimation { run, cpus, nice } = config.estimation;
+        assert!(
+            config.firewall.answer_ping
+                && config.firewall.accept_input
+                && config.source_ranges_everywhere
+        );
+        let SysctlOptions { run_estimation: run, est_cpulist: cpus, est_nice: nice, .. } =
+            config.sysctls;
         assert_eq!((run, cpus.as_deref(), nice), (Some(false), Some("1"), Some(3)));
     }
     let config = load("").unwrap();
-    assert!(!config.answer_ping && !config.accept_input && !config.source_ranges_everywhere);
-    assert_eq!(config.estimation, Estimation::default());
+    assert!(
+        !config.firewall.answer_ping
+            && !config.firewall.accept_input
+            && !config.source_ranges_everywhere
+    );
+    assert_eq!(config.sysctls.run_estimation, None);
+    assert_eq!((config.sysctls.est_cpulist, config.sysctls.est_nice), (None, None));
 }
 
 /// L43
@@ -66,14 +76,23 @@ fn flags_reach_their_fields() {
         DetectLocal::ClusterCidr(vec![net("10.0.0.0/8"), net("fd00::/64")])
     );
     assert_eq!(
-        config.conntrack,
-        Conntrack { be_liberal: true, udp: secs(5), udp_stream: secs(6), ..Conntrack::default() }
+        config.sysctls.conntrack,
+        ConntrackOptions {
+            be_liberal: true,
+            udp: secs(5),
+            udp_stream: secs(6),
+            ..ConntrackOptions::default()
+        }
     );
     assert_eq!(config.scheduler, Scheduler::SH);
     assert_eq!(config.exclude_cidrs, [net("10.1.0.0/16"), net("10.2.0.0/16")]);
-    assert!(config.strict_arp && config.masquerade_all && config.bind_address_hard_fail);
-    assert_eq!(config.ipvs_timeouts, IpvsTimeouts { tcp: 60, tcp_fin: 120, udp: 180 });
-    assert_eq!((config.masquerade_bit, config.oom_score_adj), (3, -1));
+    assert!(
+        config.sysctls.strict_arp
+            && config.firewall.masquerade_all
+            && config.bind_address_hard_fail
+    );
+    assert_eq!(config.ipvs_timeouts, Timeouts { tcp: 60, tcp_fin: 120, udp: 180 });
+    assert_eq!((config.firewall.masquerade_bit, config.oom_score_adj), (3, -1));
     assert_eq!(config.node_port_addresses, NodePortAddresses::Primary);
     assert_eq!(config.object.config_sync_period, GoDuration::from_secs(60));
     assert_eq!(config.client.kubeconfig, Some("/k".into()));
@@ -112,7 +131,7 @@ fn beside_a_file_most_flags_are_ignored_and_named() {
     )
     .unwrap();
     assert_eq!(config.scheduler, Scheduler::WRR);
-    assert!(!config.masquerade_all);
+    assert!(!config.firewall.masquerade_all);
     assert_eq!(&*config.node_name, "n");
     assert_eq!(config.client.master.as_deref(), Some("m"));
     assert_eq!((config.logging.verbosity, config.logging.format), (7, LogFormat::Json));
