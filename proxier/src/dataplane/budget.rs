@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Settings;
+use super::{FrontendKind, Settings};
 use crate::cluster::topology::Targets;
 use crate::cluster::{EndpointSlice, ObjectKey, Service};
 use netlink_ipvs::Family;
@@ -227,13 +227,15 @@ where
     let mut bytes: u64 = 0;
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let targets = Targets::new(slices.clone(), family);
-        let count = |addresses: &[std::net::IpAddr]| {
-            addresses.iter().filter(|ip| Family::of(**ip) == family).count() as u64
+        let count = |always: bool| {
+            let kinds = FrontendKind::ALL.into_iter();
+            let kinds = kinds.filter(|kind| kind.is_always_restricted() == always);
+            let addresses = kinds.flat_map(|kind| kind.addresses(service));
+            addresses.filter(|ip| Family::of(**ip) == family).count() as u64
         };
         let host = settings.node_port_addresses.iter();
         let host = host.filter(|ip| Family::of(**ip) == family).count() as u64;
-        let balanced = count(&service.load_balancer_ips);
-        let plain = count(&service.cluster_ips) + count(&service.external_ips);
+        let (balanced, plain) = (count(true), count(false));
         let ranges = match service.source_ranges.of(family).count() as u64 {
             0 => 0,
             ranges => ranges + 2,

@@ -59,13 +59,11 @@ impl Contribution {
 
 /// What a service is for which there is no memory: nothing but the reason.
 pub fn left_out(service: &Service, settings: &Settings, over: Over) -> Contribution {
-    let of = |addresses: &[IpAddr], kind| addresses.first().map(|address| (*address, kind));
     let node_port = service.ports.iter().any(|port| port.node_port != 0);
     let node = settings.node_port_addresses.first().filter(|_| node_port);
-    let first = of(&service.cluster_ips, FrontendKind::ClusterIp)
-        .or_else(|| of(&service.external_ips, FrontendKind::ExternalIp))
-        .or_else(|| of(&service.load_balancer_ips, FrontendKind::LoadBalancer))
-        .or_else(|| node.map(|address| (*address, FrontendKind::NodePort)));
+    let named = FrontendKind::ALL.into_iter();
+    let mut named = named.filter_map(|kind| Some((*kind.addresses(service).first()?, kind)));
+    let first = named.next().or_else(|| node.map(|address| (*address, FrontendKind::NodePort)));
     let reason = Refusal::OverBudget(over);
     let skipped = first.map(|(address, kind)| Skipped { address, port: None, kind, reason });
     Contribution { skipped: skipped.into_iter().collect(), ..Contribution::default() }
@@ -122,13 +120,9 @@ struct Builder<'a> {
     places: &'a mut HashMap<VirtualServerKey, usize>,
 }
 
-/// Where a service can be had in one family.
+/// Where a service can be had in one family, but for the addresses of the node.
 struct Addresses {
-    cluster: Option<IpAddr>,
-    external: Vec<IpAddr>,
-    load_balancer: Vec<IpAddr>,
-    /// Of the node, for node ports.
-    node: Vec<IpAddr>,
+    usable: Vec<(FrontendKind, IpAddr)>,
     /// It asks for some address besides its cluster IP, usable or not.
     outside: bool,
 }
@@ -140,39 +134,20 @@ impl Addresses {
         settings: &Settings,
         out: &mut Contribution,
     ) -> Self {
-        let of_family = |ip: &&IpAddr| Family::of(**ip) == family;
-        let external: Vec<IpAddr> =
-            service.external_ips.iter().filter(of_family).copied().collect();
-        let load_balancer: Vec<IpAddr> =
-            service.load_balancer_ips.iter().filter(of_family).copied().collect();
-        let outside = !external.is_empty() || !load_balancer.is_empty();
-        let mut usable = |mut addresses: Vec<IpAddr>, kind: FrontendKind| {
-            addresses.retain(|&address| {
-                let reason = refuse(address, kind, settings);
-                let skipped = reason.map(|reason| Skipped { address, port: None, kind, reason });
-                out.skipped.extend(skipped);
-                reason.is_none()
-            });
-            addresses
-        };
-        let cluster = service.cluster_ip(family).into_iter().collect();
-        Self {
-            cluster: usable(cluster, FrontendKind::ClusterIp).pop(),
-            external: usable(external, FrontendKind::ExternalIp),
-            load_balancer: usable(load_balancer, FrontendKind::LoadBalancer),
-            node: settings.node_port_addresses.iter().filter(of_family).copied().collect(),
-            outside,
+        let mut found = Self { usable: Vec::new(), outside: false };
+        for kind in FrontendKind::ALL {
+            let addresses = kind.addresses(service).iter().copied();
+            for address in addresses.filter(|ip| Family::of(*ip) == family) {
+                found.outside |= kind != FrontendKind::ClusterIp;
+                match refuse(address, kind, settings) {
+                    None => found.usable.push((kind, address)),
+                    Some(reason) => {
+                        out.skipped.push(Skipped { address, port: None, kind, reason });
+                    }
+                }
+            }
         }
-    }
-
-    fn of(&self, kind: FrontendKind, port: &ServicePort) -> &[IpAddr] {
-        match kind {
-            FrontendKind::ClusterIp => self.cluster.as_slice(),
-            FrontendKind::ExternalIp => &self.external,
-            FrontendKind::LoadBalancer => &self.load_balancer,
-            FrontendKind::NodePort if port.node_port == 0 => &[],
-            FrontendKind::NodePort => &self.node,
-        }
+        found
     }
 }
 
@@ -185,10 +160,17 @@ struct Backends {
 impl Builder<'_> {
     fn port(&mut self, endpoints: &Endpoints<'_>) {
         let backends = self.backends(endpoints);
+        let addresses = self.addresses;
         self.loop_back(endpoints);
-        for kind in FrontendKind::ALL {
-            for address in self.addresses.of(kind, self.port) {
-                self.frontend(kind, *address, &backends);
+        for (kind, address) in &addresses.usable {
+            self.frontend(*kind, *address, &backends);
+        }
+        if self.port.node_port != 0 {
+            let (settings, family) = (self.settings, self.family);
+            for address in &settings.node_port_addresses {
+                if Family::of(*address) == family {
+                    self.frontend(FrontendKind::NodePort, *address, &backends);
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The kinds of frontends: one table of what is particular to each.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink_ipvs::{Protocol, VirtualServerKey};
 
 use super::sets::{Member, SetId, SetRole};
 use super::{Target, VirtualServerState};
+use crate::cluster::Service;
 
 /// Where clients reach a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,9 +56,24 @@ impl FrontendKind {
         self.facts(Protocol::Tcp).written
     }
 
+    /// Whether source ranges hold for it whatever the settings say.
+    pub(super) fn is_always_restricted(self) -> bool {
+        self.facts(Protocol::Tcp).source_ranges == SourceRanges::Always
+    }
+
     /// All, in the order in which a service lists them.
     pub(super) const ALL: [Self; 4] =
         [Self::ClusterIp, Self::ExternalIp, Self::LoadBalancer, Self::NodePort];
+
+    /// The addresses that a service names. Those of the node are the same for every service.
+    pub(super) fn addresses(self, service: &Service) -> &[IpAddr] {
+        match self {
+            Self::ClusterIp => &service.cluster_ips,
+            Self::ExternalIp => &service.external_ips,
+            Self::LoadBalancer => &service.load_balancer_ips,
+            Self::NodePort => &[],
+        }
+    }
 
     pub(super) const fn facts(self, protocol: Protocol) -> Facts {
         use SetRole::{ClusterIp, ExternalIp, ExternalIpLocal, LoadBalancer, LoadBalancerLocal};
