@@ -123,6 +123,8 @@ fn bridges_whose_frames_pass_the_firewall_by_are_named() {
     require_test_kernel().unwrap();
     const COMMAND: &str = "sysctl -w net.bridge.bridge-nf-call-iptables=1";
     run("modprobe", ["br_netfilter"]).unwrap();
+    // The one that is there shows the interfaces of another namespace.
+    run("mount", ["-t", "sysfs", "sysfs", "/sys"]).unwrap();
     ip("link add cni0 type bridge\nlink add veth0 type veth peer name veth1\nlink set veth0 master cni0")
         .unwrap();
     let set = |value| fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", value).unwrap();
