@@ -101,6 +101,7 @@ fn index(manifest: &str) -> Result<Cluster> {
 async fn claims(addresses: u32) {
     let resolver = Resolver::new(|_, _| settings());
     let (mut reconciler, _status) = Reconciler::new(Memory::new(), resolver, TIMING);
+    reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
     let both = [0, 1].map(|n| {
         let mut service = nth_service(n);
         service.created = n.into();
