@@ -11,7 +11,7 @@ use crate::cluster::EndpointSlice;
 pub(super) enum Slices {
     Few(Vec<EndpointSlice>),
     /// Once there are more than [`Self::FEW`], and from then on.
-    Many(Box<BTreeMap<Arc<str>, EndpointSlice>>),
+    Many(BTreeMap<Arc<str>, EndpointSlice>),
 }
 
 impl Slices {
@@ -48,7 +48,7 @@ impl Slices {
                 return;
             }
             let named = std::mem::take(list).into_iter().map(|it| (Arc::clone(&it.key.name), it));
-            *self = Self::Many(Box::new(named.collect()));
+            *self = Self::Many(named.collect());
         }
         if let Self::Many(tree) = self {
             tree.insert(Arc::clone(&slice.key.name), slice);

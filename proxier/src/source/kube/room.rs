@@ -104,7 +104,9 @@ impl Room {
     pub(super) fn listed(&mut self, is_listed: impl Fn(&ObjectKey) -> bool) {
         let gone: Vec<ObjectKey> =
             self.objects.keys().filter(|key| !is_listed(key)).cloned().collect();
-        gone.iter().for_each(|key| _ = self.remove(key));
+        for key in &gone {
+            self.remove(key);
+        }
     }
 
     /// Namespaces of which something was left out, each with how many objects.
