@@ -120,8 +120,8 @@ fn init_only_makes_ipv6_work_where_it_is_off_for_new_interfaces() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn bridges_whose_frames_pass_the_firewall_by_are_named() {
-    require_test_kernel().unwrap();
     const COMMAND: &str = "sysctl -w net.bridge.bridge-nf-call-iptables=1";
+    require_test_kernel().unwrap();
     run("modprobe", ["br_netfilter"]).unwrap();
     // The one that is there shows the interfaces of another namespace.
     run("mount", ["-t", "sysfs", "sysfs", "/sys"]).unwrap();

@@ -95,9 +95,9 @@ fn a_second_daemon_says_who_runs_and_ends_or_follows() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn without_a_cluster_what_another_program_made_stays_and_is_named() {
-    let files = Files::create();
     const FOREIGN: [&str; 2] =
         ["-A -t 198.51.100.9:80 -s wrr", "-a -t 198.51.100.9:80 -r 198.51.100.10:8080 -m -w 7"];
+    let files = Files::create();
     for line in FOREIGN {
         run("ipvsadm", line.split(' ')).unwrap();
     }
@@ -208,6 +208,7 @@ fn a_signal_ends_it_whatever_hangs() {
 }
 
 /// A file system whose server never answers: whoever looks at anything of it waits for ever.
+#[allow(clippy::zombie_processes, reason = "it ends with the namespace of the test")]
 fn hang(folder: &Path) {
     let script = "modprobe fuse; exec 9<>/dev/fuse
         mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 hung \"$0\"

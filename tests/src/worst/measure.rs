@@ -56,7 +56,9 @@ pub fn measure(shape: &Shape, mebibytes: u32, patience: Duration) -> Result<Cost
     innocent.for_each(|object| live.server.put(object));
     let first = objects::of_tenant(shape, 0);
     let count = first.len();
-    first.iter().for_each(|object| live.server.put(object.clone()));
+    for object in &first {
+        live.server.put(object.clone());
+    }
     let begin = Instant::now();
     let limit = format!("--memory-limit={mebibytes}");
     // What is printed first is short so.
@@ -87,19 +89,25 @@ impl Run {
         let next = objects::of_tenant(shape, 1);
         if change == 2 {
             // Only the tenant's: the others' names are not these.
-            first.iter().for_each(|object| live.server.remove(object));
+            for object in &first {
+                live.server.remove(object);
+            }
             self.mark(live, 2)?;
         }
         if change == 3 {
             live.server.disconnect();
         }
-        next.into_iter().for_each(|object| live.server.put(object));
+        for object in next {
+            live.server.put(object);
+        }
         if change == 3 {
             live.server.compact();
             live.server.disconnect();
         }
         self.mark(live, 3)?;
-        first.into_iter().for_each(|object| live.server.put(object));
+        for object in first {
+            live.server.put(object);
+        }
         self.mark(live, 4)
     }
 
