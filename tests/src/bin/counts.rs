@@ -111,7 +111,9 @@ async fn claims(addresses: u32) {
     });
     let listed = [Change::SlicesListed(vec![]), Change::NodeListed];
     let keys = both.each_ref().map(|service| service.key.clone());
-    listed.into_iter().for_each(|change| reconciler.take(Event::from(change)));
+    for change in listed {
+        reconciler.take(Event::from(change));
+    }
     reconciler.take(Event::from(both.map(Change::Service).to_vec()));
     reconciler.take(Event::from(Change::ServicesListed(keys.to_vec())));
     reconciler.step().await;
@@ -130,7 +132,9 @@ fn slices(count: u32) {
         slice.key = name(n);
         cluster.apply(Change::Slice(slice), &mut dirty);
     }
-    numbers().for_each(|n| cluster.apply(Change::SliceGone(name(n)), &mut dirty));
+    for n in numbers() {
+        cluster.apply(Change::SliceGone(name(n)), &mut dirty);
+    }
     assert_eq!(cluster.slice_count(), 0);
 }
 
