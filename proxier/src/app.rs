@@ -14,6 +14,7 @@ use self::commands::{cleanup, daemon, diff, dry_run, explain, status};
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
+use crate::input;
 use crate::telemetry::{self, LogHandle};
 use crate::text::{self, chain};
 
@@ -56,7 +57,7 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         // Before anything is read that could hang.
         ending::guard()?;
     }
-    let config = match Config::load(args, &Host) {
+    let config = match input::waited(|| Config::load(args, &Host)) {
         // The daemon that runs has another one.
         Err(error) if matches!(action, Action::Status) => return status::without(args, error),
         config => config?,

@@ -58,6 +58,13 @@ pub(crate) async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
+/// Does something that may hang, while this thread does nothing but wait. The kernel hands a signal to the
+/// first thread of a process; where that one hangs in a file system, no other is told of it.
+pub(crate) fn waited<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let ended = std::thread::scope(|scope| scope.spawn(work).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

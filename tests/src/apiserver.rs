@@ -163,6 +163,12 @@ impl ApiServer {
         self.shared.wake();
     }
 
+    /// Deletes an object.
+    pub fn remove(&self, object: &Prepared) {
+        self.shared.lock().store.remove(object);
+        self.shared.wake();
+    }
+
     /// Deletes all objects of a kind.
     pub fn clear(&self, resource: &str) {
         self.shared.lock().store.clear(resource);

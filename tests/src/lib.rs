@@ -24,6 +24,7 @@ pub mod trace;
 pub mod traffic;
 pub mod wait;
 pub mod world;
+pub mod worst;
 
 /// Whether tests that have a bounded and a full form are to run in full: `PROXIER_FULL` is set.
 pub fn full() -> bool {

@@ -4,6 +4,7 @@
 //! [`Client`] start it from a test.
 
 mod client;
+mod flood;
 mod pace;
 mod ping;
 mod run;
@@ -19,6 +20,7 @@ use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use client::{connect, hold};
+pub use flood::flood;
 pub use pace::rate;
 pub use ping::ping;
 pub use run::{Client, Held, Rate, Server};

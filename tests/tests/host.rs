@@ -6,10 +6,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use proxier_tests::command::{program, run};
+use proxier_tests::command::{output, program, run};
 use proxier_tests::daemon::{Daemon, Scratch};
 use proxier_tests::golden;
-use proxier_tests::netns::require_test_kernel;
+use proxier_tests::netns::{ip, require_test_kernel};
 
 /// A daemon of a dual-stack Service with these arguments, and its files.
 struct World {
@@ -19,6 +19,11 @@ struct World {
 
 impl World {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_after(arguments, |_| ())
+    }
+
+    /// With something done before to a command with its files.
+    fn start_after(arguments: &[&str], before: impl FnOnce(&mut Command)) -> Self {
         require_test_kernel().unwrap();
         let scratch = Scratch::create().unwrap();
         let objects = golden::root().join("dual-stack-service/objects.yaml");
@@ -28,8 +33,13 @@ impl World {
                       conntrack: {maxPerCore: 0}\nmetricsBindAddress: 127.0.0.1:10251\n";
         scratch.replace("config", config).unwrap();
         let path = |name: &str| scratch.path().join(name);
-        let mut command = Command::new(program("proxier").unwrap());
-        command.arg("--config").arg(path("config")).arg("--manifests").arg(path("manifests"));
+        let command = || {
+            let mut command = Command::new(program("proxier").unwrap());
+            command.arg("--config").arg(path("config")).arg("--manifests").arg(path("manifests"));
+            command
+        };
+        before(&mut command());
+        let mut command = command();
         command.args(arguments);
         let daemon = Daemon::start_command(command, &path("log")).unwrap();
         Self { scratch, daemon }
@@ -85,5 +95,52 @@ fn the_status_does_not_need_the_file_that_is_broken() {
     assert!(text.contains("in sync") && text.contains("configuration    refused: "), "{out:?}");
     assert!(String::from_utf8_lossy(&out.stderr).contains("is not used"), "{out:?}");
     assert!(out.status.success());
+    world.daemon.stop().unwrap();
+}
+
+/// The daemon's container may not write settings: what it needs is made by the step before.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn init_only_makes_ipv6_work_where_it_is_off_for_new_interfaces() {
+    require_test_kernel().unwrap();
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let mut world = World::start_after(&[], |init| {
+        output(init.arg("--init-only")).unwrap();
+        let off = fs::read_to_string("/proc/sys/net/ipv6/conf/kube-ipvs0/disable_ipv6").unwrap();
+        assert_eq!(off.trim(), "0");
+        let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+        run("sh", ["-c", read_only]).unwrap();
+    });
+    world.daemon.ready().unwrap();
+    let bound = run("ip", ["-6", "-o", "address", "show", "dev", "kube-ipvs0"]).unwrap();
+    assert!(bound.contains("fd00:10:96::4201"), "{bound}");
+    world.daemon.stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn bridges_whose_frames_pass_the_firewall_by_are_named() {
+    const COMMAND: &str = "sysctl -w net.bridge.bridge-nf-call-iptables=1";
+    require_test_kernel().unwrap();
+    run("modprobe", ["br_netfilter"]).unwrap();
+    // The one that is there shows the interfaces of another namespace.
+    run("mount", ["-t", "sysfs", "sysfs", "/sys"]).unwrap();
+    ip("link add cni0 type bridge\nlink add veth0 type veth peer name veth1\nlink set veth0 master cni0")
+        .unwrap();
+    let set = |value| fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", value).unwrap();
+    set("0");
+    let mut world = World::start(&[]);
+    world.daemon.ready().unwrap();
+    world.logs(COMMAND);
+    world.logs("cni0");
+    let check = || {
+        let mut check = Command::new(program("proxier").unwrap());
+        check.args(["migrate", "--check", "--config"]).arg(world.path("config"));
+        let out = check.arg("--manifests").arg(world.path("manifests")).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert!(check().contains(COMMAND), "{}", check());
+    set("1");
+    assert!(!check().contains("bridge-nf-call-iptables"), "{}", check());
     world.daemon.stop().unwrap();
 }

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use proxier_tests::command::{program, run};
 use proxier_tests::daemon::{Daemon, Scratch};
+use proxier_tests::http::get;
 use proxier_tests::manifest::{self, Service};
 use proxier_tests::netns::require_test_kernel;
 use proxier_tests::traffic::Protocol;
@@ -93,6 +94,42 @@ fn a_second_daemon_says_who_runs_and_ends_or_follows() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn without_a_cluster_what_another_program_made_stays_and_is_named() {
+    const FOREIGN: [&str; 2] =
+        ["-A -t 198.51.100.9:80 -s wrr", "-a -t 198.51.100.9:80 -r 198.51.100.10:8080 -m -w 7"];
+    let files = Files::create();
+    for line in FOREIGN {
+        run("ipvsadm", line.split(' ')).unwrap();
+    }
+    let foreign = || {
+        let all = run("ipvsadm-save", ["-n"]).unwrap();
+        FOREIGN.iter().filter(|line| all.lines().any(|found| found == **line)).count()
+    };
+    assert_eq!(foreign(), 2);
+    // At the start, and after a restart, when what is ours is known by its marks.
+    for count in [1, 3] {
+        files.services(count);
+        let mut daemon = files.daemon("log");
+        daemon.ready().unwrap();
+        let log = daemon.log();
+        assert!(log.contains("198.51.100.9:80"), "not named: {log}");
+        assert_eq!((foreign(), virtual_servers()), (2, 2 + count as usize));
+        // And what is ours goes.
+        files.services(5);
+        let all = || Ok((virtual_servers() == 2 + 5).then_some(()));
+        daemon.wait(all, || run("ipvsadm-save", ["-n"]).unwrap()).unwrap();
+        files.services(1);
+        let gone = || Ok((virtual_servers() == 2 + 1).then_some(()));
+        daemon.wait(gone, || run("ipvsadm-save", ["-n"]).unwrap()).unwrap();
+        daemon.stop().unwrap();
+    }
+    let out = files.command().arg("cleanup").output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(foreign(), 2, "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_log_that_nobody_reads_stops_nothing() {
     let files = Files::create();
     let mut command = files.command();
@@ -168,6 +205,81 @@ fn a_signal_ends_it_whatever_hangs() {
         terminate(&child);
         child.wait().unwrap();
     });
+}
+
+/// A file system whose server never answers: whoever looks at anything of it waits for ever.
+#[allow(clippy::zombie_processes, reason = "it ends with the namespace of the test")]
+fn hang(folder: &Path) {
+    let script = "modprobe fuse; exec 9<>/dev/fuse
+        mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 hung \"$0\"
+        exec sleep infinity <&9";
+    Command::new("sh").args(["-ec", script]).arg(folder).spawn().unwrap();
+    let hangs = format!("hung {} fuse", folder.display());
+    while !fs::read_to_string("/proc/mounts").unwrap().contains(&hangs) {}
+}
+
+/// Whether a thread of a process waits for such a file system.
+fn waits(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_file_system_that_hangs_stops_nothing_but_what_is_on_it() {
+    let files = Files::create();
+    let hung = files.path("hung");
+    fs::create_dir(&hung).unwrap();
+    hang(&hung);
+    let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+                      clusters: [{name: a, cluster: {server: 'https://192.0.2.7:6443'}}]\n\
+                      contexts: [{name: a, context: {cluster: a, user: a}}]\n";
+    let token = format!(
+        "{kubeconfig}users: [{{name: a, user: {{tokenFile: {}/token}}}}]\n",
+        hung.display()
+    );
+    let token = files.0.replace("kubeconfig", token).unwrap();
+
+    // At the start there is nothing to go on with, but a signal ends it.
+    let in_hung = hung.join("file");
+    for (what, file) in [
+        ("--config", &in_hung),
+        ("--kubeconfig", &in_hung),
+        ("--kubeconfig", &token),
+        ("--manifests", &in_hung),
+    ] {
+        let mut command = Command::new(program("proxier").unwrap());
+        command.arg(what).arg(file).args(["--hostname-override=node-a", "--proxy-mode=ipvs"]);
+        let mut child = command.arg("--conntrack-max-per-core=0").spawn().unwrap();
+        while !waits(child.id()) {
+            assert!(child.try_wait().unwrap().is_none(), "{what} {}: it has ended", file.display());
+        }
+        terminate(&child);
+        child.wait().unwrap();
+    }
+
+    // While it runs: the folder of the configuration hangs, and the file in it changes.
+    let text = fs::read_to_string(files.path("config")).unwrap();
+    let changing = files.0.replace("changing/config", &text).unwrap();
+    let (folder, same) = (files.path("changing"), files.path("same"));
+    fs::create_dir(&same).unwrap();
+    run("mount", ["--bind".as_ref(), folder.as_os_str(), same.as_os_str()]).unwrap();
+    let mut command = Command::new(program("proxier").unwrap());
+    command.arg("--config").arg(&changing).arg("--manifests").arg(files.path("manifests"));
+    command.args(["--node-address=192.0.2.1", "-v=2"]);
+    let mut daemon = Daemon::start_command(command, &files.path("log")).unwrap();
+    daemon.ready().unwrap();
+    hang(&folder);
+    fs::write(same.join("config"), format!("{text}ipvs: {{scheduler: lc}}\n")).unwrap();
+    let pid = daemon.pid();
+    daemon.wait(|| Ok(waits(pid).then_some(())), || "a thread that hangs".to_owned()).unwrap();
+    let (head, _) = get("127.0.0.1:10256", "/healthz").unwrap();
+    assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+    files.services(3);
+    let programmed = || Ok((virtual_servers() == 3).then_some(()));
+    daemon.wait(programmed, || "the Services of a folder that does not hang".to_owned()).unwrap();
+    drop(daemon.terminate());
 }
 
 /// Ends something, for which this program is not waited for.

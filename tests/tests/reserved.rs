@@ -145,3 +145,32 @@ fn what_a_former_version_has_bound_is_released_at_the_start() {
     assert!(names(&kernel, "10.96.0.50"), "{kernel:#?}");
     assert!(daemon.log().contains("taken from the services before the cluster is known"));
 }
+
+/// A control plane node: the API server is reached at an address of the node itself. It is not bound, and
+/// its other ports are served as documented.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn of_an_address_of_the_node_only_the_port_that_is_needed_is_refused() {
+    const OWN: &str = "192.168.1.20";
+    let wire = Wire::new();
+    let mut endpoint = slice("default", "kubernetes", "kubernetes", &[OWN]);
+    endpoint["ports"][0]["port"] = json!(6443);
+    wire.server.put(endpoint);
+    let mut daemon = wire.daemon(&[]);
+    daemon.ready().unwrap();
+    let mut claim = claiming(&[OWN, "203.0.113.1"], false);
+    let port = |name: &str, port: u16| json!({"name": name, "protocol": "TCP", "port": port});
+    claim["spec"]["ports"] = json!([port("http", 80), port("api", 6443)]);
+    wire.server.put(claim);
+    let has = |kernel: &Dump, place: &str| kernel.ipvs.keys().any(|key| key.contains(place));
+    let kernel =
+        wire.until(&mut daemon, "its other port", |kernel| has(kernel, "192.168.1.20:80 "));
+    assert!(!has(&kernel, "192.168.1.20:6443 "), "{kernel:#?}");
+    assert!(has(&kernel, "203.0.113.1:6443 "), "{kernel:#?}");
+    assert!(!kernel.addresses.iter().any(|line| line.contains(OWN)), "{kernel:#?}");
+    assert!(daemon.log().contains("an API server is there"), "{}", daemon.log());
+    // The endpoint is gone, and with it the reason.
+    wire.server.delete("endpointslices", "default", "kubernetes");
+    wire.until(&mut daemon, "the port", |kernel| has(kernel, "192.168.1.20:6443 "));
+    daemon.stop().unwrap();
+}

@@ -1,8 +1,12 @@
 //! The index: objects by key, slices by the service they belong to.
 
+mod slices;
+
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use self::slices::Slices;
 use super::{Change, EndpointSlice, Node, NotProxied, ObjectKey, Service};
 
 /// Which services have to be computed again.
@@ -32,8 +36,7 @@ impl Dirty {
 pub struct Cluster {
     services: HashMap<ObjectKey, Box<Service>>,
     ignored: HashMap<ObjectKey, NotProxied>,
-    /// Most services have one slice: a list in the order of names takes a tenth of a tree.
-    slices: HashMap<ObjectKey, Vec<EndpointSlice>>,
+    slices: HashMap<ObjectKey, Slices>,
     service_of_slice: HashMap<ObjectKey, Arc<str>>,
     node: Option<Node>,
     listed: Listed,
@@ -80,7 +83,7 @@ impl Cluster {
 
     /// The slices of a service, in the order of their names.
     pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices.get(service).into_iter().flatten()
+        self.slices.get(service).into_iter().flat_map(Slices::iter)
     }
 
     /// The service that an EndpointSlice belongs to.
@@ -173,21 +176,26 @@ impl Cluster {
             self.drop_slice(&slice.key, dirty);
         }
         let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
-        let slices = self.slices.entry(owner.clone()).or_default();
-        match slices.binary_search_by(|known| known.key.name.cmp(&slice.key.name)) {
-            // The trigger time alone says nothing about forwarding.
-            Ok(at) if slices[at].same_endpoints(&slice) => slices[at].triggered = slice.triggered,
-            Ok(at) => {
-                dirty.mark(&owner);
-                slices[at] = slice;
-            }
-            Err(at) => {
+        let slices = match self.slices.entry(owner.clone()) {
+            Entry::Occupied(slices) => slices.into_mut(),
+            Entry::Vacant(place) => {
                 dirty.mark(&owner);
                 self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
-                if slices.is_empty() {
-                    slices.reserve_exact(1);
-                }
-                slices.insert(at, slice);
+                place.insert(Slices::of(slice));
+                return;
+            }
+        };
+        match slices.get_mut(&slice.key.name) {
+            // The trigger time alone says nothing about forwarding.
+            Some(known) if known.same_endpoints(&slice) => known.triggered = slice.triggered,
+            Some(known) => {
+                dirty.mark(&owner);
+                *known = slice;
+            }
+            None => {
+                dirty.mark(&owner);
+                self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
+                slices.insert(slice);
             }
         }
     }
@@ -196,7 +204,7 @@ impl Cluster {
         let Some(service) = self.service_of_slice.remove(key) else { return };
         let owner = ObjectKey::new(key.namespace.clone(), service);
         if let Some(slices) = self.slices.get_mut(&owner) {
-            slices.retain(|slice| slice.key.name != key.name);
+            slices.remove(&key.name);
             if slices.is_empty() {
                 self.slices.remove(&owner);
             }

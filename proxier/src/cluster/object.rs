@@ -114,6 +114,16 @@ impl SourceRanges {
         Self { ranges }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The ranges of one family; none means unrestricted.
     pub fn of(&self, family: Family) -> impl Iterator<Item = IpNet> + '_ {
         self.ranges.iter().copied().filter(move |net| Family::of(net.addr()) == family)

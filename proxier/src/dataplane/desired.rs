@@ -25,6 +25,8 @@ pub struct Owner {
     pub created: i64,
     /// The service.
     pub service: ObjectKey,
+    /// Where it is among the frontends of the service.
+    at: u32,
 }
 
 /// A virtual server that more than one service asks for.
@@ -57,7 +59,7 @@ pub struct Desired {
     /// With the time of creation.
     contributions: HashMap<ObjectKey, (i64, Arc<Contribution>)>,
     /// Claims beyond the first, in winning order; a key that one service claims is not here.
-    contested: HashMap<VirtualServerKey, Vec<Owner>>,
+    contested: HashMap<VirtualServerKey, BTreeSet<Owner>>,
     claims: HashMap<VirtualServerKey, Owner>,
     drops: BTreeSet<VirtualServerKey>,
     /// How often something is asked for beyond the first time.
@@ -110,9 +112,9 @@ impl Desired {
 
     /// The service that has a virtual server, and the frontend that it is.
     pub fn owner(&self, key: &VirtualServerKey) -> Option<(&ObjectKey, &Frontend)> {
-        let service = &self.claims.get(key)?.service;
+        let Owner { service, at, .. } = self.claims.get(key)?;
         let (_, contribution) = self.contributions.get(service)?;
-        Some((service, contribution.frontends.iter().find(|frontend| frontend.key == *key)?))
+        Some((service, contribution.frontends.get(*at as usize)?))
     }
 
     /// The virtual servers of an address, in order.
@@ -177,9 +179,12 @@ impl Desired {
             return false;
         }
         let created = contribution.as_ref().map(|(created, _)| *created);
-        let frontends = |of: Option<&(i64, Arc<Contribution>)>| -> BTreeMap<_, Frontend> {
+        let frontends = |of: Option<&(i64, Arc<Contribution>)>| -> BTreeMap<_, (u32, Frontend)> {
             let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
-            frontends.map(|frontend| (frontend.key, frontend.clone())).collect()
+            frontends
+                .zip(0..)
+                .map(|(frontend, at)| (frontend.key, (at, frontend.clone())))
+                .collect()
         };
         let before = frontends(known);
         let after = frontends(contribution.as_ref());
@@ -191,19 +196,20 @@ impl Desired {
             Some(new) => self.contributions.insert(service.clone(), new),
             None => self.contributions.remove(service),
         };
-        let owner = |created, frontend: &Frontend| Owner {
+        let owner = |created, (at, frontend): &(u32, Frontend)| Owner {
             written: frontend.kind.is_written(),
             created,
             service: service.clone(),
+            at: *at,
         };
         if let Some((created, _)) = &old {
-            for frontend in before.values() {
-                self.unclaim(&frontend.key, &owner(*created, frontend));
+            for (key, frontend) in &before {
+                self.unclaim(key, &owner(*created, frontend));
             }
         }
         if let Some(created) = created {
-            for frontend in after.values() {
-                self.claim(&frontend.key, owner(created, frontend));
+            for (key, frontend) in &after {
+                self.claim(key, owner(created, frontend));
             }
         }
         let winners: Vec<(Option<Frontend>, Option<Frontend>)> = keys
@@ -238,14 +244,12 @@ impl Desired {
         &self,
         key: &VirtualServerKey,
         service: &ObjectKey,
-        own: &BTreeMap<VirtualServerKey, Frontend>,
+        own: &BTreeMap<VirtualServerKey, (u32, Frontend)>,
     ) -> Option<Frontend> {
-        let owner = self.claims.get(key)?;
-        if owner.service == *service {
-            return own.get(key).cloned();
+        if self.claims.get(key)?.service == *service {
+            return own.get(key).map(|(_, frontend)| frontend.clone());
         }
-        let (_, contribution) = self.contributions.get(&owner.service)?;
-        contribution.frontends.iter().find(|frontend| frontend.key == *key).cloned()
+        self.owner(key).map(|(_, frontend)| frontend.clone())
     }
 
     fn claim(&mut self, key: &VirtualServerKey, owner: Owner) {
@@ -260,26 +264,20 @@ impl Desired {
         if loser < *winner {
             std::mem::swap(&mut loser, winner);
         }
-        let losers = self.contested.entry(*key).or_default();
-        let at = losers.partition_point(|known| *known < loser);
-        losers.insert(at, loser);
+        self.contested.entry(*key).or_default().insert(loser);
     }
 
     fn unclaim(&mut self, key: &VirtualServerKey, owner: &Owner) {
         let losers = self.contested.get_mut(key);
         if self.claims.get(key) == Some(owner) {
-            match losers {
-                Some(losers) => {
-                    self.claims.insert(*key, losers.remove(0));
-                }
-                None => {
-                    self.claims.remove(key);
-                }
+            match losers.and_then(BTreeSet::pop_first) {
+                Some(next) => _ = self.claims.insert(*key, next),
+                None => _ = self.claims.remove(key),
             }
         } else if let Some(losers) = losers {
-            losers.retain(|known| known != owner);
+            losers.remove(owner);
         }
-        if self.contested.get(key).is_some_and(Vec::is_empty) {
+        if self.contested.get(key).is_some_and(BTreeSet::is_empty) {
             self.contested.remove(key);
         }
     }

@@ -28,6 +28,7 @@ mod pace;
 mod rate;
 mod reading;
 mod resource;
+mod room;
 mod server;
 mod status;
 mod watch;
@@ -74,6 +75,8 @@ pub struct Timing {
     /// Everything is read anew this often (90 to 110 % of it), in case the server and this
     /// program disagree in a way that none of them can see.
     pub rebuild: Duration,
+    /// And this long after the last time at the earliest where there is room for what was left out.
+    pub again: Duration,
 }
 
 impl Default for Timing {
@@ -89,6 +92,7 @@ impl Default for Timing {
             healthy: Duration::from_mins(1),
             shortest: Duration::from_secs(1),
             rebuild: Duration::from_hours(4),
+            again: Duration::from_mins(10),
         }
     }
 }
@@ -106,6 +110,8 @@ pub struct Options {
     pub timing: Timing,
     /// How many requests are made.
     pub rate: Rate,
+    /// Bytes of memory that the process may have.
+    pub memory: u64,
 }
 
 impl Options {
@@ -117,6 +123,7 @@ impl Options {
             page_size: 500,
             timing: Timing::default(),
             rate: Rate::default(),
+            memory: 2 << 30,
         }
     }
 }

@@ -97,6 +97,18 @@ impl From<Value> for Prepared {
     }
 }
 
+impl Prepared {
+    /// Bytes of its text.
+    pub fn len(&self) -> usize {
+        self.0.parts.iter().map(String::len).sum()
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [before, after] = &self.text.parts;
@@ -131,6 +143,11 @@ impl Store {
             let (version, before) = (self.version, Some(before));
             self.history.push(Entry { version, resource, before, after: None });
         }
+    }
+
+    pub(super) fn remove(&mut self, Prepared(text): &Prepared) {
+        let (namespace, name) = &text.key;
+        self.delete(text.resource, namespace, name);
     }
 
     pub(super) fn clear(&mut self, resource: &str) {

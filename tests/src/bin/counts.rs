@@ -4,6 +4,8 @@
 //! counts encode MESSAGES          commands to add real servers become the bytes of batches
 //! counts index MANIFEST TIMES     a manifest is read, decoded and indexed
 //! counts change SERVICES CHANGES  among so many services one endpoint changes, so many times
+//! counts claims ADDRESSES         two services claim the same addresses, and the first one goes
+//! counts slices COUNT             so many slices of one service come and go, in no order
 //! counts hold MANIFEST            everything that is kept of a manifest, to count the heap
 //! counts text KIND SIZE           a manifest of this kind and size, from its text to the kernel in memory
 //! counts doublings                time and memory of the same, for every kind and sizes that double
@@ -17,10 +19,10 @@ use anyhow::{Context, Result, bail};
 use netlink_ipvs::{Batch, Command, Limits, Protocol};
 use netlink_ipvs::{RealServer, RealServerConfig, RealServerKey, VirtualServerKey};
 use proxier::builders::{ip, settings};
-use proxier::cluster::{Cluster, Dirty};
+use proxier::cluster::{Change, Cluster, Dirty, ObjectKey};
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver};
-use proxier_tests::load::memory::{Settled, TIMING};
+use proxier_tests::load::memory::{Settled, TIMING, nth_service, nth_slice};
 use proxier_tests::load::texts;
 
 fn main() -> ExitCode {
@@ -57,13 +59,15 @@ fn run() -> Result<()> {
                 }
             });
         }
+        ["claims", addresses] => runtime.block_on(claims(number(addresses)?)),
+        ["slices", count] => slices(number(count)?),
         ["hold", manifest] => runtime.block_on(hold(manifest))?,
         ["text", kind, size] => runtime.block_on(text(kind, number(size)?))?,
         ["doublings"] => doublings(&texts::KINDS)?,
         ["doublings", kind] => doublings(&[kind])?,
         _ => bail!(
-            "usage: counts encode N | index MANIFEST N | change N N | hold MANIFEST | text KIND N | \
-             doublings [KIND]"
+            "usage: counts encode N | index MANIFEST N | change N N | claims N | slices N | \
+             hold MANIFEST | text KIND N | doublings [KIND]"
         ),
     }
     Ok(())
@@ -92,6 +96,46 @@ fn index(manifest: &str) -> Result<Cluster> {
     let (mut cluster, mut dirty) = (Cluster::new(), Dirty::default());
     loaded.changes.into_iter().for_each(|change| cluster.apply(change, &mut dirty));
     Ok(cluster)
+}
+
+async fn claims(addresses: u32) {
+    let resolver = Resolver::new(|_, _| settings());
+    let (mut reconciler, _status) = Reconciler::new(Memory::new(), resolver, TIMING);
+    reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
+    let both = [0, 1].map(|n| {
+        let mut service = nth_service(n);
+        service.created = n.into();
+        service.external_ips =
+            (0..addresses).map(|n| (0xcb00_7100 + n).to_be_bytes().into()).collect();
+        service
+    });
+    let listed = [Change::SlicesListed(vec![]), Change::NodeListed];
+    let keys = both.each_ref().map(|service| service.key.clone());
+    for change in listed {
+        reconciler.take(Event::from(change));
+    }
+    reconciler.take(Event::from(both.map(Change::Service).to_vec()));
+    reconciler.take(Event::from(Change::ServicesListed(keys.to_vec())));
+    reconciler.step().await;
+    reconciler.take(Event::from(Change::ServiceGone(keys[0].clone())));
+    reconciler.step().await;
+    assert_eq!(reconciler.desired().contributions().count(), 1);
+}
+
+fn slices(count: u32) {
+    let (mut cluster, mut dirty) = (Cluster::new(), Dirty::default());
+    // Each number below `count` once, where they have no divisor in common.
+    let numbers = || (0..count).map(|n| u64::from(n) * 7_919 % u64::from(count));
+    let name = |n: u64| ObjectKey::new("tenant", format!("s{n}"));
+    for n in numbers() {
+        let mut slice = nth_slice(1, &[1]);
+        slice.key = name(n);
+        cluster.apply(Change::Slice(slice), &mut dirty);
+    }
+    for n in numbers() {
+        cluster.apply(Change::SliceGone(name(n)), &mut dirty);
+    }
+    assert_eq!(cluster.slice_count(), 0);
 }
 
 async fn hold(manifest: &str) -> Result<()> {

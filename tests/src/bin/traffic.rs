@@ -7,6 +7,7 @@
 //! traffic rate    PLACE --per-second N [the same]  reports for every line on standard input
 //!                                                  as soon as one more has ended
 //! traffic ping    ADDRESS                          prints a word
+//! traffic flood   ADDRESS:PORT THREADS HELD        connects until its standard input ends
 //! ```
 //! A PLACE is `tcp:10.96.0.1:80`, `udp:[fd00::1]:53` or `sctp:10.96.0.1:7777`.
 
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use proxier_tests::traffic::{Load, Place, connect, hold, kind, ping, rate, serve};
+use proxier_tests::traffic::{Load, Place, connect, flood, hold, kind, ping, rate, serve};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +42,11 @@ fn run(words: &[String]) -> Result<()> {
             println!("{}", result.map_or_else(|error| kind(&error), |()| "answered".to_owned()));
             return Ok(());
         }
+        ["flood", to, threads, held] => {
+            let number = |text: &str| text.parse().with_context(|| format!("number {text}"));
+            let (threads, held) = (number(threads)?, number(held)?);
+            return flood(to.parse().context("address")?, threads, held).context("flood");
+        }
         ["connect", place, options @ ..] => connect(&load(place, options)?.0),
         ["hold", place, options @ ..] => {
             return hold(&load(place, options)?.0).context("hold connections");
@@ -50,7 +56,8 @@ fn run(words: &[String]) -> Result<()> {
             rate(&load, per_second)?
         }
         _ => bail!(
-            "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | ping ADDRESS"
+            "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | ping ADDRESS | \
+             flood ADDRESS:PORT THREADS HELD"
         ),
     };
     println!("{}", serde_json::to_string(&report)?);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxier::cluster::Cluster;
-use proxier::source::kube::{Connection, Timing};
-use proxier_tests::apiserver::object::service;
+use proxier::source::kube::{Connection, Options, Timing};
+use proxier_tests::apiserver::object::{service, slice};
 use proxier_tests::apiserver::{ApiServer, Fault, On};
 use tokio::time::Instant;
 
@@ -99,6 +99,62 @@ async fn a_huge_object_stays_as_it_was_and_stops_nothing_else() {
         server.delete("services", "dev", "web-3");
         client.converge(&server).await;
         assert_eq!(client.lost, ["dev/web-3"]);
+    }
+}
+
+/// However many objects one namespace has, so much of them is known, and all of the others'.
+#[tokio::test]
+async fn what_a_namespace_has_too_much_of_is_left_out_until_there_is_room() {
+    const MANY: usize = 400;
+    let many = |n: usize| (format!("s{n:03}"), format!("10.97.{}.{}", n / 200, n % 200 + 1));
+    for pages in [false, true] {
+        let server = server().await;
+        if pages {
+            let refuse = Fault::Refuse { code: 400, retry_after: None };
+            server.fault(On::Streaming("services"), EVER, refuse.clone());
+            server.fault(On::Streaming("endpointslices"), EVER, refuse);
+        }
+        for n in 0..MANY {
+            let (name, address) = many(n);
+            server.put(service("many", &name, &address));
+            server.put(slice("many", &name, "none", &["10.244.0.9"]));
+        }
+        let connection = Connection { server: Some(server.url()), ..Connection::default() };
+        // Some hundred Services of one namespace, and twice as many slices.
+        let options = Options { timing: timing(), memory: 1 << 20, ..Options::new("node-a") };
+        let mut client = Client::with_options(connection, options);
+        client.until("complete", Cluster::is_complete).await;
+        let of_many = |cluster: &Cluster| {
+            cluster.services().filter(|service| &*service.key.namespace == "many").count()
+        };
+        let others = stored(&server).into_iter().filter(|(key, _)| !key.contains("many/"));
+        let others: Vec<_> = others.collect();
+        let kept = of_many(&client.cluster);
+        assert!((50..150).contains(&kept), "{kept} Services");
+        let slices = client.cluster.slice_count();
+        assert!((100..300).contains(&slices), "{slices} slices");
+        let has_others = |cluster: &Cluster| {
+            let seen = seen(cluster);
+            others.iter().all(|(key, object)| seen.get(key) == Some(object))
+        };
+        assert!(has_others(&client.cluster));
+        // More of them cost nothing, and others go on.
+        for n in MANY..MANY + 50 {
+            let (name, address) = many(n);
+            server.put(service("many", &name, &address));
+        }
+        server.put(service("dev", "another", "10.96.7.9"));
+        let another = proxier::cluster::ObjectKey::new("dev", "another");
+        client.until("another", |cluster| cluster.service(&another).is_some()).await;
+        assert_eq!(of_many(&client.cluster), kept);
+        assert!(client.status.services.object_warnings() >= 50);
+        // Room is found again by a list.
+        for n in 0..MANY + 20 {
+            server.delete("services", "many", &many(n).0);
+            server.delete("endpointslices", "many", &many(n).0);
+        }
+        client.converge(&server).await;
+        assert_eq!(of_many(&client.cluster), 30);
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn timing() -> Timing {
         healthy: Duration::from_mins(1),
         shortest: Duration::ZERO,
         rebuild: Duration::from_hours(1),
+        again: Duration::from_millis(20),
     }
 }
 
@@ -52,9 +53,12 @@ impl Client {
     }
 
     pub(crate) fn with_pages(connection: Connection, timing: Timing, page_size: u32) -> Self {
+        Self::with_options(connection, Options { timing, page_size, ..Options::new("node-a") })
+    }
+
+    pub(crate) fn with_options(connection: Connection, options: Options) -> Self {
         let (sender, changes) = mpsc::channel(16);
         let status = Arc::new(Status::default());
-        let options = Options { timing, page_size, ..Options::new("node-a") };
         let shared = Arc::clone(&status);
         let running = tokio::spawn(async move {
             run(connection, options, sender, shared).await.expect("a usable configuration");

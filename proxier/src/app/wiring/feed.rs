@@ -9,18 +9,19 @@ use dummy_iface::{DummyInterface, Event as HostEvent, InterfaceAddress, Monitor}
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::app::host::needs;
+use crate::app::host::{memory_limit, needs};
 use crate::args::Args;
 use crate::config::Config;
-use crate::dataplane::INTERFACE;
+use crate::dataplane::{INTERFACE, Limits};
 use crate::http::{Watch, Watches};
 use crate::input;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
 use crate::text::chain;
 
-/// Events that may wait for the loop, each of up to 1,024 changes. Sources wait when it is full.
-pub(in crate::app) const QUEUE: usize = 256;
+/// Events that may wait for the loop, each of up to 1,024 changes or what 4 MiB of JSON become. Sources
+/// wait when it is full, and what they read then is one event.
+pub(in crate::app) const QUEUE: usize = 16;
 
 /// A source of objects that is there and can be used.
 pub(in crate::app) enum Source {
@@ -43,6 +44,10 @@ impl Source {
             let options = cluster::Options {
                 rate: cluster::Rate::new(config.client.qps, config.client.burst),
                 node_from: node_from(args, config),
+                memory: config
+                    .memory_limit
+                    .or_else(memory_limit::of_cgroup)
+                    .unwrap_or(Limits::UNLIMITED),
                 ..cluster::Options::new(&*config.node_name)
             };
             return Ok(Self::Cluster(connection, options, Arc::default()));

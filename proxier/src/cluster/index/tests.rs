@@ -124,3 +124,32 @@ fn only_what_forwarding_depends_on_makes_the_node_dirty() {
     assert!(!all(Node { eligible: false, ..node.clone() }));
     assert!(all(Node { zone: None, ..node }));
 }
+
+/// However many there are, they are the same as in a list that is sorted anew.
+#[test]
+fn many_slices_of_one_service_come_and_go_in_any_order() {
+    let (mut cluster, mut dirty) = (Cluster::new(), Dirty::default());
+    let owner = ObjectKey::new("ns", "a");
+    let mut wanted = BTreeSet::new();
+    let names = |cluster: &Cluster| -> Vec<String> {
+        cluster.slices(&owner).map(|slice| slice.key.name.to_string()).collect()
+    };
+    for n in 0..600_u32 {
+        // Of 200 names each comes, is changed or comes again, and goes.
+        let name = (n * 73 % 200).to_string();
+        if n % 3 == 2 && n > 300 {
+            cluster.apply(Change::SliceGone(ObjectKey::new("ns", &*name)), &mut dirty);
+            wanted.remove(&name);
+        } else {
+            let address = format!("10.0.{}.{}", n / 250, n % 250);
+            cluster.apply(Change::Slice(slice(&name, "a", &[&address])), &mut dirty);
+            wanted.insert(name);
+        }
+        assert_eq!(names(&cluster), wanted.iter().cloned().collect::<Vec<_>>());
+        assert_eq!(cluster.slice_count(), wanted.len());
+    }
+    for name in wanted {
+        cluster.apply(Change::SliceGone(ObjectKey::new("ns", &*name)), &mut dirty);
+    }
+    assert!(names(&cluster).is_empty() && cluster.slices.is_empty());
+}

@@ -5,6 +5,7 @@ use kube::client::Body;
 
 use super::decode::{self, Event};
 use super::lines::Lines;
+use super::outbox::Outbox;
 use super::resource::{Resource, Services, Slices, ThisNode};
 use crate::cluster::Change;
 use crate::source::objects::{Converter, Origin};
@@ -17,6 +18,14 @@ pub(crate) fn watches(bytes: &[u8]) -> Vec<Change> {
     watch::<Slices>(bytes, &converter, &mut changes);
     watch::<ThisNode>(bytes, &converter, &mut changes);
     changes
+}
+
+/// Those of the changes for whose objects there is room.
+pub(crate) fn with_room(changes: impl Iterator<Item = Change>, most: u64) -> Vec<Change> {
+    let (sender, _) = tokio::sync::mpsc::channel::<Vec<Change>>(1);
+    let mut outbox = Outbox::new(sender, most);
+    changes.for_each(|change| _ = outbox.push(change, 0));
+    outbox.pending
 }
 
 fn watch<R: Resource>(bytes: &[u8], converter: &Converter, changes: &mut Vec<Change>) {

@@ -6,12 +6,10 @@
 //!   are as they were told are left out, so this is as large as what has changed.
 //! * The first list goes out in parts: nothing is written before all lists are complete.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
-
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
+use super::room::{Fit, Room};
 use crate::cluster::{Change, ObjectKey};
 
 /// Changes in one event of a stream, and in a part of the first list.
@@ -23,47 +21,86 @@ const BYTES: usize = 4 << 20;
 /// 150,000 endpoints) goes out in parts rather than cost the memory for it twice.
 const LIST_BYTES: usize = 64 << 20;
 
+/// Whether there is an object, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Yes,
+    No,
+    /// It exists, and nothing is known of it: there is no room.
+    LeftOut,
+}
+
 pub(super) struct Outbox<E> {
     sender: mpsc::Sender<E>,
-    pending: Vec<Change>,
+    pub(super) pending: Vec<Change>,
     bytes: usize,
     listing: bool,
     /// A list has been sent to its end.
     complete: bool,
-    /// A hash of what is known, once what is pending is sent, of each object.
-    told: HashMap<ObjectKey, u64>,
-    hasher: RandomState,
+    /// What is known once what is pending is sent.
+    told: Room,
+    /// There is room for objects that were left out.
+    has_room: bool,
 }
 
 impl<E: From<Vec<Change>>> Outbox<E> {
-    pub(super) fn new(sender: mpsc::Sender<E>) -> Self {
+    /// `most` is how many bytes the objects of one namespace may cost.
+    pub(super) fn new(sender: mpsc::Sender<E>, most: u64) -> Self {
         Self {
             sender,
             pending: Vec::new(),
             bytes: 0,
             listing: false,
             complete: false,
-            told: HashMap::new(),
-            hasher: RandomState::new(),
+            told: Room::new(most),
+            has_room: false,
         }
     }
 
     /// What comes now is a list, up to [`Self::listed`].
     pub(super) fn begin_list(&mut self) {
         self.listing = true;
+        self.has_room = false;
+        self.told.begin_list();
     }
 
-    /// Takes in a change that so many bytes of JSON have led to.
-    pub(super) fn push(&mut self, change: Change, bytes: usize) {
-        if let Some(key) = key(&change) {
-            let hash = self.hasher.hash_one(&change);
-            let before = self.told.insert(key.clone(), hash);
-            if self.listing && before == Some(hash) {
-                return;
+    /// Takes in a change that so many bytes of JSON have led to. Whether there is such an object, as far
+    /// as is known from now on, is the result: not one that is gone, or for which there is no room.
+    pub(super) fn push(&mut self, change: Change, bytes: usize) -> Known {
+        let known = match key(&change) {
+            None => Known::Yes,
+            Some(key) if is_gone(&change) => {
+                if self.listing && !self.told.knows(key) {
+                    // What is not in a list is gone by that.
+                    return Known::No;
+                }
+                self.has_room |= self.told.remove(key);
+                Known::No
             }
-        }
+            Some(key) => match self.told.put(key, &change) {
+                Fit::Same if self.listing => return Known::Yes,
+                Fit::Same | Fit::Changed => Known::Yes,
+                Fit::LeftOut { known } => {
+                    if known {
+                        self.pending.extend(end_of(&change));
+                    }
+                    return Known::LeftOut;
+                }
+            },
+        };
         self.pending.push(change);
         self.bytes += bytes;
+        known
+    }
+
+    /// Whether objects that were left out would fit now, as far as can be known.
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room
+    }
+
+    /// Namespaces of which something was left out, each with how many objects.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (&std::sync::Arc<str>, usize)> {
+        self.told.left_out()
     }
 
     /// Sends what is pending where enough of it has come together.
@@ -97,7 +134,7 @@ impl<E: From<Vec<Change>>> Outbox<E> {
         listed: Change,
         is_listed: impl Fn(&ObjectKey) -> bool,
     ) -> Result<(), Failure> {
-        self.told.retain(|key, _| is_listed(key));
+        self.told.listed(is_listed);
         self.pending.push(listed);
         self.flush().await?;
         self.listing = false;
@@ -112,7 +149,7 @@ impl<E: From<Vec<Change>>> Outbox<E> {
         for change in self.pending.drain(..) {
             // Nobody knows it in this form; the next list says it again.
             if let Some(key) = key(&change) {
-                self.told.remove(key);
+                self.has_room |= self.told.remove(key);
             }
         }
     }
@@ -133,6 +170,19 @@ fn key(change: &Change) -> Option<&ObjectKey> {
     }
 }
 
+fn is_gone(change: &Change) -> bool {
+    matches!(change, Change::ServiceGone(_) | Change::SliceGone(_))
+}
+
+/// The object that a change is about is gone.
+fn end_of(change: &Change) -> Option<Change> {
+    let key = key(change)?.clone();
+    match change {
+        Change::Slice(_) | Change::SliceGone(_) => Some(Change::SliceGone(key)),
+        _ => Some(Change::ServiceGone(key)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +198,7 @@ mod tests {
 
     fn outbox() -> (Outbox<Vec<Change>>, mpsc::Receiver<Vec<Change>>) {
         let (sender, receiver) = mpsc::channel(100);
-        (Outbox::new(sender), receiver)
+        (Outbox::new(sender, 1 << 30), receiver)
     }
 
     async fn listed(outbox: &mut Outbox<Vec<Change>>) {
@@ -195,16 +245,36 @@ mod tests {
             outbox.discard();
         }
         outbox.begin_list();
-        outbox.push(gone(1), 1);
-        // And back: the last word counts.
         outbox.push(ignored(1), 1);
         listed(&mut outbox).await;
         let event = events.try_recv().unwrap();
-        assert_eq!(event[..2], [gone(1), ignored(1)]);
+        assert_eq!(event[0], ignored(1));
         // In a stream, nothing is left out.
         outbox.push(ignored(1), 1);
         outbox.flush().await.unwrap();
         assert_eq!(events.try_recv().unwrap(), [ignored(1)]);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_gone_until_there_is_room() {
+        let (sender, mut events) = mpsc::channel(100);
+        let mut outbox: Outbox<Vec<Change>> = Outbox::new(sender, 3000);
+        outbox.begin_list();
+        let fit: Vec<Known> = (0..6).map(|n| outbox.push(ignored(n), 1)).collect();
+        let (kept, rest) = fit.split_at(fit.iter().filter(|it| **it == Known::Yes).count());
+        assert!(kept.len() > 2 && rest.len() > 1 && rest.iter().all(|it| *it == Known::LeftOut));
+        listed(&mut outbox).await;
+        assert_eq!(events.try_recv().map(|event| event.len()), Ok(kept.len() + 1));
+        assert_eq!(outbox.left_out().map(|(_, count)| count).sum::<usize>(), rest.len());
+        // Of a stream nothing is kept of it either.
+        assert_eq!(outbox.push(ignored(9), 1), Known::LeftOut);
+        assert_eq!(outbox.push(gone(9), 1), Known::No);
+        assert!(!outbox.has_room());
+        assert_eq!(outbox.push(gone(0), 1), Known::No);
+        assert_eq!(outbox.push(gone(1), 1), Known::No);
+        assert!(outbox.has_room());
+        outbox.begin_list();
+        assert!(!outbox.has_room(), "it is being found out");
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ pub(super) trait Resource {
     const KIND: &'static str;
     /// Path of the list over all namespaces.
     const PATH: &'static str;
+    /// What is known of the objects of one namespace may cost this part of the memory.
+    const SHARE: u64;
 
     /// Label and field selector.
     fn selectors(node: &str) -> (Option<String>, Option<String>);
@@ -37,6 +39,7 @@ impl Resource for Services {
     type Raw = raw::Service;
     const KIND: &'static str = "Service";
     const PATH: &'static str = "/api/v1/services";
+    const SHARE: u64 = 16;
 
     fn selectors(_: &str) -> (Option<String>, Option<String>) {
         let labels = "!service.kubernetes.io/service-proxy-name";
@@ -62,6 +65,7 @@ impl Resource for Slices {
     type Raw = raw::EndpointSlice;
     const KIND: &'static str = "EndpointSlice";
     const PATH: &'static str = "/apis/discovery.k8s.io/v1/endpointslices";
+    const SHARE: u64 = 8;
 
     fn selectors(_: &str) -> (Option<String>, Option<String>) {
         (Some("!service.kubernetes.io/headless".into()), None)
@@ -86,6 +90,7 @@ impl Resource for ThisNode {
     type Raw = raw::Node;
     const KIND: &'static str = "Node";
     const PATH: &'static str = "/api/v1/nodes";
+    const SHARE: u64 = 16;
 
     fn selectors(node: &str) -> (Option<String>, Option<String>) {
         (None, Some(format!("metadata.name={node}")))

@@ -8,6 +8,7 @@
 //! | sends an older resource version, or twice what cannot be read | reads everything anew |
 //! | refuses or never ends a streaming list | reads the list in pages, at once, and does so for a day |
 //! | sends a page that is too large | asks for smaller ones |
+//! | has more of one namespace than there is room for | leaves it out, reads everything anew once there is room |
 //! | refuses anything else | asks again, at the earliest when `Retry-After` says |
 //!
 //! How long it waits before it asks again is in [`super::backoff`].
@@ -56,6 +57,8 @@ pub(super) struct Watch<'a, R, E> {
     /// The connection broke: the server may be another one now, with another past.
     doubtful: bool,
     rebuild_at: Instant,
+    /// When everything was last read.
+    listed: Instant,
     backoff: Backoff,
     /// When a position was last given up without a wait.
     hurried: Option<Instant>,
@@ -84,7 +87,7 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             connection,
             options,
             converter,
-            outbox: Outbox::new(sender.clone()),
+            outbox: Outbox::new(sender.clone(), options.memory / R::SHARE),
             sender,
             status,
             reading: Reading::new(),
@@ -92,6 +95,7 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
             position: None,
             doubtful: false,
             rebuild_at: now + timing.rebuild.mul_f64(0.9 + random() / 5.0),
+            listed: now,
             backoff: Backoff::new(timing.backoff_first, timing.backoff_soon, timing.backoff_most),
             hurried: None,
             sends_bookmarks: false,
@@ -254,6 +258,9 @@ impl<'a, R: Resource, E: From<Vec<Change>>> Watch<'a, R, E> {
                 Err(failure) => Some(Err(failure)),
             };
             self.outbox.flush().await?;
+            if self.outbox.has_room() {
+                self.rebuild_at = self.rebuild_at.min(self.listed + timing.again);
+            }
             if let Some(ended) = ended {
                 return ended;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::bounds::{self, EMPTY_PAGES, Excess};
 use super::super::decode::{self, Event};
@@ -96,6 +96,11 @@ impl<R: Resource, E: From<Vec<Change>>> Watch<'_, R, E> {
         let listed = R::listed(keys.iter().cloned().collect());
         self.outbox.listed(listed, |key| keys.contains(key)).await?;
         self.position = Some(position);
+        self.listed = Instant::now();
+        for (namespace, count) in self.outbox.left_out() {
+            let (kind, namespace) = (R::KIND, crate::text::name(namespace));
+            tracing::warn!(kind, %namespace, count, "objects of a namespace are left out for lack of memory");
+        }
         self.reading.listed();
         self.status.listed();
         Ok(())

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::super::bounds;
 use super::super::decode::Event;
+use super::super::outbox::Known;
 use super::super::resource::Resource;
 use super::Watch;
 use crate::cluster::{Change, ObjectKey};
@@ -41,10 +42,20 @@ impl<R: Resource, E: From<Vec<Change>>> Watch<'_, R, E> {
         for warning in converted.warnings {
             self.warn(&warning);
         }
+        let mut known = Known::No;
         for change in converted.changes {
-            self.outbox.push(change, bytes);
+            known = self.outbox.push(change, bytes);
         }
-        key
+        let key = key.filter(|_| known != Known::No)?;
+        if known == Known::LeftOut {
+            self.warn(&format_args!(
+                "{} {key} is left out: the objects of this namespace need more memory than those of \
+                 one namespace may (--memory-limit)",
+                R::KIND,
+            ));
+            return None;
+        }
+        Some(key)
     }
 
     /// Takes in an object of which only this was read; returns its key. What is known of it stays.
