@@ -72,18 +72,20 @@ mod error;
 pub mod fuzz;
 pub mod message;
 mod model;
+mod name;
 mod wire;
 
 pub use batch::{Batch, Report};
-pub use client::{Client, Options, VirtualServers};
-pub use command::{Command, Info, Timeouts};
+pub use client::{Client, VirtualServers};
+pub use command::{Command, Info, SyncDaemon, SyncRole, Timeouts};
 pub use entry::{Connections, RealServerEntry, Stats, VirtualServerEntry};
 pub use error::Error;
 pub use model::{
-    Family, Flags, Forwarding, ParseSchedulerError, Protocol, RealServer, RealServerConfig,
-    RealServerKey, Scheduler, Tunnel, VirtualServer, VirtualServerConfig, VirtualServerKey,
+    Family, Flags, Forwarding, Protocol, RealServer, RealServerConfig, RealServerKey, Tunnel,
+    VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
-pub use netlink_batch::{ErrorKind, Limits};
+pub use name::{InterfaceName, ParseNameError, PersistenceEngine, Scheduler};
+pub use netlink_batch::{ErrorKind, Limits, Options, Socket};
 
 /// Compiles the README's example.
 #[cfg(doctest)]

@@ -2,7 +2,10 @@
 //!
 //! [`IpvsMessage`] is the payload of a [`GenlMessage`](netlink_packet_generic::GenlMessage): with
 //! a transport of your own (`netlink-proto`, an async socket) you need nothing else of this
-//! crate. [`Client`](crate::Client) writes the same bytes without building the tree.
+//! crate.
+//!
+//! The tree is what the bytes say: a [`Command`] becomes one by way of the bytes that
+//! [`Client`](crate::Client) sends.
 
 mod attribute;
 
@@ -11,19 +14,18 @@ use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 pub use self::attribute::{
-    AddressBytes, DestinationAttribute, FlagsAndMask, InfoAttribute, IpvsAttribute, NetmaskBytes,
-    NetworkPort, ServiceAttribute, Stats64Attribute, StatsAttribute,
+    AddressBytes, DaemonAttribute, DestinationAttribute, FlagsAndMask, InfoAttribute,
+    IpvsAttribute, NetworkPort, ServiceAttribute, Stats64Attribute, StatsAttribute,
 };
 use crate::wire::{self, cmd};
 use crate::{
-    Command, Family, Info, RealServer, RealServerEntry, RealServerKey, Timeouts, VirtualServer,
-    VirtualServerEntry, VirtualServerKey, decode, encode,
+    Command, Family, Info, RealServerEntry, SyncDaemon, Timeouts, VirtualServerEntry,
+    VirtualServerKey, decode, encode,
 };
 
 /// A request to IPVS, or a reply from it.
 ///
-/// A request for all virtual servers or all real servers also needs `NLM_F_DUMP` in the netlink
-/// header.
+/// A request for all of something also needs `NLM_F_DUMP` in the netlink header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpvsMessage {
     /// `IPVS_CMD_*` of `uapi/linux/ip_vs.h`.
@@ -45,27 +47,32 @@ pub enum IpvsAttributes {
 impl IpvsMessage {
     /// Asks for all virtual servers (send with `NLM_F_DUMP`).
     pub fn get_virtual_servers() -> Self {
-        Self::common(cmd::GET_SERVICE, Vec::new())
+        Self::request(cmd::GET_SERVICE, |_| ())
     }
 
     /// Asks for one virtual server.
     pub fn get_virtual_server(key: &VirtualServerKey) -> Self {
-        Self::common(cmd::GET_SERVICE, vec![service(key)])
+        Self::request(cmd::GET_SERVICE, |out| encode::service(out, key))
     }
 
     /// Asks for the real servers of a virtual server (send with `NLM_F_DUMP`).
     pub fn get_real_servers(key: &VirtualServerKey) -> Self {
-        Self::common(cmd::GET_DEST, vec![service(key)])
+        Self::request(cmd::GET_DEST, |out| encode::service(out, key))
+    }
+
+    /// Asks for the synchronisation daemons (send with `NLM_F_DUMP`).
+    pub fn get_sync_daemons() -> Self {
+        Self::request(cmd::GET_DAEMON, |_| ())
     }
 
     /// Asks for the timeouts of connections.
     pub fn get_timeouts() -> Self {
-        Self::common(cmd::GET_CONFIG, Vec::new())
+        Self::request(cmd::GET_CONFIG, |_| ())
     }
 
     /// Asks for version and size.
     pub fn get_info() -> Self {
-        Self::common(cmd::GET_INFO, Vec::new())
+        Self::request(cmd::GET_INFO, |_| ())
     }
 
     /// Reads the message as a virtual server (a reply to `GET_SERVICE`).
@@ -79,14 +86,19 @@ impl IpvsMessage {
         self.read(|attributes| decode::real_server(attributes, virtual_server))
     }
 
+    /// Reads the message as a synchronisation daemon (a reply to `GET_DAEMON`).
+    pub fn to_sync_daemon(&self) -> Result<SyncDaemon, DecodeError> {
+        self.read(decode::sync_daemon)
+    }
+
     /// Reads the message as timeouts (a reply to `GET_CONFIG`).
     pub fn to_timeouts(&self) -> Result<Timeouts, DecodeError> {
-        self.read(|attributes| decode::timeouts(attributes).map(Some))
+        self.read(decode::timeouts)
     }
 
     /// Reads the message as version and size (a reply to `GET_INFO`).
     pub fn to_info(&self) -> Result<Info, DecodeError> {
-        self.read(|attributes| decode::info(attributes).map(Some))
+        self.read(decode::info)
     }
 
     /// Reads the message as a request to change something.
@@ -94,13 +106,17 @@ impl IpvsMessage {
         self.read(|attributes| decode::command(self.command, attributes))
     }
 
-    fn common(command: u8, attributes: Vec<IpvsAttribute>) -> Self {
+    fn request(command: u8, body: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = Vec::new();
+        body(&mut bytes);
+        // A property test holds that what is written here is read.
+        let attributes = attribute::parse_list(&bytes).unwrap_or_default();
         Self { command, attributes: IpvsAttributes::Common(attributes) }
     }
 
     fn read<T>(
         &self,
-        decode: impl FnOnce(Attributes<'_>) -> Result<Option<T>, Malformed>,
+        decode: impl FnOnce(Attributes<'_>) -> Result<T, Malformed>,
     ) -> Result<T, DecodeError> {
         let length = self.buffer_len();
         if length > usize::from(u16::MAX) {
@@ -108,35 +124,13 @@ impl IpvsMessage {
         }
         let mut bytes = vec![0; length];
         self.emit(&mut bytes);
-        match decode(Attributes(&bytes)) {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => Err("message says what this version cannot represent".into()),
-            Err(malformed) => Err(malformed.to_string().into()),
-        }
+        decode(Attributes(&bytes)).map_err(|malformed| malformed.to_string().into())
     }
 }
 
 impl From<&Command> for IpvsMessage {
     fn from(command: &Command) -> Self {
-        let attributes = match command {
-            Command::AddVirtualServer(server) | Command::SetVirtualServer(server) => {
-                vec![virtual_server(server)]
-            }
-            Command::DeleteVirtualServer(key) | Command::Zero(Some(key)) => vec![service(key)],
-            Command::AddRealServer(key, server) | Command::SetRealServer(key, server) => {
-                vec![service(key), real_server(server)]
-            }
-            Command::DeleteRealServer(key, server) => {
-                vec![service(key), IpvsAttribute::Destination(real_server_key(server))]
-            }
-            Command::SetTimeouts(timeouts) => vec![
-                IpvsAttribute::TimeoutTcp(timeouts.tcp),
-                IpvsAttribute::TimeoutTcpFin(timeouts.tcp_fin),
-                IpvsAttribute::TimeoutUdp(timeouts.udp),
-            ],
-            Command::Flush | Command::Zero(None) => Vec::new(),
-        };
-        Self::common(encode::command_number(command), attributes)
+        Self::request(encode::command_number(command), |out| encode::body(out, command))
     }
 }
 
@@ -179,63 +173,4 @@ impl ParseableParametrized<[u8], GenlHeader> for IpvsMessage {
         };
         Ok(Self { command: header.cmd, attributes })
     }
-}
-
-fn service(key: &VirtualServerKey) -> IpvsAttribute {
-    IpvsAttribute::Service(virtual_server_key(key))
-}
-
-fn virtual_server_key(key: &VirtualServerKey) -> Vec<ServiceAttribute> {
-    let mut attributes = vec![ServiceAttribute::Family(encode::family_number(key.family()))];
-    match *key {
-        VirtualServerKey::Address { address, port, protocol } => attributes.extend([
-            ServiceAttribute::Protocol(protocol.number().into()),
-            ServiceAttribute::Address(AddressBytes(encode::address_bytes(address))),
-            ServiceAttribute::Port(NetworkPort(port)),
-        ]),
-        VirtualServerKey::FirewallMark { mark, .. } => {
-            attributes.push(ServiceAttribute::FirewallMark(mark));
-        }
-    }
-    attributes
-}
-
-fn virtual_server(server: &VirtualServer) -> IpvsAttribute {
-    let config = &server.config;
-    let mut attributes = virtual_server_key(&server.key);
-    attributes.push(ServiceAttribute::Scheduler(config.scheduler.to_string()));
-    if let Some(engine) = config.persistence_engine {
-        attributes.push(ServiceAttribute::PersistenceEngine(engine.to_string()));
-    }
-    let netmask = encode::netmask(server.key.family(), config.prefix_len);
-    attributes.extend([
-        ServiceAttribute::Flags(FlagsAndMask { flags: config.flags.bits(), mask: u32::MAX }),
-        ServiceAttribute::Timeout(config.timeout),
-        ServiceAttribute::Netmask(NetmaskBytes(netmask)),
-    ]);
-    IpvsAttribute::Service(attributes)
-}
-
-fn real_server_key(key: &RealServerKey) -> Vec<DestinationAttribute> {
-    vec![
-        DestinationAttribute::Family(encode::family_number(Family::of(key.address))),
-        DestinationAttribute::Address(AddressBytes(encode::address_bytes(key.address))),
-        DestinationAttribute::Port(NetworkPort(key.port)),
-    ]
-}
-
-fn real_server(server: &RealServer) -> IpvsAttribute {
-    let config = &server.config;
-    let (method, tunnel, port, flags) = encode::forwarding_numbers(config.forwarding);
-    let mut attributes = real_server_key(&server.key);
-    attributes.extend([
-        DestinationAttribute::ForwardingMethod(method),
-        DestinationAttribute::Weight(config.weight),
-        DestinationAttribute::TunnelType(tunnel),
-        DestinationAttribute::TunnelPort(NetworkPort(port)),
-        DestinationAttribute::TunnelFlags(flags),
-        DestinationAttribute::UpperThreshold(config.upper_threshold),
-        DestinationAttribute::LowerThreshold(config.lower_threshold),
-    ]);
-    IpvsAttribute::Destination(attributes)
 }

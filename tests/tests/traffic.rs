@@ -25,7 +25,7 @@ fn target(protocol: Protocol) -> u16 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
-        Protocol::Sctp => SCTP,
+        _ => SCTP,
     }
 }
 

@@ -5,7 +5,7 @@ use netlink_packet_core::{
     Parseable,
 };
 
-use crate::wire::{attr, dest, info, stats, svc};
+use crate::wire::{attr, daemon, dest, info, stats, svc};
 
 /// A port as it is on the wire: two bytes in network order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -15,11 +15,6 @@ pub struct NetworkPort(pub u16);
 /// read as well; the family is in an attribute beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct AddressBytes(pub [u8; 16]);
-
-/// The netmask as it is on the wire: for IPv4 a mask in network order, for IPv6 the prefix length
-/// in host order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct NetmaskBytes(pub [u8; 4]);
 
 /// `struct ip_vs_flags`: in a request, the flags of the mask are set to the ones given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -120,6 +115,8 @@ attributes! {
     SERVICE => Service(Vec<ServiceAttribute>),
     /// A real server.
     DEST => Destination(Vec<DestinationAttribute>),
+    /// A synchronisation daemon.
+    DAEMON => Daemon(Vec<DaemonAttribute>),
     /// Seconds.
     TIMEOUT_TCP => TimeoutTcp(u32),
     /// Seconds.
@@ -156,8 +153,9 @@ attributes! {
     FLAGS => Flags(FlagsAndMask),
     /// Persistence timeout in seconds.
     TIMEOUT => Timeout(u32),
-    /// Which clients persistence takes together.
-    NETMASK => Netmask(NetmaskBytes),
+    /// Which clients persistence takes together: for IPv4 a mask in network order, for IPv6 the
+    /// prefix length in host order.
+    NETMASK => Netmask([u8; 4]),
     /// Counters of 32 bits, only in replies.
     STATS => Stats(Vec<StatsAttribute>),
     /// Name of the persistence engine.
@@ -202,53 +200,63 @@ attributes! {
 }
 
 attributes! {
-    /// Counters of 32 bits; the bytes have 64 here too.
-    StatsAttribute in stats:
-    /// Connections scheduled.
-    CONNS => Connections(u32),
-    /// Packets from clients.
-    INPKTS => PacketsIn(u32),
-    /// Packets to clients.
-    OUTPKTS => PacketsOut(u32),
-    /// Bytes from clients.
-    INBYTES => BytesIn(u64),
-    /// Bytes to clients.
-    OUTBYTES => BytesOut(u64),
-    /// Connections per second.
-    CPS => ConnectionRate(u32),
-    /// Packets from clients per second.
-    INPPS => PacketRateIn(u32),
-    /// Packets to clients per second.
-    OUTPPS => PacketRateOut(u32),
-    /// Bytes from clients per second.
-    INBPS => ByteRateIn(u32),
-    /// Bytes to clients per second.
-    OUTBPS => ByteRateOut(u32),
+    /// Attributes of a synchronisation daemon.
+    DaemonAttribute in daemon:
+    /// `IP_VS_STATE_MASTER` or `IP_VS_STATE_BACKUP`.
+    STATE => State(u32),
+    /// Name of the interface over which it multicasts.
+    MCAST_IFN => Interface(String),
+    /// Which masters and backups belong together.
+    SYNC_ID => SyncId(u32),
+    /// The longest message in bytes.
+    SYNC_MAXLEN => MaxMessage(u16),
+    /// IPv4 multicast group.
+    MCAST_GROUP => Group([u8; 4]),
+    /// IPv6 multicast group.
+    MCAST_GROUP6 => Group6([u8; 16]),
+    /// UDP port, host order.
+    MCAST_PORT => Port(u16),
+    /// Time to live.
+    MCAST_TTL => Ttl(u8),
 }
 
-attributes! {
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident, $number:ty) => {
+        attributes! {
+            $(#[$doc])*
+            $name in stats:
+            /// Connections scheduled.
+            CONNS => Connections($number),
+            /// Packets from clients.
+            INPKTS => PacketsIn($number),
+            /// Packets to clients.
+            OUTPKTS => PacketsOut($number),
+            /// Bytes from clients.
+            INBYTES => BytesIn(u64),
+            /// Bytes to clients.
+            OUTBYTES => BytesOut(u64),
+            /// Connections per second.
+            CPS => ConnectionRate($number),
+            /// Packets from clients per second.
+            INPPS => PacketRateIn($number),
+            /// Packets to clients per second.
+            OUTPPS => PacketRateOut($number),
+            /// Bytes from clients per second.
+            INBPS => ByteRateIn($number),
+            /// Bytes to clients per second.
+            OUTBPS => ByteRateOut($number),
+        }
+    };
+}
+
+counters! {
+    /// Counters of 32 bits; the bytes have 64 here too.
+    StatsAttribute, u32
+}
+
+counters! {
     /// Counters of 64 bits.
-    Stats64Attribute in stats:
-    /// Connections scheduled.
-    CONNS => Connections(u64),
-    /// Packets from clients.
-    INPKTS => PacketsIn(u64),
-    /// Packets to clients.
-    OUTPKTS => PacketsOut(u64),
-    /// Bytes from clients.
-    INBYTES => BytesIn(u64),
-    /// Bytes to clients.
-    OUTBYTES => BytesOut(u64),
-    /// Connections per second.
-    CPS => ConnectionRate(u64),
-    /// Packets from clients per second.
-    INPPS => PacketRateIn(u64),
-    /// Packets to clients per second.
-    OUTPPS => PacketRateOut(u64),
-    /// Bytes from clients per second.
-    INBPS => ByteRateIn(u64),
-    /// Bytes to clients per second.
-    OUTBPS => ByteRateOut(u64),
+    Stats64Attribute, u64
 }
 
 /// Reads attributes one after the other.
@@ -279,6 +287,20 @@ macro_rules! number_values {
 
 number_values!(u8, u16, u32, u64);
 
+impl<const N: usize> Value for [u8; N] {
+    fn len(&self) -> usize {
+        N
+    }
+
+    fn emit(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        exactly(bytes)
+    }
+}
+
 impl Value for NetworkPort {
     fn len(&self) -> usize {
         2
@@ -308,20 +330,6 @@ impl Value for AddressBytes {
             all[..4].copy_from_slice(bytes);
             return Ok(Self(all));
         }
-        exactly(bytes).map(Self)
-    }
-}
-
-impl Value for NetmaskBytes {
-    fn len(&self) -> usize {
-        4
-    }
-
-    fn emit(&self, out: &mut [u8]) {
-        out.copy_from_slice(&self.0);
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         exactly(bytes).map(Self)
     }
 }

@@ -92,7 +92,7 @@ impl Known {
         let node_port = match protocol {
             Protocol::Tcp => has(SetRole::NodePortTcp, Member::Port(port)),
             Protocol::Udp => has(SetRole::NodePortUdp, Member::Port(port)),
-            Protocol::Sctp => has(SetRole::NodePortSctp, by_port),
+            Protocol::Sctp | Protocol::Other(_) => has(SetRole::NodePortSctp, by_port),
         };
         node_port
             || self.addresses.contains(&address)

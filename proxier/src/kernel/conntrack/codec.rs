@@ -63,7 +63,7 @@ pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Pr
     push(batch, header, |m| {
         if let Some(protocol) = protocol {
             m.nested(attr::ORIGINAL, |m| {
-                m.nested(tuple::PROTO, |m| m.attribute(tuple::NUMBER, &[protocol.number()]));
+                m.nested(tuple::PROTO, |m| m.attribute(tuple::NUMBER, &[protocol.number() as u8]));
             });
             m.nested(attr::FILTER, |m| {
                 m.attribute(FILTER_ORIGINAL, &FILTER_BY_PROTOCOL.to_ne_bytes());
@@ -105,7 +105,7 @@ fn encode_direction(
         }
     });
     out.nested(tuple::PROTO, |m| {
-        m.attribute(tuple::NUMBER, &[protocol.number()]);
+        m.attribute(tuple::NUMBER, &[protocol.number() as u8]);
         m.attribute(tuple::SOURCE_PORT, &source.port().to_be_bytes());
         m.attribute(tuple::DESTINATION_PORT, &destination.port().to_be_bytes());
     });
@@ -141,7 +141,7 @@ pub(super) fn decode_flow(body: Attributes<'_>) -> Result<Option<Flow>, Malforme
     }
     let flow = || {
         Some(Flow {
-            protocol: Protocol::from_number(original.protocol?.into())?,
+            protocol: Protocol::from_number(original.protocol?.into()),
             original: original.direction()?,
             reply: reply.direction()?,
             zone,

@@ -150,7 +150,7 @@ pub(super) fn encode_member(out: &mut Vec<u8>, member: &Member) {
 fn endpoint(out: &mut Vec<u8>, ip: IpAddr, protocol: Protocol, port: u16) {
     address(out, data::IP, ip);
     be16(out, data::PORT, port);
-    out.attribute(data::PROTO, &[protocol.number()]);
+    out.attribute(data::PROTO, &[protocol.number() as u8]);
 }
 
 fn address(out: &mut Vec<u8>, kind: u16, ip: IpAddr) {
