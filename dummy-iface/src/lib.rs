@@ -14,7 +14,7 @@
 //! use dummy_iface::{AddressChange, DummyInterface, Monitor, host_addresses};
 //!
 //! # async fn example() -> Result<(), dummy_iface::Error> {
-//! let (interface, ensured) = DummyInterface::ensure("vips0").await?;
+//! let (interface, ensured) = DummyInterface::ensure("vips0")?;
 //! println!("{} ({ensured:?})", interface.name());
 //!
 //! let wanted = ["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];

@@ -79,8 +79,8 @@ fn address(text: &str) -> IpAddr {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn creates_adopts_and_deletes() {
     in_namespace("creates_adopts_and_deletes", async || {
-        assert!(DummyInterface::find(NAME).await.unwrap().is_none());
-        let (interface, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        assert!(DummyInterface::find(NAME).unwrap().is_none());
+        let (interface, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(ensured, Ensured::Created);
         let seen = link(NAME);
         assert_eq!(seen["linkinfo"]["info_kind"], "dummy");
@@ -90,22 +90,22 @@ fn creates_adopts_and_deletes() {
         // `ip` leaves the length out when it is 0.
         assert_eq!(seen["txqlen"].as_u64().unwrap_or(0), 0, "{seen}");
 
-        let (again, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        let (again, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!((again.index(), ensured), (interface.index(), Ensured::Adopted));
         drop(again);
 
         ip(&format!("link set {NAME} up"));
-        let (up, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        let (up, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(ensured, Ensured::Adopted);
         assert!(link(NAME)["flags"].as_array().unwrap().contains(&"UP".into()));
 
-        up.delete().await.unwrap();
+        up.delete().unwrap();
         assert!(!ip("-br link").contains(NAME));
         // Gone already is success, and its addresses are an error, not an empty list.
         assert_eq!(interface.addresses().unwrap_err().kind(), ErrorKind::NotFound);
         let report = interface.apply([AddressChange::Add(address("10.0.0.1"))]);
         assert_eq!(report.failed[0].1.kind(), ErrorKind::NotFound);
-        interface.delete().await.unwrap();
+        interface.delete().unwrap();
     });
 }
 
@@ -115,14 +115,14 @@ fn another_kind_of_interface_is_left_alone() {
     in_namespace("another_kind_of_interface_is_left_alone", async || {
         ip(&format!("link add {NAME} type veth peer name other"));
         for error in [
-            DummyInterface::ensure(NAME).await.map(drop).unwrap_err(),
-            DummyInterface::find(NAME).await.map(drop).unwrap_err(),
-            DummyInterface::find("lo").await.map(drop).unwrap_err(),
+            DummyInterface::ensure(NAME).map(drop).unwrap_err(),
+            DummyInterface::find(NAME).map(drop).unwrap_err(),
+            DummyInterface::find("lo").map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::WrongKind, "{error}");
         }
         assert_eq!(link(NAME)["linkinfo"]["info_kind"], "veth");
-        let error = DummyInterface::ensure("a/b").await.map(drop).unwrap_err();
+        let error = DummyInterface::ensure("a/b").map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     });
 }
@@ -131,7 +131,7 @@ fn another_kind_of_interface_is_left_alone() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn addresses_look_as_kube_proxy_leaves_them() {
     in_namespace("addresses_look_as_kube_proxy_leaves_them", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted = [address("10.96.0.1"), address("169.254.1.1"), address("fd00::1")];
         let report = interface.apply(wanted.map(AddressChange::Add));
         assert!(report.is_success(), "{report:?}");
@@ -164,7 +164,7 @@ fn addresses_look_as_kube_proxy_leaves_them() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn everything_on_the_interface_is_observed_and_removed() {
     in_namespace("everything_on_the_interface_is_observed_and_removed", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let vip = address("10.96.0.1");
         assert!(interface.apply([AddressChange::Add(vip)]).failed.is_empty());
         let foreign = [
@@ -225,7 +225,7 @@ fn everything_on_the_interface_is_observed_and_removed() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn failures_land_on_their_change() {
     in_namespace("failures_land_on_their_change", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         // Multicast is refused for IPv6 addresses; IPv4 takes nearly everything.
         let changes: Vec<_> = (0..1200)
             .map(|i| {
@@ -249,7 +249,7 @@ fn failures_land_on_their_change() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn five_thousand_addresses() {
     in_namespace("five_thousand_addresses", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted: BTreeSet<IpAddr> = (0..5000)
             .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
             .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
@@ -282,7 +282,7 @@ fn addresses_are_added_with_the_smallest_buffers() {
     let inside = std::env::var_os("PROXIER_TEST_NAMESPACE").is_some();
     let _small = (!inside).then(small_buffers::SmallBuffers::set);
     in_namespace_with(test, &["--user", "--map-root-user"], async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted: BTreeSet<IpAddr> = (0..1000)
             .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
             .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
@@ -300,7 +300,7 @@ fn addresses_are_added_with_the_smallest_buffers() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn host_addresses_cover_every_interface() {
     in_namespace("host_addresses_cover_every_interface", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(host_addresses().unwrap(), []);
         let report = interface.apply([AddressChange::Add(address("10.96.0.1"))]);
         assert!(report.failed.is_empty());
@@ -382,10 +382,10 @@ fn monitor_follows_what_others_change() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn monitor_leaves_out_what_this_process_changes() {
     in_namespace("monitor_leaves_out_what_this_process_changes", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let mut monitor = Monitor::open().unwrap();
         // More than the monitor's buffer holds; and a second socket of this process.
-        let (again, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (again, _) = DummyInterface::ensure(NAME).unwrap();
         let many = || (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
         assert!(interface.apply(many().map(AddressChange::Add)).failed.is_empty());
         assert!(again.apply(many().map(AddressChange::Remove)).failed.is_empty());
@@ -415,7 +415,7 @@ fn monitor_leaves_out_what_this_process_changes() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn monitor_says_that_it_missed_something() {
     in_namespace("monitor_says_that_it_missed_something", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let mut monitor = Monitor::open().unwrap();
         let script = format!(
             "for c in $(seq 16); do for d in $(seq 250); do

@@ -49,9 +49,7 @@ fn header(out: &mut Vec<u8>, kind: u16, value: usize) {
 }
 
 fn pad(out: &mut Vec<u8>) {
-    while !out.len().is_multiple_of(4) {
-        out.push(0);
-    }
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 /// Attributes one after the other.

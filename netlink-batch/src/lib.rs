@@ -4,7 +4,9 @@
 //!   what became of it: done, refused, or unknown because an answer was lost.
 //! * [`Socket::dump`] reads a list that is whole, or fails: one that changed meanwhile is read
 //!   again.
-//! * [`Socket::ask`], [`Socket::run`] and [`Socket::all_or_none`] do what their names say.
+//! * [`Socket::ask`] reads one answer, [`Socket::run`] carries out one request.
+//! * [`netfilter`] has what all netfilter families need, transactions too.
+//! * [`Notifications`] receives what the kernel sends to multicast groups.
 //! * [`Batch`] and [`Dump`] are the same without a socket.
 //! * [`PutAttributes`] appends attributes to the one buffer that is sent; [`messages`] and
 //!   [`Attributes`] read what comes back, without copies. No bytes make them panic.
@@ -54,6 +56,8 @@ mod batch;
 mod dump;
 mod error;
 mod frame;
+pub mod netfilter;
+mod notifications;
 mod report;
 mod socket;
 
@@ -61,7 +65,8 @@ pub use attribute::{Attribute, Attributes, AttributesIter, PutAttributes};
 pub use batch::{Batch, Limits};
 pub use dump::Dump;
 pub use error::{Error, ErrorKind, Failure, Refusal};
-pub use frame::{Content, Malformed, Message, messages};
+pub use frame::{messages, Content, Malformed, Message};
+pub use notifications::Notifications;
 pub use report::Report;
 pub use socket::{Options, Socket};
 

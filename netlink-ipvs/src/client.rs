@@ -9,8 +9,8 @@ use crate::batch::{Batch, Report};
 use crate::error::Operation;
 use crate::wire::cmd;
 use crate::{
-    Command, Error, Info, RealServerEntry, SyncDaemon, Timeouts, VirtualServerEntry,
-    VirtualServerKey, decode, encode,
+    decode, encode, Command, Error, Info, RealServerEntry, SyncDaemon, Timeouts,
+    VirtualServerEntry, VirtualServerKey,
 };
 
 /// Bytes that one receive takes: some thirty real servers. The kernel makes each datagram of a
@@ -162,9 +162,8 @@ impl Client {
         loop {
             // A read may have found that the module was loaded again.
             self.batch.begin(self.family_id);
-            while self.batch.has_room()
-                && let Some(command) = commands.next()
-            {
+            while self.batch.has_room() {
+                let Some(command) = commands.next() else { break };
                 self.batch.push(command);
             }
             if self.batch.is_empty() {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_batch::{Attribute, Attributes, Malformed};
 
-use crate::wire::{self, attr, cmd, daemon, dest, fwd, info, stats, svc, tunnel};
+use crate::wire::{attr, cmd, daemon, dest, fwd, info, stats, svc, tunnel};
 use crate::{
     Command, Connections, Family, Flags, Forwarding, Info, InterfaceName, PersistenceEngine,
     Protocol, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Scheduler, Stats,
@@ -304,11 +304,8 @@ fn counters(stats: &Attribute<'_>) -> Result<Stats, Malformed> {
 
 /// The kernel takes no others.
 fn family(number: u16) -> Result<Family, Malformed> {
-    match number {
-        wire::AF_INET => Ok(Family::Ipv4),
-        wire::AF_INET6 => Ok(Family::Ipv6),
-        _ => Err(Malformed("address family")),
-    }
+    let family = u8::try_from(number).ok().and_then(Family::from_number);
+    family.ok_or(Malformed("address family"))
 }
 
 /// Requests may carry 4 bytes, dumps carry 16 for both families.

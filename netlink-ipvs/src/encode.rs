@@ -92,6 +92,11 @@ pub(crate) fn command_number(command: &Command) -> u8 {
     }
 }
 
+/// The bytes of both attributes of an address family.
+fn family(family: Family) -> [u8; 2] {
+    u16::from(family.number()).to_ne_bytes()
+}
+
 /// The netmask attribute's bytes: a mask for IPv4, a number for IPv6.
 fn netmask(family: Family, prefix_len: u8) -> [u8; 4] {
     match family {
@@ -112,14 +117,6 @@ fn address_bytes(address: IpAddr) -> [u8; 16] {
             bytes
         }
         IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-/// `AF_*` of a family.
-const fn family_number(family: Family) -> u16 {
-    match family {
-        Family::Ipv4 => wire::AF_INET,
-        Family::Ipv6 => wire::AF_INET6,
     }
 }
 
@@ -144,7 +141,7 @@ pub(crate) fn service(out: &mut Vec<u8>, key: &VirtualServerKey) {
 }
 
 fn virtual_server_key(out: &mut Vec<u8>, key: &VirtualServerKey) {
-    out.attribute(svc::AF, &family_number(key.family()).to_ne_bytes());
+    out.attribute(svc::AF, &family(key.family()));
     match *key {
         VirtualServerKey::Address { address, port, protocol } => {
             out.attribute(svc::PROTOCOL, &protocol.number().to_ne_bytes());
@@ -169,8 +166,7 @@ fn virtual_server_config(out: &mut Vec<u8>, server: &VirtualServer) {
 }
 
 fn real_server_key(out: &mut Vec<u8>, key: &RealServerKey) {
-    let family = family_number(Family::of(key.address));
-    out.attribute(dest::ADDR_FAMILY, &family.to_ne_bytes());
+    out.attribute(dest::ADDR_FAMILY, &family(Family::of(key.address)));
     out.attribute(dest::ADDR, &address_bytes(key.address));
     out.attribute(dest::PORT, &key.port.to_be_bytes());
 }

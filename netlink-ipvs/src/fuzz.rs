@@ -1,8 +1,8 @@
 //! What the fuzz target `ipvs` does with bytes, and the replay of its corpus.
 
-use netlink_batch::{Attributes, Dump, messages};
+use netlink_batch::{messages, Attributes, Dump};
 
-use crate::{Batch, Command, Limits, Report, VirtualServerKey, decode};
+use crate::{decode, Batch, Command, Limits, Report, VirtualServerKey};
 
 /// Any number that the kernel may give to the family of IPVS: below 16 they have meanings of their own.
 const FAMILY: u16 = 28;

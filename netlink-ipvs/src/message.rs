@@ -19,8 +19,8 @@ pub use self::attribute::{
 };
 use crate::wire::{self, cmd};
 use crate::{
-    Command, Family, Info, RealServerEntry, SyncDaemon, Timeouts, VirtualServerEntry,
-    VirtualServerKey, decode, encode,
+    decode, encode, Command, Family, Info, RealServerEntry, SyncDaemon, Timeouts,
+    VirtualServerEntry, VirtualServerKey,
 };
 
 /// A request to IPVS, or a reply from it.

@@ -26,6 +26,23 @@ impl Family {
             IpAddr::V6(_) => Self::Ipv6,
         }
     }
+
+    /// `AF_INET`, 2, or `AF_INET6`, 10; the numbers `NFPROTO_*` of netfilter are the same.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+
+    /// The family with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            2 => Some(Self::Ipv4),
+            10 => Some(Self::Ipv6),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Family {

@@ -29,7 +29,11 @@ impl Name {
     /// An attribute's value, up to its closing zero.
     fn of_kernel(value: &[u8], what: &'static str) -> Result<Self, Malformed> {
         let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-        if end > Self::MAX { Err(Malformed(what)) } else { Ok(Self::fixed(&value[..end])) }
+        if end > Self::MAX {
+            Err(Malformed(what))
+        } else {
+            Ok(Self::fixed(&value[..end]))
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {

@@ -10,11 +10,6 @@ pub(crate) const FAMILY_NAME: &str = "IPVS";
 /// `IPVS_GENL_VERSION`
 pub(crate) const FAMILY_VERSION: u8 = 1;
 
-/// `AF_INET` of `linux/socket.h`, as both attributes of an address family carry it.
-pub(crate) const AF_INET: u16 = 2;
-/// `AF_INET6`
-pub(crate) const AF_INET6: u16 = 10;
-
 /// `IPVS_CMD_*`
 pub(crate) mod cmd {
     pub(crate) const NEW_SERVICE: u8 = 1;

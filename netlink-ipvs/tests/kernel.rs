@@ -18,11 +18,11 @@ use netlink_ipvs::{
     RealServerConfig, RealServerKey, Stats, SyncDaemon, SyncRole, Timeouts, Tunnel, VirtualServer,
     VirtualServerConfig, VirtualServerKey,
 };
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload, NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_generic::GenlMessage;
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::{set_capabilities, CapabilitySet, CapabilitySets};
 
 #[path = "kernel/samples.rs"]
 mod samples;
@@ -79,13 +79,13 @@ fn real(address: &str, port: u16, forwarding: Forwarding, weight: u32) -> RealSe
 
 /// The `index`th of many real servers.
 fn numbered(index: u32) -> RealServer {
-    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 128, 0, 0).to_bits() + index);
+    let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + index);
     let key = RealServerKey::new(address.into(), 8080);
     RealServer { key, config: RealServerConfig::masquerade(1) }
 }
 
 fn numbered_virtual(index: u32) -> VirtualServer {
-    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 64, 0, 0).to_bits() + index);
+    let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 0, 0)) + index);
     server(VirtualServerKey::new(address.into(), 80, Protocol::Tcp), "rr")
 }
 
@@ -402,7 +402,7 @@ fn without_the_capability() {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         set_capabilities(None, sets).unwrap(); // of this thread
-        // The module may have to be loaded, which needs no privilege.
+                                               // The module may have to be loaded, which needs no privilege.
         let mut client = Client::open().unwrap();
         let error = client.run(Command::AddVirtualServer(server(tcp(80), "rr"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoPermission);

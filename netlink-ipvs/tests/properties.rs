@@ -11,7 +11,7 @@ use netlink_ipvs::{
     VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ERROR, NetlinkMessage, ParseableParametrized,
+    NetlinkMessage, ParseableParametrized, NLMSG_ERROR, NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST,
 };
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 use proptest::collection::vec;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_ipvs::{
-    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey,
-    VirtualServer, VirtualServerEntry,
+    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey, VirtualServer,
+    VirtualServerEntry,
 };
 use proxier::args::Args;
 use proxier::config::{Config, Host};

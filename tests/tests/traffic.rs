@@ -25,7 +25,7 @@ fn target(protocol: Protocol) -> u16 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
-        _ => SCTP,
+        Protocol::Sctp => SCTP,
     }
 }
 

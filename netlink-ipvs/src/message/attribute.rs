@@ -1,8 +1,8 @@
 //! Attributes as a tree of values, each set of them in one table.
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, ErrorContext, NLA_F_NESTED, Nla, NlaBuffer, NlasIterator,
-    Parseable,
+    DecodeError, DefaultNla, Emitable, ErrorContext, Nla, NlaBuffer, NlasIterator, Parseable,
+    NLA_F_NESTED,
 };
 
 use crate::wire::{attr, daemon, dest, info, stats, svc};
@@ -271,7 +271,7 @@ macro_rules! number_values {
     ($($type:ty),*) => { $(
         impl Value for $type {
             fn len(&self) -> usize {
-                size_of::<Self>()
+                std::mem::size_of::<Self>()
             }
 
             fn emit(&self, out: &mut [u8]) {

@@ -55,7 +55,7 @@ fn open(place: Place) -> io::Result<OwnedFd> {
     let (kind, number): (SocketType, Option<Number>) = match place.protocol {
         Protocol::Tcp => (SocketType::STREAM, None),
         Protocol::Udp => (SocketType::DGRAM, None),
-        _ => (SocketType::STREAM, Some(ipproto::SCTP)),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
     Ok(socket_with(family, kind, SocketFlags::CLOEXEC, number)?)
 }

@@ -9,7 +9,7 @@ use netlink_batch::{Attribute, Attributes, Batch, Malformed, PutAttributes};
 use netlink_ipvs::{Family, Protocol};
 
 use super::{Direction, Flow};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u8 = 1;
@@ -49,17 +49,9 @@ const FILTER_REPLY: u16 = 2;
 /// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's `nf_internals.h`: compare the protocol.
 const FILTER_BY_PROTOCOL: u32 = 1 << 3;
 
-const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    }
-}
-
 /// A request for the flows of a family, and of a protocol if the kernel shall filter.
 pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Protocol>) {
-    let header =
-        Header { subsystem: SUBSYSTEM, command: GET, flags: 0, family: family_number(family) };
+    let header = Header { subsystem: SUBSYSTEM, command: GET, flags: 0, family: family.number() };
     push(batch, header, |m| {
         if let Some(protocol) = protocol {
             m.nested(attr::ORIGINAL, |m| {
@@ -74,7 +66,7 @@ pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Pr
 }
 
 pub(super) fn encode_delete(batch: &mut Batch, flow: &Flow) {
-    let family = family_number(Family::of(flow.original.source.ip()));
+    let family = Family::of(flow.original.source.ip()).number();
     push(batch, Header { subsystem: SUBSYSTEM, command: DELETE, flags: 0, family }, |m| {
         let original = (&flow.original, flow.protocol, flow.original_zone);
         m.nested(attr::ORIGINAL, |m| encode_direction(m, original));

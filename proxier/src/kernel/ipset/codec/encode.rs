@@ -9,7 +9,7 @@ use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
 use super::{Command, attr, data, family_number};
 use crate::dataplane::sets::{Member, SetType};
 use crate::kernel::ipset::{Change, SetSpec};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 /// `NFNL_SUBSYS_IPSET`
 const SUBSYSTEM: u8 = 6;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dataplane::sets::Member;
 use crate::kernel::ipset::{Change, SetHeader, SetSpec};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 const GOLDEN: &str = include_str!("golden.txt");
 const ENCODER: Encoder = Encoder { protocol: 7 };
