@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_batch::{Error, ErrorKind, Malformed, Message, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::address::{self, AddressChange, AssignedAddress, Report};
@@ -223,7 +223,7 @@ fn link(answer: &Message<'_>) -> Result<LinkMessage, Malformed> {
 /// Whether the kernel has put an address on an interface that is up by itself: IPv6 link-local. It
 /// goes when the interface goes down.
 fn is_kernels_own(assigned: &AssignedAddress) -> bool {
-    matches!(assigned.address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    matches!(assigned.address, IpAddr::V6(v6) if host::is_link_local(v6))
         && assigned.prefix_len == 64
 }
 

@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink_batch::{Error, Failure, Malformed, Message, Notifications};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{protocols::NETLINK_ROUTE, Socket};
 use socket2::{SockFilter, SockRef};
 use tokio::io::unix::AsyncFd;
 
 use crate::error::failed;
 use crate::host::Entry;
 use crate::own::Asked;
-use crate::route::{self, PORTS, PORTS_MASK};
+use crate::route::{self, ports, PORTS_MASK};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
 const GROUPS: [u32; 3] = [1, 5, 9];
@@ -126,7 +126,7 @@ fn others() -> [SockFilter; 5] {
     [
         SockFilter::new(LOAD_WORD, 0, 0, PORT_AT),
         SockFilter::new(AND, 0, 0, PORTS_MASK.to_be()),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, PORTS.to_be()),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, ports().to_be()),
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
