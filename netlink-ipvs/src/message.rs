@@ -1,22 +1,14 @@
-//! IPVS messages as typed values for any netlink transport.
+//! IPVS messages for any transport of `netlink-packet-generic`.
 //!
 //! [`IpvsMessage`] is the payload of a [`GenlMessage`](netlink_packet_generic::GenlMessage): with
 //! a transport of your own (`netlink-proto`, an async socket) you need nothing else of this
-//! crate.
-//!
-//! The tree is what the bytes say: a [`Command`] becomes one by way of the bytes that
-//! [`Client`](crate::Client) sends.
-
-mod attribute;
+//! crate. Its bytes are those that [`Client`](crate::Client) sends and receives, so that whatever a
+//! later kernel adds is kept.
 
 use netlink_batch::{Attributes, Malformed};
 use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
-pub use self::attribute::{
-    AddressBytes, DaemonAttribute, DestinationAttribute, FlagsAndMask, InfoAttribute,
-    IpvsAttribute, NetworkPort, ServiceAttribute, Stats64Attribute, StatsAttribute,
-};
 use crate::wire::{self, cmd};
 use crate::{
     decode, encode, Command, Family, Info, RealServerEntry, SyncDaemon, Timeouts,
@@ -28,20 +20,8 @@ use crate::{
 /// A request for all of something also needs `NLM_F_DUMP` in the netlink header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpvsMessage {
-    /// `IPVS_CMD_*` of `uapi/linux/ip_vs.h`.
-    pub command: u8,
-    /// What it carries.
-    pub attributes: IpvsAttributes,
-}
-
-/// The attributes of a message; their numbers depend on the command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IpvsAttributes {
-    /// Of all commands but `SET_INFO`.
-    Common(Vec<IpvsAttribute>),
-    /// Of `SET_INFO`, the reply to `GET_INFO`.
-    Info(Vec<InfoAttribute>),
+    command: u8,
+    attributes: Vec<u8>,
 }
 
 impl IpvsMessage {
@@ -75,56 +55,47 @@ impl IpvsMessage {
         Self::request(cmd::GET_INFO, |_| ())
     }
 
+    /// Its attributes, as they are on the wire (`IPVS_CMD_ATTR_*`; `IPVS_INFO_ATTR_*` in the reply
+    /// to `GET_INFO`).
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes(&self.attributes)
+    }
+
     /// Reads the message as a virtual server (a reply to `GET_SERVICE`).
-    pub fn to_virtual_server(&self) -> Result<VirtualServerEntry, DecodeError> {
-        self.read(decode::virtual_server)
+    pub fn to_virtual_server(&self) -> Result<VirtualServerEntry, Malformed> {
+        decode::virtual_server(self.attributes())
     }
 
     /// Reads the message as a real server (a reply to `GET_DEST`). Kernels before 3.18 do not
     /// send its family: then it is the virtual server's.
-    pub fn to_real_server(&self, virtual_server: Family) -> Result<RealServerEntry, DecodeError> {
-        self.read(|attributes| decode::real_server(attributes, virtual_server))
+    pub fn to_real_server(&self, virtual_server: Family) -> Result<RealServerEntry, Malformed> {
+        decode::real_server(self.attributes(), virtual_server)
     }
 
     /// Reads the message as a synchronisation daemon (a reply to `GET_DAEMON`).
-    pub fn to_sync_daemon(&self) -> Result<SyncDaemon, DecodeError> {
-        self.read(decode::sync_daemon)
+    pub fn to_sync_daemon(&self) -> Result<SyncDaemon, Malformed> {
+        decode::sync_daemon(self.attributes())
     }
 
     /// Reads the message as timeouts (a reply to `GET_CONFIG`).
-    pub fn to_timeouts(&self) -> Result<Timeouts, DecodeError> {
-        self.read(decode::timeouts)
+    pub fn to_timeouts(&self) -> Result<Timeouts, Malformed> {
+        decode::timeouts(self.attributes())
     }
 
     /// Reads the message as version and size (a reply to `GET_INFO`).
-    pub fn to_info(&self) -> Result<Info, DecodeError> {
-        self.read(decode::info)
+    pub fn to_info(&self) -> Result<Info, Malformed> {
+        decode::info(self.attributes())
     }
 
     /// Reads the message as a request to change something.
-    pub fn to_command(&self) -> Result<Command, DecodeError> {
-        self.read(|attributes| decode::command(self.command, attributes))
+    pub fn to_command(&self) -> Result<Command, Malformed> {
+        decode::command(self.command, self.attributes())
     }
 
-    fn request(command: u8, body: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut bytes = Vec::new();
-        body(&mut bytes);
-        // A property test holds that what is written here is read.
-        let attributes = attribute::parse_list(&bytes).unwrap_or_default();
-        Self { command, attributes: IpvsAttributes::Common(attributes) }
-    }
-
-    fn read<T>(
-        &self,
-        decode: impl FnOnce(Attributes<'_>) -> Result<T, Malformed>,
-    ) -> Result<T, DecodeError> {
-        let length = self.buffer_len();
-        if length > usize::from(u16::MAX) {
-            return Err("message longer than an attribute can be".into());
-        }
-        let mut bytes = vec![0; length];
-        self.emit(&mut bytes);
-        decode(Attributes(&bytes)).map_err(|malformed| malformed.to_string().into())
+    fn request(command: u8, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut attributes = Vec::new();
+        write(&mut attributes);
+        Self { command, attributes }
     }
 }
 
@@ -150,27 +121,16 @@ impl GenlFamily for IpvsMessage {
 
 impl Emitable for IpvsMessage {
     fn buffer_len(&self) -> usize {
-        match &self.attributes {
-            IpvsAttributes::Common(list) => list.as_slice().buffer_len(),
-            IpvsAttributes::Info(list) => list.as_slice().buffer_len(),
-        }
+        self.attributes.len()
     }
 
     fn emit(&self, buffer: &mut [u8]) {
-        match &self.attributes {
-            IpvsAttributes::Common(list) => list.as_slice().emit(buffer),
-            IpvsAttributes::Info(list) => list.as_slice().emit(buffer),
-        }
+        buffer[..self.attributes.len()].copy_from_slice(&self.attributes);
     }
 }
 
 impl ParseableParametrized<[u8], GenlHeader> for IpvsMessage {
     fn parse_with_param(payload: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = if header.cmd == cmd::SET_INFO {
-            IpvsAttributes::Info(attribute::parse_list(payload)?)
-        } else {
-            IpvsAttributes::Common(attribute::parse_list(payload)?)
-        };
-        Ok(Self { command: header.cmd, attributes })
+        Ok(Self { command: header.cmd, attributes: payload.to_vec() })
     }
 }

@@ -25,8 +25,7 @@ pub(crate) mod cmd {
     pub(crate) const GET_DAEMON: u8 = 11;
     pub(crate) const SET_CONFIG: u8 = 12;
     pub(crate) const GET_CONFIG: u8 = 13;
-    /// Only in the reply to `GET_INFO`; its attributes are those of [`super::info`].
-    pub(crate) const SET_INFO: u8 = 14;
+    /// The reply is number 14, `SET_INFO`, with the attributes of [`super::info`].
     pub(crate) const GET_INFO: u8 = 15;
     pub(crate) const ZERO: u8 = 16;
     pub(crate) const FLUSH: u8 = 17;

@@ -639,8 +639,8 @@ fn a_module_that_was_loaded_again_is_found_again() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn typed_messages_work_over_a_transport_of_ones_own() {
-    in_namespace("typed_messages_work_over_a_transport_of_ones_own", || {
+fn messages_work_over_a_transport_of_ones_own() {
+    in_namespace("messages_work_over_a_transport_of_ones_own", || {
         let family_id = Client::open().unwrap().family_id();
         let mut socket = Socket::new(NETLINK_GENERIC).unwrap();
         socket.bind_auto().unwrap();

@@ -157,7 +157,7 @@ fn reply(sequence: u32, errno: i32) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn typed_messages_and_the_writer_make_the_same_bytes(command in command()) {
+    fn another_transport_sends_the_same_bytes(command in command()) {
         let mut genl = GenlMessage::from_payload(IpvsMessage::from(&command));
         genl.set_resolved_family_id(FAMILY_ID);
         let mut message = NetlinkMessage::from(genl);
