@@ -57,13 +57,19 @@ fn link(name: &str) -> Value {
 
 /// The addresses of a link as `ip` sees them: address, prefix length, scope, further flags.
 fn addresses_by_ip(name: &str) -> BTreeSet<(IpAddr, u64)> {
-    let list: Value = serde_json::from_str(&ip(&format!("-j addr show dev {name}"))).unwrap();
-    let infos = list[0]["addr_info"].as_array().unwrap();
+    // The kernel looks at a new IPv6 address in a thread of its own, and calls it tentative until then.
+    let infos = loop {
+        let list: Value = serde_json::from_str(&ip(&format!("-j addr show dev {name}"))).unwrap();
+        let infos = list[0]["addr_info"].as_array().unwrap().clone();
+        if infos.iter().all(|info| info.get("tentative").is_none()) {
+            break infos;
+        }
+    };
     infos
         .iter()
         .map(|info| {
             assert_eq!(info["scope"], "global", "{info}");
-            for flag in ["tentative", "nodad", "noprefixroute", "dynamic", "secondary"] {
+            for flag in ["nodad", "noprefixroute", "dynamic", "secondary"] {
                 assert!(info.get(flag).is_none(), "{info}");
             }
             let address = info["local"].as_str().unwrap().parse().unwrap();

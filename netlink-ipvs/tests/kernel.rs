@@ -305,6 +305,23 @@ fn synchronisation_daemons() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn the_example_lists_the_table() {
+    in_namespace("the_example_lists_the_table", || {
+        let mut client = Client::open().unwrap();
+        client.run(Command::AddVirtualServer(server(tcp(80), "sed"))).unwrap();
+        client.run(Command::AddRealServer(tcp(80), numbered(1))).unwrap();
+        let here = std::env::current_exe().unwrap();
+        let example = here.parent().unwrap().with_file_name("examples").join("ipvs-list");
+        let output = Process::new(example).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        for part in ["\n10.96.0.1:80/tcp sed", "\n  -> 10.128.0.1:8080 Masquerade weight 1"] {
+            assert!(text.contains(part), "{text}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn changes_and_deletions() {
     in_namespace("changes_and_deletions", || {
         let mut client = Client::open().unwrap();

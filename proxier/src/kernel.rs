@@ -1,5 +1,7 @@
 //! The dataplane in the kernel: IPVS, `kube-ipvs0`, sets, rules, settings and UDP flows.
 
+#[cfg(test)]
+mod captures;
 pub mod cleanup;
 pub mod conntrack;
 pub mod firewall;
