@@ -108,7 +108,8 @@ impl Monitor {
     }
 }
 
-#[allow(deprecated, reason = "what replaces it is unsafe; this descriptor lives with its owner")]
+// What replaces `AsyncFd::new` is unsafe; this descriptor lives as long as its owner.
+#[allow(deprecated)]
 fn follow() -> io::Result<AsyncFd<Notifications>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     SockRef::from(&socket).attach_filter(&others())?;
