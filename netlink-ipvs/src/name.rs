@@ -85,7 +85,7 @@ macro_rules! names {
                 if (1..=Self::MAX).contains(&text.len()) && text.bytes().all(allowed) {
                     return Ok(Self(Name::fixed(text.as_bytes())));
                 }
-                Err(ParseNameError { text: text.to_owned(), what: concat!("a ", $kind, ": ", $rule) })
+                Err(ParseNameError { text: text.to_owned(), what: concat!("a ", $kind, ": it takes ", $rule) })
             }
         }
 
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!("rr".parse(), Ok(Scheduler::RR));
         for text in ["", "sixteen-letters-", "r r", "r/r", "rr\0"] {
             let error = text.parse::<Scheduler>().unwrap_err().to_string();
-            assert!(error.contains("is not a scheduler name: 1 to 15"), "{error}");
+            assert!(error.contains("is not a scheduler name: it takes 1 to 15"), "{error}");
         }
         assert!("eth0.5@x".parse::<InterfaceName>().is_ok());
         assert!("a b".parse::<InterfaceName>().is_err());
