@@ -44,7 +44,11 @@ pub type Report = netlink_batch::Report<Error>;
 
 /// Prefix length of an address alone.
 const fn host_prefix_len(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
+    if address.is_ipv4() {
+        32
+    } else {
+        128
+    }
 }
 
 impl AssignedAddress {

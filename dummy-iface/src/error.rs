@@ -1,6 +1,6 @@
 //! What the kernel's refusals mean for interfaces and their addresses.
 
-use netlink_batch::{Error, ErrorKind, Failure, Refusal};
+use netlink_batch::{Error, ErrorKind, Failure};
 use rustix::io::Errno;
 
 /// Of a failed exchange.
@@ -12,19 +12,10 @@ pub(crate) fn failed(operation: impl Into<String>, failure: impl Into<Failure>) 
     Error::with_source(kind, operation, failure)
 }
 
-/// Of a failed request about a link.
-pub(crate) fn link(operation: impl Into<String>, error: rtnetlink::Error) -> Error {
-    match error {
-        rtnetlink::Error::NetlinkError(refused) => {
-            let code = refused.raw_code().saturating_neg();
-            failed(operation, Refusal { code, text: None })
-        }
-        error => Error::with_source(ErrorKind::Io, operation, error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use netlink_batch::Refusal;
+
     use super::*;
 
     #[test]

@@ -1,14 +1,14 @@
 //! The addresses of all interfaces of this machine.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_batch::{Error, Failure, Malformed, Message};
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::{protocols::NETLINK_ROUTE, Socket};
 use rustix::io::Errno;
 use rustix::net::netdevice;
 
@@ -101,8 +101,13 @@ impl Entry {
 fn is_reachable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6),
     }
+}
+
+/// `fe80::/10`
+pub(crate) fn is_link_local(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
 }
 
 /// The addresses of one interface, or of all if `interface` is 0.

@@ -1,27 +1,19 @@
 //! The dummy interface itself.
-//!
-//! Links are made and removed with `rtnetlink`, one request at a time and always under a time
-//! limit: its requests can wait for ever when an answer is lost.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use netlink_batch::{Error, ErrorKind, Malformed, Message, Socket};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{Handle, LinkDummy};
+use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::address::{self, AddressChange, AssignedAddress, Report};
-use crate::error::{self, failed};
+use crate::error::failed;
 use crate::host::{self, Entry};
 use crate::route;
-
-/// Time for one request about a link.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dummy interface (`ip link add NAME type dummy`) whose addresses this process manages.
 ///
@@ -61,58 +53,52 @@ impl DummyInterface {
     /// # Errors
     /// [`ErrorKind::WrongKind`] if an interface of that name is not a dummy; it is not touched.
     /// [`ErrorKind::Unsupported`] if the kernel has no dummy module.
-    pub async fn ensure(name: &str) -> Result<(Self, Ensured), Error> {
+    pub fn ensure(name: &str) -> Result<(Self, Ensured), Error> {
         // Loads IPv6 where it is a module, which a message about an address does not.
         let _ = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None);
-        if let Some(found) = Self::find(name).await? {
+        if let Some(found) = Self::find(name)? {
             return Ok((found, Ensured::Adopted));
         }
-        let operation = format!("create dummy interface {name}");
-        let message = LinkDummy::new(name).txqueuelen(0).build();
-        let created =
-            request(&operation, async |handle| handle.link().add(message).execute().await).await;
-        let ensured = match created {
+        let operation = || format!("create dummy interface {name}");
+        let mut message = named(name);
+        message.attributes.extend([
+            LinkAttribute::TxQueueLen(0),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
+        ]);
+        let request = RouteNetlinkMessage::NewLink(message);
+        let created = open()?.run(|batch| route::push(batch, &request, NLM_F_CREATE | NLM_F_EXCL));
+        let ensured = match created.map_err(|failure| failed(operation(), failure)) {
             Ok(()) => Ensured::Created,
             // Somebody else was faster.
             Err(error) if error.kind() == ErrorKind::Exists => Ensured::Adopted,
             Err(error) => return Err(error),
         };
-        match Self::find(name).await? {
-            Some(found) => Ok((found, ensured)),
-            None => {
-                Err(Error::new(ErrorKind::NotFound, format!("{operation}: it disappeared at once")))
-            }
-        }
+        let disappeared =
+            || Error::new(ErrorKind::NotFound, format!("{}: it disappeared at once", operation()));
+        Ok((Self::find(name)?.ok_or_else(disappeared)?, ensured))
     }
 
     /// The dummy interface of this name, if there is one.
     ///
     /// # Errors
     /// [`ErrorKind::WrongKind`] if an interface of that name is not a dummy.
-    pub async fn find(name: &str) -> Result<Option<Self>, Error> {
+    pub fn find(name: &str) -> Result<Option<Self>, Error> {
         check_name(name)?;
-        let operation = format!("look up interface {name}");
-        let found = request(&operation, async |handle| {
-            handle.link().get().match_name(name).execute().try_next().await
-        })
-        .await;
-        let message = match found {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match kind_of(&message) {
-            Some(InfoKind::Dummy) => {}
-            other => return Err(wrong_kind(name, other)),
+        let mut socket = open()?;
+        let request = RouteNetlinkMessage::GetLink(named(name));
+        let answer = socket.ask(|batch| route::push(batch, &request, 0), link);
+        let link =
+            match answer.map_err(|failure| failed(format!("look up interface {name}"), failure)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                answer => answer?,
+            };
+        match kind_of(&link) {
+            Some(InfoKind::Dummy) => {
+                let (name, index) = (name.to_owned(), link.header.index);
+                Ok(Some(Self { name, index, socket: Mutex::new(socket) }))
+            }
+            other => Err(wrong_kind(name, other)),
         }
-        let socket =
-            route::open().map_err(|error| failed("open a netlink socket for addresses", error))?;
-        Ok(Some(Self {
-            name: name.to_owned(),
-            index: message.header.index,
-            socket: Mutex::new(socket),
-        }))
     }
 
     /// Its name.
@@ -157,9 +143,9 @@ impl DummyInterface {
     pub fn set_down(&self) -> Result<(), Error> {
         let mut message = self.message();
         message.header.change_mask = LinkFlags::Up;
-        let request = RouteNetlinkMessage::SetLink(message);
-        let done = self.socket().run(|batch| route::push(batch, &request, 0));
-        done.map_err(|failure| failed(format!("set interface {} down", self.name), failure))
+        self.run(&RouteNetlinkMessage::SetLink(message), || {
+            format!("set interface {} down", self.name)
+        })
     }
 
     /// Applies `changes` in their order, in batches of up to 512 in one system call.
@@ -174,22 +160,28 @@ impl DummyInterface {
     ///
     /// # Errors
     /// [`ErrorKind::NoPermission`], or [`ErrorKind::Uncertain`] when the outcome is unknown.
-    pub async fn delete(self) -> Result<(), Error> {
-        let operation = format!("delete dummy interface {}", self.name);
-        let deleted =
-            request(&operation, async |handle| handle.link().del(self.index).execute().await).await;
-        match deleted {
+    pub fn delete(self) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelLink(self.message());
+        match self.run(&request, || format!("delete dummy interface {}", self.name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => result,
         }
     }
 
+    fn run(
+        &self,
+        request: &RouteNetlinkMessage,
+        operation: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        let done = self.socket().run(|batch| route::push(batch, request, 0));
+        done.map_err(|failure| failed(operation(), failure))
+    }
+
     fn is_up(&self) -> Result<bool, Error> {
         let request = RouteNetlinkMessage::GetLink(self.message());
-        let answer = self.socket().ask(|batch| route::push(batch, &request, 0), says_up);
-        answer.map_err(|failure| {
-            failed(format!("read the state of interface {}", self.name), failure)
-        })
+        let answer = self.socket().ask(|batch| route::push(batch, &request, 0), link);
+        let up = answer.map(|link| link.header.flags.contains(LinkFlags::Up));
+        up.map_err(|failure| failed(format!("read the state of interface {}", self.name), failure))
     }
 
     /// A message about it that says nothing more.
@@ -209,34 +201,21 @@ impl DummyInterface {
     }
 }
 
-/// Runs one exchange with the kernel, driving its connection for no longer than it takes.
-async fn request<T>(
-    operation: &str,
-    exchange: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
-) -> Result<T, Error> {
-    let (connection, handle, _events) =
-        rtnetlink::new_connection().map_err(|error| failed(operation, error))?;
-    let exchange = async {
-        tokio::select! {
-            // An exchange whose connection ends looks like an empty answer: see the end first.
-            biased;
-            () = connection => Err(rtnetlink::Error::RequestFailed),
-            result = exchange(handle) => result,
-        }
-    };
-    match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(result) => result.map_err(|error| error::link(operation, error)),
-        Err(_elapsed) => Err(Error::new(
-            ErrorKind::Uncertain,
-            format!("{operation}: no answer within {} s", PATIENCE.as_secs()),
-        )),
-    }
+fn open() -> Result<Socket, Error> {
+    route::open().map_err(|error| failed("open a netlink socket", error))
 }
 
-/// Whether a link's message says that it is up.
-fn says_up(message: &Message<'_>) -> Result<bool, Malformed> {
-    match route::read(message)? {
-        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.flags.contains(LinkFlags::Up)),
+/// A message about the link of this name.
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+/// The link that an answer is about.
+fn link(answer: &Message<'_>) -> Result<LinkMessage, Malformed> {
+    match route::read(answer)? {
+        Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
         _ => Err(Malformed("answer: it is no link")),
     }
 }
@@ -244,7 +223,7 @@ fn says_up(message: &Message<'_>) -> Result<bool, Malformed> {
 /// Whether the kernel has put an address on an interface that is up by itself: IPv6 link-local. It
 /// goes when the interface goes down.
 fn is_kernels_own(assigned: &AssignedAddress) -> bool {
-    matches!(assigned.address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    matches!(assigned.address, IpAddr::V6(v6) if host::is_link_local(v6))
         && assigned.prefix_len == 64
 }
 

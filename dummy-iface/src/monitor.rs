@@ -5,23 +5,21 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_batch::{Error, Message, messages};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_batch::{Error, Failure, Malformed, Message, Notifications};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
-use rustix::io::Errno;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{protocols::NETLINK_ROUTE, Socket};
 use socket2::{SockFilter, SockRef};
+use tokio::io::unix::AsyncFd;
 
 use crate::error::failed;
 use crate::host::Entry;
 use crate::own::Asked;
-use crate::route::{self, PORTS, PORTS_MASK};
+use crate::route::{self, ports, PORTS_MASK};
 
-/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x100;
-
-const DATAGRAM: usize = 1 << 16;
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: [u32; 3] = [1, 5, 9];
 
 /// Reports what others change on the interfaces of this network namespace.
 ///
@@ -32,9 +30,9 @@ const DATAGRAM: usize = 1 << 16;
 /// Everything after [`open`](Self::open) is reported, so open first and list then. The socket has
 /// the system's default buffer: a burst of some hundred changes ends in one [`Event::Overrun`],
 /// which is cheaper to follow than each of them.
+#[derive(Debug)]
 pub struct Monitor {
-    socket: TokioSocket,
-    received: Vec<u8>,
+    socket: AsyncFd<Notifications>,
     pending: VecDeque<Event>,
     asked: Arc<Asked>,
 }
@@ -75,8 +73,7 @@ impl Monitor {
     pub fn open() -> Result<Self, Error> {
         let asked = Asked::from_now_on();
         let socket = follow().map_err(|error| failed("follow changes of interfaces", error))?;
-        let received = Vec::with_capacity(DATAGRAM);
-        Ok(Self { socket, received, pending: VecDeque::new(), asked })
+        Ok(Self { socket, pending: VecDeque::new(), asked })
     }
 
     /// Waits for the next change. Cancelling loses nothing.
@@ -88,32 +85,35 @@ impl Monitor {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            self.received.clear();
-            match self.socket.recv(&mut self.received).await {
-                Ok(()) => {
-                    let messages = messages(&self.received).map_while(Result::ok);
-                    let events = messages.filter_map(|message| event(&message));
-                    self.pending.extend(events.filter(|event| is_news(event, &self.asked)));
-                }
-                Err(error) if lost_messages(&error) => {
+            let mut ready = self.socket.readable_mut().await.map_err(unreadable)?;
+            let (pending, asked) = (&mut self.pending, &self.asked);
+            let received = ready.get_inner_mut().receive(|message| {
+                // A change that cannot be read is one that the caller has to look for.
+                let event = event(message).unwrap_or(Some(Event::Overrun));
+                pending.extend(event.filter(|event| is_news(event, asked)));
+            });
+            match received {
+                Ok(true) => {}
+                Ok(false) => ready.clear_ready(),
+                Err(Failure::Lost(_)) => {
                     // What is queued is older than the list that follows, and would undo in the
                     // caller's mind what the lost messages said. A new socket has none of it.
                     self.socket = follow().map_err(unreadable)?;
                     self.asked.lost();
                     return Ok(Event::Overrun);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(unreadable(error)),
+                Err(failure) => return Err(unreadable(failure)),
             }
         }
     }
 }
 
-fn follow() -> io::Result<TokioSocket> {
-    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-    SockRef::from(socket.socket_ref()).attach_filter(&others())?;
-    socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
-    Ok(socket)
+// What replaces `AsyncFd::new` is unsafe; this descriptor lives as long as its owner.
+#[allow(deprecated)]
+fn follow() -> io::Result<AsyncFd<Notifications>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    SockRef::from(&socket).attach_filter(&others())?;
+    AsyncFd::new(Notifications::over(socket, &GROUPS)?)
 }
 
 /// Drops messages whose `nlmsg_pid`, the port of who asked for the change, is one of ours. Classic
@@ -127,30 +127,24 @@ fn others() -> [SockFilter; 5] {
     [
         SockFilter::new(LOAD_WORD, 0, 0, PORT_AT),
         SockFilter::new(AND, 0, 0, PORTS_MASK.to_be()),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, PORTS.to_be()),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, ports().to_be()),
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
 }
 
-fn lost_messages(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::NOBUFS)
+fn unreadable(failure: impl Into<Failure>) -> Error {
+    failed("read changes of interfaces", failure)
 }
 
-fn unreadable(error: io::Error) -> Error {
-    failed("read changes of interfaces", error)
-}
-
-fn event(message: &Message<'_>) -> Option<Event> {
-    match route::read(message) {
-        Ok(Some(RouteNetlinkMessage::NewAddress(message))) => address(&message, true),
-        Ok(Some(RouteNetlinkMessage::DelAddress(message))) => address(&message, false),
-        Ok(Some(RouteNetlinkMessage::NewLink(message))) => Some(link(&message, false)),
-        Ok(Some(RouteNetlinkMessage::DelLink(message))) => Some(link(&message, true)),
-        Ok(_) => None,
-        // A change that cannot be read is one that the caller has to look for.
-        Err(_) => Some(Event::Overrun),
-    }
+fn event(message: Result<Message<'_>, Malformed>) -> Result<Option<Event>, Malformed> {
+    Ok(match route::read(&message?)? {
+        Some(RouteNetlinkMessage::NewAddress(message)) => address(&message, true),
+        Some(RouteNetlinkMessage::DelAddress(message)) => address(&message, false),
+        Some(RouteNetlinkMessage::NewLink(message)) => Some(link(&message, false)),
+        Some(RouteNetlinkMessage::DelLink(message)) => Some(link(&message, true)),
+        _ => None,
+    })
 }
 
 /// Whether others have done it.

@@ -2,22 +2,25 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use netlink_batch::{Batch, Malformed, Message, Options, Socket};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload, NetlinkSerializable as _};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket as Raw, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{protocols::NETLINK_ROUTE, Socket as Raw, SocketAddr};
 
 /// The ports (`nl_pid`) of this process's sockets have this in all but their last byte, so that a
 /// [`Monitor`](crate::Monitor) knows whose changes it is told of: random, above every process
 /// number, and below what the kernel gives a socket that asks for none.
-pub(crate) static PORTS: LazyLock<u32> = LazyLock::new(|| {
-    let random = RandomState::new().hash_one(std::process::id());
-    0x4000_0000 | (random as u32 & 0x3fff_ff00)
-});
+pub(crate) fn ports() -> u32 {
+    static PORTS: OnceLock<u32> = OnceLock::new();
+    *PORTS.get_or_init(|| {
+        let random = RandomState::new().hash_one(std::process::id());
+        0x4000_0000 | (random as u32 & 0x3fff_ff00)
+    })
+}
 
-/// The part of a port that is in [`PORTS`].
+/// The part of a port that is in [`ports`].
 pub(crate) const PORTS_MASK: u32 = 0xffff_ff00;
 
 /// A socket for requests.
@@ -32,7 +35,7 @@ pub(crate) fn open() -> io::Result<Socket> {
 /// Gives a socket the first free one of our ports, or any when none is free.
 fn bind(socket: &mut Raw) -> io::Result<()> {
     for number in 0..=!PORTS_MASK {
-        match socket.bind(&SocketAddr::new(*PORTS | number, 0)) {
+        match socket.bind(&SocketAddr::new(ports() | number, 0)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
         }

@@ -15,23 +15,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 use dummy_iface::{
-    AddressChange, DummyInterface, Ensured, ErrorKind, Event, Monitor, host_addresses,
+    host_addresses, AddressChange, DummyInterface, Ensured, ErrorKind, Event, Monitor,
 };
 use serde_json::Value;
 
 const NAME: &str = "kube-ipvs0";
 
 /// Runs `body` in a fresh network namespace with `lo` up.
-fn in_namespace(test: &str, body: impl AsyncFnOnce()) {
+fn in_namespace(test: &str, body: impl FnOnce()) {
     in_namespace_with(test, &[], body);
 }
 
-fn in_namespace_with(test: &str, options: &[&str], body: impl AsyncFnOnce()) {
+fn in_namespace_with(test: &str, options: &[&str], body: impl FnOnce()) {
     own_namespace::in_namespace(test, options, || {
         ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(body());
+        body();
     });
+}
+
+/// For the monitor, which waits.
+fn waiting(body: impl std::future::Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(body);
 }
 
 fn run(program: &str, arguments: &str) -> String {
@@ -52,13 +57,19 @@ fn link(name: &str) -> Value {
 
 /// The addresses of a link as `ip` sees them: address, prefix length, scope, further flags.
 fn addresses_by_ip(name: &str) -> BTreeSet<(IpAddr, u64)> {
-    let list: Value = serde_json::from_str(&ip(&format!("-j addr show dev {name}"))).unwrap();
-    let infos = list[0]["addr_info"].as_array().unwrap();
+    // The kernel looks at a new IPv6 address in a thread of its own, and calls it tentative until then.
+    let infos = loop {
+        let list: Value = serde_json::from_str(&ip(&format!("-j addr show dev {name}"))).unwrap();
+        let infos = list[0]["addr_info"].as_array().unwrap().clone();
+        if infos.iter().all(|info| info.get("tentative").is_none()) {
+            break infos;
+        }
+    };
     infos
         .iter()
         .map(|info| {
             assert_eq!(info["scope"], "global", "{info}");
-            for flag in ["tentative", "nodad", "noprefixroute", "dynamic", "secondary"] {
+            for flag in ["nodad", "noprefixroute", "dynamic", "secondary"] {
                 assert!(info.get(flag).is_none(), "{info}");
             }
             let address = info["local"].as_str().unwrap().parse().unwrap();
@@ -78,9 +89,9 @@ fn address(text: &str) -> IpAddr {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn creates_adopts_and_deletes() {
-    in_namespace("creates_adopts_and_deletes", async || {
-        assert!(DummyInterface::find(NAME).await.unwrap().is_none());
-        let (interface, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("creates_adopts_and_deletes", || {
+        assert!(DummyInterface::find(NAME).unwrap().is_none());
+        let (interface, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(ensured, Ensured::Created);
         let seen = link(NAME);
         assert_eq!(seen["linkinfo"]["info_kind"], "dummy");
@@ -90,39 +101,39 @@ fn creates_adopts_and_deletes() {
         // `ip` leaves the length out when it is 0.
         assert_eq!(seen["txqlen"].as_u64().unwrap_or(0), 0, "{seen}");
 
-        let (again, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        let (again, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!((again.index(), ensured), (interface.index(), Ensured::Adopted));
         drop(again);
 
         ip(&format!("link set {NAME} up"));
-        let (up, ensured) = DummyInterface::ensure(NAME).await.unwrap();
+        let (up, ensured) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(ensured, Ensured::Adopted);
         assert!(link(NAME)["flags"].as_array().unwrap().contains(&"UP".into()));
 
-        up.delete().await.unwrap();
+        up.delete().unwrap();
         assert!(!ip("-br link").contains(NAME));
         // Gone already is success, and its addresses are an error, not an empty list.
         assert_eq!(interface.addresses().unwrap_err().kind(), ErrorKind::NotFound);
         let report = interface.apply([AddressChange::Add(address("10.0.0.1"))]);
         assert_eq!(report.failed[0].1.kind(), ErrorKind::NotFound);
-        interface.delete().await.unwrap();
+        interface.delete().unwrap();
     });
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn another_kind_of_interface_is_left_alone() {
-    in_namespace("another_kind_of_interface_is_left_alone", async || {
+    in_namespace("another_kind_of_interface_is_left_alone", || {
         ip(&format!("link add {NAME} type veth peer name other"));
         for error in [
-            DummyInterface::ensure(NAME).await.map(drop).unwrap_err(),
-            DummyInterface::find(NAME).await.map(drop).unwrap_err(),
-            DummyInterface::find("lo").await.map(drop).unwrap_err(),
+            DummyInterface::ensure(NAME).map(drop).unwrap_err(),
+            DummyInterface::find(NAME).map(drop).unwrap_err(),
+            DummyInterface::find("lo").map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::WrongKind, "{error}");
         }
         assert_eq!(link(NAME)["linkinfo"]["info_kind"], "veth");
-        let error = DummyInterface::ensure("a/b").await.map(drop).unwrap_err();
+        let error = DummyInterface::ensure("a/b").map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     });
 }
@@ -130,8 +141,8 @@ fn another_kind_of_interface_is_left_alone() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn addresses_look_as_kube_proxy_leaves_them() {
-    in_namespace("addresses_look_as_kube_proxy_leaves_them", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("addresses_look_as_kube_proxy_leaves_them", || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted = [address("10.96.0.1"), address("169.254.1.1"), address("fd00::1")];
         let report = interface.apply(wanted.map(AddressChange::Add));
         assert!(report.is_success(), "{report:?}");
@@ -163,8 +174,8 @@ fn addresses_look_as_kube_proxy_leaves_them() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn everything_on_the_interface_is_observed_and_removed() {
-    in_namespace("everything_on_the_interface_is_observed_and_removed", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("everything_on_the_interface_is_observed_and_removed", || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let vip = address("10.96.0.1");
         assert!(interface.apply([AddressChange::Add(vip)]).failed.is_empty());
         let foreign = [
@@ -224,8 +235,8 @@ fn everything_on_the_interface_is_observed_and_removed() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn failures_land_on_their_change() {
-    in_namespace("failures_land_on_their_change", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("failures_land_on_their_change", || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         // Multicast is refused for IPv6 addresses; IPv4 takes nearly everything.
         let changes: Vec<_> = (0..1200)
             .map(|i| {
@@ -248,8 +259,8 @@ fn failures_land_on_their_change() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn five_thousand_addresses() {
-    in_namespace("five_thousand_addresses", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("five_thousand_addresses", || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted: BTreeSet<IpAddr> = (0..5000)
             .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
             .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
@@ -281,8 +292,8 @@ fn addresses_are_added_with_the_smallest_buffers() {
     let test = "addresses_are_added_with_the_smallest_buffers";
     let inside = std::env::var_os("PROXIER_TEST_NAMESPACE").is_some();
     let _small = (!inside).then(small_buffers::SmallBuffers::set);
-    in_namespace_with(test, &["--user", "--map-root-user"], async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace_with(test, &["--user", "--map-root-user"], || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         let wanted: BTreeSet<IpAddr> = (0..1000)
             .map(|i| Ipv4Addr::from(0x0a60_0000 + i).into())
             .chain((0..200).map(|i| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i + 1).into()))
@@ -299,8 +310,8 @@ fn addresses_are_added_with_the_smallest_buffers() {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn host_addresses_cover_every_interface() {
-    in_namespace("host_addresses_cover_every_interface", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
+    in_namespace("host_addresses_cover_every_interface", || {
+        let (interface, _) = DummyInterface::ensure(NAME).unwrap();
         assert_eq!(host_addresses().unwrap(), []);
         let report = interface.apply([AddressChange::Add(address("10.96.0.1"))]);
         assert!(report.failed.is_empty());
@@ -346,89 +357,100 @@ async fn until(monitor: &mut Monitor, wanted: impl Fn(&Event) -> bool) -> Event 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn monitor_follows_what_others_change() {
-    in_namespace("monitor_follows_what_others_change", async || {
-        drop(std::net::UdpSocket::bind("[::1]:0")); // loads IPv6 where it is a module
-        let mut monitor = Monitor::open().unwrap();
-        ip("link add eth5 type dummy");
-        let new = until(&mut monitor, |e| matches!(e, Event::Link { name, .. } if name == "eth5"));
-        let Event::Link { index, up: false, deleted: false, .. } = new.await else {
-            panic!("a new interface is down");
-        };
-        ip("addr add 3.4.5.6/24 dev eth5");
-        ip("addr add 2000::1/64 dev eth5");
-        ip("addr del 3.4.5.6/24 dev eth5");
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            let event = until(&mut monitor, |e| matches!(e, Event::Address { .. })).await;
-            if !seen.contains(&event) {
-                seen.push(event);
+    in_namespace("monitor_follows_what_others_change", || {
+        waiting(async {
+            drop(std::net::UdpSocket::bind("[::1]:0")); // loads IPv6 where it is a module
+            let mut monitor = Monitor::open().unwrap();
+            ip("link add eth5 type dummy");
+            let new =
+                until(&mut monitor, |e| matches!(e, Event::Link { name, .. } if name == "eth5"));
+            let Event::Link { index, up: false, deleted: false, .. } = new.await else {
+                panic!("a new interface is down");
+            };
+            ip("addr add 3.4.5.6/24 dev eth5");
+            ip("addr add 2000::1/64 dev eth5");
+            ip("addr del 3.4.5.6/24 dev eth5");
+            let mut seen = Vec::new();
+            while seen.len() < 3 {
+                let event = until(&mut monitor, |e| matches!(e, Event::Address { .. })).await;
+                if !seen.contains(&event) {
+                    seen.push(event);
+                }
             }
-        }
-        let event = |ip, added| Event::Address { interface: index, address: address(ip), added };
-        let wanted = [event("3.4.5.6", true), event("2000::1", true), event("3.4.5.6", false)];
-        assert!(wanted.iter().all(|e| seen.contains(e)), "{seen:?}");
+            let event =
+                |ip, added| Event::Address { interface: index, address: address(ip), added };
+            let wanted = [event("3.4.5.6", true), event("2000::1", true), event("3.4.5.6", false)];
+            assert!(wanted.iter().all(|e| seen.contains(e)), "{seen:?}");
 
-        ip("link set eth5 up");
-        until(&mut monitor, |e| matches!(e, Event::Link { index: i, up: true, .. } if *i == index))
+            ip("link set eth5 up");
+            until(
+                &mut monitor,
+                |e| matches!(e, Event::Link { index: i, up: true, .. } if *i == index),
+            )
             .await;
-        ip("link del eth5");
-        let gone =
-            |e: &Event| matches!(e, Event::Link { index: i, deleted: true, .. } if *i == index);
-        until(&mut monitor, gone).await;
+            ip("link del eth5");
+            let gone =
+                |e: &Event| matches!(e, Event::Link { index: i, deleted: true, .. } if *i == index);
+            until(&mut monitor, gone).await;
+        });
     });
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn monitor_leaves_out_what_this_process_changes() {
-    in_namespace("monitor_leaves_out_what_this_process_changes", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
-        let mut monitor = Monitor::open().unwrap();
-        // More than the monitor's buffer holds; and a second socket of this process.
-        let (again, _) = DummyInterface::ensure(NAME).await.unwrap();
-        let many = || (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
-        assert!(interface.apply(many().map(AddressChange::Add)).failed.is_empty());
-        assert!(again.apply(many().map(AddressChange::Remove)).failed.is_empty());
-        // Of IPv6 the kernel does tell, so these have to fit.
-        let six = || (1..60).map(|i| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i)));
-        assert!(interface.apply(six().map(AddressChange::Add)).failed.is_empty());
-        assert!(again.apply(six().skip(1).map(AddressChange::Remove)).failed.is_empty());
-        // What others do to the same addresses is news.
-        ip(&format!("addr del fd00::1/128 dev {NAME}"));
-        let gone = Event::Address {
-            interface: interface.index(),
-            address: address("fd00::1"),
-            added: false,
-        };
-        assert_eq!(monitor.changed().await.unwrap(), gone);
-        ip(&format!("addr add 192.0.2.1/32 dev {NAME}"));
-        let wanted = Event::Address {
-            interface: interface.index(),
-            address: address("192.0.2.1"),
-            added: true,
-        };
-        assert_eq!(monitor.changed().await.unwrap(), wanted);
+    in_namespace("monitor_leaves_out_what_this_process_changes", || {
+        waiting(async {
+            let (interface, _) = DummyInterface::ensure(NAME).unwrap();
+            let mut monitor = Monitor::open().unwrap();
+            // More than the monitor's buffer holds; and a second socket of this process.
+            let (again, _) = DummyInterface::ensure(NAME).unwrap();
+            let many = || (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
+            assert!(interface.apply(many().map(AddressChange::Add)).failed.is_empty());
+            assert!(again.apply(many().map(AddressChange::Remove)).failed.is_empty());
+            // Of IPv6 the kernel does tell, so these have to fit.
+            let six = || (1..60).map(|i| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, i)));
+            assert!(interface.apply(six().map(AddressChange::Add)).failed.is_empty());
+            assert!(again.apply(six().skip(1).map(AddressChange::Remove)).failed.is_empty());
+            // What others do to the same addresses is news.
+            ip(&format!("addr del fd00::1/128 dev {NAME}"));
+            let gone = Event::Address {
+                interface: interface.index(),
+                address: address("fd00::1"),
+                added: false,
+            };
+            assert_eq!(monitor.changed().await.unwrap(), gone);
+            ip(&format!("addr add 192.0.2.1/32 dev {NAME}"));
+            let wanted = Event::Address {
+                interface: interface.index(),
+                address: address("192.0.2.1"),
+                added: true,
+            };
+            assert_eq!(monitor.changed().await.unwrap(), wanted);
+        });
     });
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn monitor_says_that_it_missed_something() {
-    in_namespace("monitor_says_that_it_missed_something", async || {
-        let (interface, _) = DummyInterface::ensure(NAME).await.unwrap();
-        let mut monitor = Monitor::open().unwrap();
-        let script = format!(
-            "for c in $(seq 16); do for d in $(seq 250); do
+    in_namespace("monitor_says_that_it_missed_something", || {
+        waiting(async {
+            let (interface, _) = DummyInterface::ensure(NAME).unwrap();
+            let mut monitor = Monitor::open().unwrap();
+            let script = format!(
+                "for c in $(seq 16); do for d in $(seq 250); do
                 echo addr add 10.96.$c.$d/32 dev {NAME}
             done; done | ip -batch -"
-        );
-        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
-        until(&mut monitor, |event| *event == Event::Overrun).await;
-        // What was queued before is not reported any more; what comes now is.
-        ip(&format!("addr add 192.0.2.1/32 dev {NAME}"));
-        let next = monitor.changed().await.unwrap();
-        let one = address("192.0.2.1");
-        let wanted = Event::Address { interface: interface.index(), address: one, added: true };
-        assert_eq!(next, wanted);
+            );
+            assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+            until(&mut monitor, |event| *event == Event::Overrun).await;
+            // What was queued before is not reported any more; what comes now is.
+            ip(&format!("addr add 192.0.2.1/32 dev {NAME}"));
+            let next = monitor.changed().await.unwrap();
+            let one = address("192.0.2.1");
+            let wanted = Event::Address { interface: interface.index(), address: one, added: true };
+            assert_eq!(next, wanted);
+        });
     });
 }

@@ -1,9 +1,9 @@
 //! What the kernel answers, for tests.
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR};
+use netlink_packet_core::{NLMSG_ERROR, NLM_F_ACK_TLVS, NLM_F_CAPPED};
 
-use crate::PutAttributes;
 use crate::frame::HEADER;
+use crate::PutAttributes;
 
 /// A message.
 pub(crate) fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {

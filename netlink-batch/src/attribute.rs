@@ -14,7 +14,7 @@ pub trait PutAttributes {
     /// Appends an attribute.
     fn attribute(&mut self, kind: u16, value: &[u8]);
     /// Appends a text with a closing zero.
-    fn text(&mut self, kind: u16, text: &str);
+    fn text(&mut self, kind: u16, text: impl AsRef<[u8]>);
     /// Appends an attribute that contains those that `body` appends.
     fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self));
 }
@@ -26,9 +26,10 @@ impl PutAttributes for Vec<u8> {
         pad(self);
     }
 
-    fn text(&mut self, kind: u16, text: &str) {
+    fn text(&mut self, kind: u16, text: impl AsRef<[u8]>) {
+        let text = text.as_ref();
         header(self, kind, text.len() + 1);
-        self.extend_from_slice(text.as_bytes());
+        self.extend_from_slice(text);
         self.push(0);
         pad(self);
     }
@@ -48,9 +49,7 @@ fn header(out: &mut Vec<u8>, kind: u16, value: usize) {
 }
 
 fn pad(out: &mut Vec<u8>) {
-    while !out.len().is_multiple_of(4) {
-        out.push(0);
-    }
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 /// Attributes one after the other.

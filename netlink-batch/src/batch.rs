@@ -5,7 +5,7 @@ use std::ops::Range;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use rustix::io::Errno;
 
-use crate::frame::{Content, HEADER, messages};
+use crate::frame::{messages, Content, HEADER};
 use crate::{Failure, Malformed, Refusal};
 
 /// Where `nlmsg_flags` and `nlmsg_seq` are in a message.
@@ -127,7 +127,7 @@ impl Batch {
     }
 
     /// Adds flags to a request.
-    pub fn add_flags(&mut self, index: usize, flags: u16) {
+    pub(crate) fn add_flags(&mut self, index: usize, flags: u16) {
         self.change_flags(index, |present| present | flags);
     }
 
@@ -139,7 +139,7 @@ impl Batch {
     }
 
     /// The end of the longest part from `from` on that keeps to the limits; at least one request.
-    pub fn part_within(&self, from: usize, limits: Limits) -> usize {
+    pub(crate) fn part_within(&self, from: usize, limits: Limits) -> usize {
         let begin = self.start(from);
         let most = self.len().min(from.saturating_add(limits.commands.max(1)));
         let fits = |end: &usize| self.start(*end) - begin <= limits.bytes;
@@ -157,7 +157,7 @@ impl Batch {
     }
 
     /// Takes the last part back, because it was too long to be sent. Returns its bytes' number.
-    pub fn too_long(&mut self) -> usize {
+    pub(crate) fn too_long(&mut self) -> usize {
         let Some(part) = self.parts.pop() else { return 0 };
         self.change_flags(part.requests.end.saturating_sub(1), |flags| flags & !NLM_F_ACK);
         self.start(part.requests.end) - self.start(part.requests.start)
@@ -237,7 +237,7 @@ impl Batch {
     }
 
     /// Calls `each` for every request that was certainly not carried out, in order.
-    pub fn failures(&self, mut each: impl FnMut(usize, Failure)) {
+    pub(crate) fn failures(&self, mut each: impl FnMut(usize, Failure)) {
         let mut refused = self.refused.iter().peekable();
         for Part { requests, fate, .. } in &self.parts {
             if let Fate::NotSent(code) = fate {

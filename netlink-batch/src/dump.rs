@@ -2,7 +2,7 @@
 
 use netlink_packet_core::NLM_F_DUMP_INTR;
 
-use crate::frame::{Content, messages};
+use crate::frame::{messages, Content};
 use crate::{Failure, Malformed, Message};
 
 /// A list that is being read, without a socket: see [`Socket::begin`](crate::Socket::begin).
@@ -71,11 +71,11 @@ impl Dump {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{NLM_F_MULTIPART, NLMSG_DONE, NLMSG_ERROR};
+    use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NLM_F_MULTIPART};
 
     use super::*;
-    use crate::Refusal;
     use crate::answers::message;
+    use crate::Refusal;
 
     const SEQUENCE: u32 = 9;
 

@@ -158,7 +158,7 @@ impl fmt::Display for Refusal {
             write!(f, "{text}: ")?;
         }
         match self.code {
-            1..4096 => os_text(self.code).fmt(f),
+            1..=4095 => os_text(self.code).fmt(f),
             code => write!(f, "error {code} of the subsystem"),
         }
     }

@@ -1,6 +1,6 @@
 //! Framing: datagram → messages, borrowed from the caller's buffer.
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR};
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NLM_F_ACK_TLVS, NLM_F_CAPPED};
 
 use crate::{Attributes, Refusal};
 

@@ -7,9 +7,9 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, sockopt};
+use rustix::net::{sockopt, RecvFlags};
 
-use crate::frame::{Content, messages};
+use crate::frame::{messages, Content};
 use crate::{Batch, Dump, Failure, Limits, Malformed, Message, Report};
 
 /// What one error reply may take of the receive buffer, overhead included: 832 bytes measured
@@ -22,6 +22,7 @@ const DUMP_ATTEMPTS: u32 = 16;
 
 /// Settings of a [`Socket`]; the defaults are right unless you measured otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// Receive buffer in bytes, forced (`SO_RCVBUFFORCE`). Where that is not permitted the socket
     /// keeps what the system gives it, and less is sent at once. Default 1 MiB.
@@ -77,7 +78,7 @@ impl Socket {
     /// Over a socket of this protocol that is bound and not connected.
     pub fn over(raw: Raw, protocol: isize, options: &Options) -> io::Result<Self> {
         raw.connect(&SocketAddr::new(0, 0))?; // to the kernel, and nobody else's messages
-        // Both only make error replies better (since Linux 4.12 and 4.3).
+                                              // Both only make error replies better (since Linux 4.12 and 4.3).
         let _ = raw.set_ext_ack(true);
         let _ = raw.set_cap_ack(true);
         let _ = sockopt::set_socket_recv_buffer_size_force(&raw, options.receive_buffer);
@@ -117,9 +118,8 @@ impl Socket {
         loop {
             batch.clear();
             here.clear();
-            while batch.has_room(self.limits)
-                && let Some(command) = commands.next()
-            {
+            while batch.has_room(self.limits) {
+                let Some(command) = commands.next() else { break };
                 encode(&mut batch, &command);
                 here.push(command);
             }
@@ -194,25 +194,39 @@ impl Socket {
     }
 
     /// Sends requests of which the kernel carries out all or none, and waits for the reply to the
-    /// one at `acknowledged`.
-    pub fn all_or_none(&mut self, batch: &mut Batch, acknowledged: usize) -> Result<(), Failure> {
-        self.finish_dump()?;
+    /// one at `acknowledged`. Fails with the place of the request that was refused first.
+    pub(crate) fn all_or_none(
+        &mut self,
+        batch: &mut Batch,
+        acknowledged: usize,
+    ) -> Result<(), (Option<usize>, Failure)> {
+        let of_all = |failure| (None, failure);
+        self.finish_dump().map_err(of_all)?;
         batch.number(self.sequence);
         let first = self.sequence;
         let count = batch.len();
         self.sequence = first.wrapping_add(count as u32);
         batch.add_flags(acknowledged, netlink_packet_core::NLM_F_ACK);
-        let sent = self.send(batch.bytes());
-        sent.map_err(|errno| Failure::System(errno.raw_os_error()))?;
+        let mut sent = self.send(batch.bytes());
+        if sent == Err(Errno::MSGSIZE) {
+            // It cannot be split.
+            let size = batch.bytes().len() + SEND_OVERHEAD;
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.raw, size);
+            sent = self.send(batch.bytes());
+        }
+        sent.map_err(|errno| of_all(system(errno)))?;
         loop {
-            self.receive(RecvFlags::empty())
-                .map_err(|errno| Failure::Lost(errno.raw_os_error()))?;
+            let received = self.receive(RecvFlags::empty());
+            received.map_err(|errno| of_all(Failure::Lost(errno.raw_os_error())))?;
             for message in messages(&self.datagram) {
-                let message = message?;
+                let malformed = |malformed| of_all(Failure::Malformed(malformed));
+                let message = message.map_err(malformed)?;
                 let index = message.sequence.wrapping_sub(first) as usize;
-                match message.content()? {
+                match message.content().map_err(malformed)? {
                     // More of them may follow: they are skipped by their number.
-                    Content::Reply(Err(refusal)) if index < count => return Err(refusal.into()),
+                    Content::Reply(Err(refusal)) if index < count => {
+                        return Err((Some(index), refusal.into()));
+                    }
                     Content::Reply(Ok(())) if index == acknowledged => return Ok(()),
                     _ => {}
                 }
@@ -356,12 +370,21 @@ impl Socket {
     }
 
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
-        let flags = (flags | RecvFlags::TRUNC).bits().cast_signed();
-        let length = again(|| {
-            self.datagram.clear();
-            self.raw.recv(&mut self.datagram, flags)
-        })?;
-        if length > self.datagram.len() { Err(Errno::MSGSIZE) } else { Ok(()) }
+        receive(&self.raw, &mut self.datagram, flags)
+    }
+}
+
+/// Receives a whole datagram, as long as the buffer has capacity.
+pub(crate) fn receive(raw: &Raw, datagram: &mut Vec<u8>, flags: RecvFlags) -> Result<(), Errno> {
+    let flags = (flags | RecvFlags::TRUNC).bits().try_into().map_err(|_| Errno::INVAL)?;
+    let length = again(|| {
+        datagram.clear();
+        raw.recv(datagram, flags)
+    })?;
+    if length > datagram.len() {
+        Err(Errno::MSGSIZE)
+    } else {
+        Ok(())
     }
 }
 

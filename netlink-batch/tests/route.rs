@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use netlink_batch::{Batch, ErrorKind, Failure, Limits, Options, Socket};
-use netlink_sys::Socket as Raw;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::Socket as Raw;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
@@ -28,8 +28,8 @@ fn link(place: usize) -> u32 {
 fn with_buffers(receive: usize, send: usize, limits: Option<Limits>) -> Socket {
     let mut raw = Raw::new(NETLINK_ROUTE).unwrap();
     raw.bind_auto().unwrap();
-    let options =
-        Options { receive_buffer: receive, send_buffer: send, limits, ..Options::default() };
+    let mut options = Options::default();
+    (options.receive_buffer, options.send_buffer, options.limits) = (receive, send, limits);
     // The same size by the way that needs no permission, in case that forcing does.
     sockopt::set_socket_recv_buffer_size(&raw, receive).unwrap();
     sockopt::set_socket_send_buffer_size(&raw, send).unwrap();

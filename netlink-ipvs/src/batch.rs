@@ -4,7 +4,7 @@ use netlink_batch::{Failure, Limits};
 use rustix::io::Errno;
 
 use crate::error::Operation;
-use crate::{Command, Error, encode};
+use crate::{encode, Command, Error};
 
 /// The longest message of a command, with a margin; a property test holds it.
 const MAX_MESSAGE: usize = 192;

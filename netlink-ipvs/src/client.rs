@@ -1,8 +1,6 @@
 //! A connection to the kernel's IPVS.
 
-use std::time::Duration;
-
-use netlink_batch::{Attributes, Dump, Failure, Limits, Malformed, Message, Socket};
+use netlink_batch::{Attributes, Dump, Failure, Malformed, Message, Options, Socket};
 use netlink_packet_generic::constants::CTRL_ATTR_FAMILY_ID;
 use netlink_sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
@@ -11,8 +9,8 @@ use crate::batch::{Batch, Report};
 use crate::error::Operation;
 use crate::wire::cmd;
 use crate::{
-    Command, Error, Info, RealServerEntry, Timeouts, VirtualServerEntry, VirtualServerKey, decode,
-    encode,
+    decode, encode, Command, Error, Info, RealServerEntry, SyncDaemon, Timeouts,
+    VirtualServerEntry, VirtualServerKey,
 };
 
 /// Bytes that one receive takes: some thirty real servers. The kernel makes each datagram of a
@@ -37,51 +35,35 @@ pub struct Client {
     batch: Batch,
 }
 
-/// Settings of a [`Client`]; the defaults are right unless you measured otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Receive buffer of the socket in bytes, forced (`SO_RCVBUFFORCE`). Where that is not
-    /// permitted the socket keeps what the system gives it, and less is sent at once. Default
-    /// 8 MiB.
-    pub receive_buffer: usize,
-    /// Send buffer of the socket in bytes, in the same way. Default 1 MiB.
-    pub send_buffer: usize,
-    /// How long to wait for a reply. The kernel answers within the send, so that this ends only
-    /// what should not happen. Default 10 seconds.
-    pub receive_timeout: Duration,
-    /// How much goes into one send. Default: 64 KiB and at most 512 commands, less where the
-    /// buffers got smaller than asked for.
-    pub limits: Option<Limits>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            receive_buffer: 8 << 20,
-            send_buffer: 1 << 20,
-            receive_timeout: Duration::from_secs(10),
-            limits: None,
-        }
-    }
-}
-
 impl Client {
     /// Opens a socket and finds IPVS in the kernel, which loads its module if it can.
     ///
     /// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) where the kernel has no IPVS.
     pub fn open() -> Result<Self, Error> {
-        Self::open_with(&Options::default())
+        Self::open_with(&Self::options())
     }
 
-    /// As [`Client::open`], with other settings.
+    /// As [`Client::open`], with a socket of other settings.
     pub fn open_with(options: &Options) -> Result<Self, Error> {
-        let socket = Socket::open(NETLINK_GENERIC, &options.of_socket());
-        let socket = socket.map_err(|error| Error::new(Operation::Open, error))?;
+        let socket = Socket::open(NETLINK_GENERIC, options);
+        Self::over(socket.map_err(|error| Error::new(Operation::Open, error))?)
+    }
+
+    /// As [`Client::open`], over a socket of `NETLINK_GENERIC`; of the network namespace in which
+    /// that was made.
+    pub fn over(socket: Socket) -> Result<Self, Error> {
         let limits = socket.limits();
         let mut client = Self { socket, family_id: 0, batch: Batch::new(0, limits) };
         client.family_id = client.find_family()?;
-        client.batch = Batch::new(client.family_id, limits);
         Ok(client)
+    }
+
+    /// The settings of [`Client::open`]: the default ones, but for datagrams of some thirty real
+    /// servers.
+    pub fn options() -> Options {
+        let mut options = Options::default();
+        options.datagram = DATAGRAM;
+        options
     }
 
     /// The id that this kernel gave to the IPVS family (`nlmsg_type` of its messages). It is another
@@ -95,7 +77,7 @@ impl Client {
         self.ask(
             Operation::GetInfo,
             |batch, family| encode::get(batch, family, cmd::GET_INFO),
-            |attributes| decode::info(attributes).map(Some),
+            decode::info,
         )
     }
 
@@ -104,13 +86,12 @@ impl Client {
         self.ask(
             Operation::GetTimeouts,
             |batch, family| encode::get(batch, family, cmd::GET_CONFIG),
-            |attributes| decode::timeouts(attributes).map(Some),
+            decode::timeouts,
         )
     }
 
     /// All virtual servers, in the kernel's order (that of its hash table).
     ///
-    /// Entries that the model cannot say (a protocol other than TCP, UDP and SCTP) are left out.
     /// The kernel dumps in pieces, a datagram each, and does not tell when another program
     /// adds or deletes between two pieces: then an entry can be missing or come twice.
     /// [`Client::into_virtual_servers`] gives the pieces.
@@ -159,6 +140,15 @@ impl Client {
         )
     }
 
+    /// The synchronisation daemons of this network namespace: at most one of each role.
+    pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, Error> {
+        self.dump(
+            Operation::DumpSyncDaemons,
+            |batch, family| encode::get(batch, family, cmd::GET_DAEMON),
+            decode::sync_daemon,
+        )
+    }
+
     /// Carries out commands in order, hundreds per system call, and goes on after failures.
     ///
     /// `commands` is pulled only as far as the next send needs, so that it may be computed on
@@ -172,9 +162,8 @@ impl Client {
         loop {
             // A read may have found that the module was loaded again.
             self.batch.begin(self.family_id);
-            while self.batch.has_room()
-                && let Some(command) = commands.next()
-            {
+            while self.batch.has_room() {
+                let Some(command) = commands.next() else { break };
                 self.batch.push(command);
             }
             if self.batch.is_empty() {
@@ -221,15 +210,12 @@ impl Client {
         &mut self,
         operation: Operation,
         request: impl Fn(&mut netlink_batch::Batch, u16),
-        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+        decode: impl Fn(Attributes<'_>) -> Result<T, Malformed>,
     ) -> Result<T, Error> {
         let answer = self.again_if_loaded_again(|socket, family| {
             socket.ask(
                 |batch| request(batch, family),
-                |message| {
-                    let entry = decode(message.attributes(GENERIC_HEADER)?)?;
-                    entry.ok_or(Malformed("entry: it says what this library cannot"))
-                },
+                |message| decode(message.attributes(GENERIC_HEADER)?),
             )
         });
         answer.map_err(|failure| Error::new(operation, failure))
@@ -240,7 +226,7 @@ impl Client {
         &mut self,
         operation: Operation,
         request: impl Fn(&mut netlink_batch::Batch, u16),
-        decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+        decode: impl Fn(Attributes<'_>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Error> {
         let list = self.again_if_loaded_again(|socket, family| {
             socket.dump(|batch| request(batch, family), |list, message| add(list, message, &decode))
@@ -269,22 +255,10 @@ fn all_virtual_servers(batch: &mut netlink_batch::Batch, family: u16) {
 fn add<T>(
     list: &mut Vec<T>,
     message: &Message<'_>,
-    decode: impl Fn(Attributes<'_>) -> Result<Option<T>, Malformed>,
+    decode: impl Fn(Attributes<'_>) -> Result<T, Malformed>,
 ) -> Result<(), Malformed> {
-    list.extend(decode(message.attributes(GENERIC_HEADER)?)?);
+    list.push(decode(message.attributes(GENERIC_HEADER)?)?);
     Ok(())
-}
-
-impl Options {
-    fn of_socket(&self) -> netlink_batch::Options {
-        netlink_batch::Options {
-            receive_buffer: self.receive_buffer,
-            send_buffer: self.send_buffer,
-            receive_timeout: self.receive_timeout,
-            datagram: DATAGRAM,
-            limits: self.limits,
-        }
-    }
 }
 
 /// Pieces of the kernel's list of virtual servers, in its order: see

@@ -1,13 +1,15 @@
 //! What the kernel can be asked to change.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use crate::{RealServer, RealServerKey, VirtualServer, VirtualServerKey};
+use crate::{InterfaceName, RealServer, RealServerKey, VirtualServer, VirtualServerKey};
 
 /// One change of the kernel's table.
 ///
 /// `Display` names the operation and the object, as error texts use it:
 /// `add real server 10.244.1.7:8080 to 10.96.0.10:80/tcp`.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Adds a virtual server without real servers. The kernel refuses one that exists
@@ -39,6 +41,66 @@ pub enum Command {
     /// Sets the counters of one virtual server and its real servers to zero, or all counters.
     #[doc(alias = "IPVS_CMD_ZERO")]
     Zero(Option<VirtualServerKey>),
+    /// Starts a synchronisation daemon; there is at most one for each role.
+    #[doc(alias = "IPVS_CMD_NEW_DAEMON")]
+    StartSync(SyncDaemon),
+    /// Stops the synchronisation daemon of a role.
+    #[doc(alias = "IPVS_CMD_DEL_DAEMON")]
+    StopSync(SyncRole),
+}
+
+/// What a synchronisation daemon does (`IP_VS_STATE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SyncRole {
+    /// Tells the others of this host's connections (`IP_VS_STATE_MASTER`).
+    Master,
+    /// Takes over what a master tells (`IP_VS_STATE_BACKUP`).
+    Backup,
+}
+
+/// A kernel thread that copies the table of connections to other hosts by multicast, so that one
+/// of them can go on with them (`ipvsadm --start-daemon`). Made with [`new`](Self::new), then
+/// changed field by field.
+///
+/// One that runs is read with what the kernel chose.
+///
+/// The kernel starts none while a virtual server has a real server of another family.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SyncDaemon {
+    /// What it does.
+    pub role: SyncRole,
+    /// The interface over which it multicasts; it needs an address of the group's family.
+    pub interface: InterfaceName,
+    /// Masters and backups of one number belong together, 0 to 255; a backup with 0 takes all.
+    pub sync_id: u32,
+    /// The multicast group; `None` is the kernel's, 224.0.0.81. This and what follows: since
+    /// Linux 4.3.
+    pub group: Option<IpAddr>,
+    /// UDP port, host order; 0 is the kernel's, 8848.
+    pub port: u16,
+    /// Time to live of its packets; 0 is the kernel's, 1.
+    pub ttl: u8,
+    /// The longest message in bytes, which the kernel takes to be at least 1024; 0 is what fits
+    /// the interface's MTU.
+    pub max_message: u16,
+}
+
+impl SyncDaemon {
+    /// With the kernel's group, port, time to live and message length.
+    pub const fn new(role: SyncRole, interface: InterfaceName, sync_id: u32) -> Self {
+        Self { role, interface, sync_id, group: None, port: 0, ttl: 0, max_message: 0 }
+    }
+}
+
+/// `master`, `backup`, as `ipvsadm` calls them.
+impl fmt::Display for SyncRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Master => "master",
+            Self::Backup => "backup",
+        })
+    }
 }
 
 /// How long an idle connection is kept, in seconds, by protocol and state.
@@ -55,11 +117,12 @@ pub struct Timeouts {
 }
 
 /// What the kernel says of its IPVS.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Info {
     /// Major, minor and patch level, such as `(1, 2, 1)`.
     pub version: (u8, u8, u8),
-    /// Buckets of the connection table (`ip_vs.conn_tab_bits`).
+    /// Buckets of the connection table (`ip_vs.conn_tab_bits`; since Linux 7.1 it grows and shrinks).
     pub connection_table_size: u32,
 }
 
@@ -80,6 +143,10 @@ impl fmt::Display for Command {
             Self::Flush => f.write_str("delete all virtual servers"),
             Self::Zero(Some(key)) => write!(f, "zero the counters of virtual server {key}"),
             Self::Zero(None) => f.write_str("zero all counters"),
+            Self::StartSync(SyncDaemon { role, interface, .. }) => {
+                write!(f, "start the {role} synchronisation daemon on {interface}")
+            }
+            Self::StopSync(role) => write!(f, "stop the {role} synchronisation daemon"),
         }
     }
 }

@@ -1,37 +1,63 @@
 //! Attributes → model.
 //!
-//! Attributes that this version does not know are skipped. What IPVS may hold but the model
-//! cannot say (a protocol or forwarding method of a later kernel) is `None`, so that one foreign
-//! entry does not hide all others.
+//! Attributes that this version does not know are skipped, and every number and name that the
+//! kernel can hold has its place in the model: no foreign entry hides the others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_batch::{Attribute, Attributes, Malformed};
 
-use crate::wire::{self, attr, cmd, dest, fwd, info, stats, svc, tunnel};
+use crate::wire::{attr, cmd, daemon, dest, fwd, info, stats, svc, tunnel};
 use crate::{
-    Command, Connections, Family, Flags, Forwarding, Info, Protocol, RealServer, RealServerConfig,
-    RealServerEntry, RealServerKey, Scheduler, Stats, Timeouts, Tunnel, VirtualServer,
-    VirtualServerConfig, VirtualServerEntry, VirtualServerKey,
+    Command, Connections, Family, Flags, Forwarding, Info, InterfaceName, PersistenceEngine,
+    Protocol, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Scheduler, Stats,
+    SyncDaemon, SyncRole, Timeouts, Tunnel, VirtualServer, VirtualServerConfig, VirtualServerEntry,
+    VirtualServerKey,
 };
 
 /// Reads a `NEW_SERVICE` message.
-pub(crate) fn virtual_server(
-    attributes: Attributes<'_>,
-) -> Result<Option<VirtualServerEntry>, Malformed> {
+pub(crate) fn virtual_server(attributes: Attributes<'_>) -> Result<VirtualServerEntry, Malformed> {
     let service = ServiceFields::of(attributes)?;
-    let Some(server) = service.server()? else { return Ok(None) };
-    Ok(Some(VirtualServerEntry { server, stats: service.stats }))
+    Ok(VirtualServerEntry { server: service.server()?, stats: service.stats })
 }
 
 /// Reads a `NEW_DEST` message; `family` is the virtual server's, for kernels before 3.18.
 pub(crate) fn real_server(
     attributes: Attributes<'_>,
     family: Family,
-) -> Result<Option<RealServerEntry>, Malformed> {
+) -> Result<RealServerEntry, Malformed> {
     let dest = DestinationFields::of(attributes)?;
-    let Some(server) = dest.server(family)? else { return Ok(None) };
-    Ok(Some(RealServerEntry { server, connections: dest.connections, stats: dest.stats }))
+    let server = dest.server(family)?;
+    Ok(RealServerEntry { server, connections: dest.connections, stats: dest.stats })
+}
+
+/// Reads a `NEW_DAEMON` message.
+pub(crate) fn sync_daemon(attributes: Attributes<'_>) -> Result<SyncDaemon, Malformed> {
+    let interface = InterfaceName::of_kernel(&[])?;
+    let mut found = SyncDaemon::new(role(attributes)?, interface, 0);
+    for attribute in nested(attributes, attr::DAEMON)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            daemon::MCAST_IFN => found.interface = InterfaceName::of_kernel(attribute.value)?,
+            daemon::SYNC_ID => found.sync_id = attribute.u32()?,
+            daemon::SYNC_MAXLEN => found.max_message = attribute.u16()?,
+            daemon::MCAST_GROUP => found.group = Some(attribute.bytes::<4>()?.into()),
+            daemon::MCAST_GROUP6 => found.group = Some(attribute.bytes::<16>()?.into()),
+            daemon::MCAST_PORT => found.port = attribute.u16()?,
+            daemon::MCAST_TTL => found.ttl = attribute.u8()?,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn role(attributes: Attributes<'_>) -> Result<SyncRole, Malformed> {
+    let state = nested(attributes, attr::DAEMON)?.find(daemon::STATE)?;
+    match state.ok_or(Malformed("synchronisation daemon without state"))?.u32()? {
+        daemon::MASTER => Ok(SyncRole::Master),
+        daemon::BACKUP => Ok(SyncRole::Backup),
+        _ => Err(Malformed("state of a synchronisation daemon")),
+    }
 }
 
 /// Reads a `SET_CONFIG` message.
@@ -67,34 +93,24 @@ pub(crate) fn info(attributes: Attributes<'_>) -> Result<Info, Malformed> {
 }
 
 /// Reads a request: what [`crate::encode::command`] wrote, or another program.
-pub(crate) fn command(
-    number: u8,
-    attributes: Attributes<'_>,
-) -> Result<Option<Command>, Malformed> {
+pub(crate) fn command(number: u8, attributes: Attributes<'_>) -> Result<Command, Malformed> {
     let server = || ServiceFields::of(attributes)?.server();
     let key = || ServiceFields::of(attributes)?.key();
-    let real = || -> Result<Option<(VirtualServerKey, RealServer)>, Malformed> {
-        let Some(key) = key()? else { return Ok(None) };
-        let real = DestinationFields::of(attributes)?.server(key.family())?;
-        Ok(real.map(|real| (key, real)))
-    };
+    let real = || DestinationFields::of(attributes);
     Ok(match number {
-        cmd::NEW_SERVICE => server()?.map(Command::AddVirtualServer),
-        cmd::SET_SERVICE => server()?.map(Command::SetVirtualServer),
-        cmd::DEL_SERVICE => key()?.map(Command::DeleteVirtualServer),
-        cmd::NEW_DEST => real()?.map(|(key, real)| Command::AddRealServer(key, real)),
-        cmd::SET_DEST => real()?.map(|(key, real)| Command::SetRealServer(key, real)),
-        cmd::DEL_DEST => match key()? {
-            Some(key) => DestinationFields::of(attributes)?
-                .key(key.family())?
-                .map(|real| Command::DeleteRealServer(key, real)),
-            None => None,
-        },
-        cmd::SET_CONFIG => Some(Command::SetTimeouts(timeouts(attributes)?)),
-        cmd::FLUSH => Some(Command::Flush),
-        cmd::ZERO if attributes.find(attr::SERVICE)?.is_none() => Some(Command::Zero(None)),
-        cmd::ZERO => key()?.map(|key| Command::Zero(Some(key))),
-        _ => None,
+        cmd::NEW_SERVICE => Command::AddVirtualServer(server()?),
+        cmd::SET_SERVICE => Command::SetVirtualServer(server()?),
+        cmd::DEL_SERVICE => Command::DeleteVirtualServer(key()?),
+        cmd::NEW_DEST => Command::AddRealServer(key()?, real()?.server(key()?.family())?),
+        cmd::SET_DEST => Command::SetRealServer(key()?, real()?.server(key()?.family())?),
+        cmd::DEL_DEST => Command::DeleteRealServer(key()?, real()?.key(key()?.family())?),
+        cmd::SET_CONFIG => Command::SetTimeouts(timeouts(attributes)?),
+        cmd::FLUSH => Command::Flush,
+        cmd::ZERO if attributes.find(attr::SERVICE)?.is_none() => Command::Zero(None),
+        cmd::ZERO => Command::Zero(Some(key()?)),
+        cmd::NEW_DAEMON => Command::StartSync(sync_daemon(attributes)?),
+        cmd::DEL_DAEMON => Command::StopSync(role(attributes)?),
+        _ => return Err(Malformed("request: its number changes nothing")),
     })
 }
 
@@ -116,11 +132,9 @@ struct ServiceFields<'a> {
 
 impl<'a> ServiceFields<'a> {
     fn of(attributes: Attributes<'a>) -> Result<Self, Malformed> {
-        let service =
-            attributes.find(attr::SERVICE)?.ok_or(Malformed("message without virtual server"))?;
         let mut fields = Self::default();
         let mut has_stats64 = false;
-        for attribute in service.nested() {
+        for attribute in nested(attributes, attr::SERVICE)? {
             let attribute = attribute?;
             match attribute.kind {
                 svc::AF => fields.family = Some(attribute.u16()?),
@@ -147,32 +161,31 @@ impl<'a> ServiceFields<'a> {
         Ok(fields)
     }
 
-    fn key(&self) -> Result<Option<VirtualServerKey>, Malformed> {
-        let number = self.family.ok_or(Malformed("virtual server without family"))?;
-        let Some(family) = family(number) else { return Ok(None) };
+    fn key(&self) -> Result<VirtualServerKey, Malformed> {
+        let family = family(self.family.ok_or(Malformed("virtual server without family"))?)?;
         if let Some(mark) = self.mark {
-            return Ok(Some(VirtualServerKey::FirewallMark { mark, family }));
+            return Ok(VirtualServerKey::FirewallMark { mark, family });
         }
         let (Some(number), Some(bytes), Some(port)) = (self.protocol, self.address, self.port)
         else {
             return Err(Malformed("virtual server without address"));
         };
-        let Some(protocol) = Protocol::from_number(number) else { return Ok(None) };
-        Ok(Some(VirtualServerKey::Address { address: address(family, bytes)?, port, protocol }))
+        Ok(VirtualServerKey::new(address(family, bytes)?, port, Protocol::from_number(number)))
     }
 
-    fn server(&self) -> Result<Option<VirtualServer>, Malformed> {
-        let Some(key) = self.key()? else { return Ok(None) };
+    fn server(&self) -> Result<VirtualServer, Malformed> {
+        let key = self.key()?;
         let scheduler = self.scheduler.ok_or(Malformed("virtual server without scheduler"))?;
         let family = key.family();
-        let mut config = VirtualServerConfig::new(name(scheduler)?, family);
+        let mut config = VirtualServerConfig::new(Scheduler::of_kernel(scheduler)?, family);
         config.flags = Flags::from_bits(self.flags);
         config.timeout = self.timeout;
         if let Some(netmask) = self.netmask {
             config.prefix_len = prefix_len(family, netmask);
         }
-        config.persistence_engine = self.persistence_engine.map(name).transpose()?;
-        Ok(Some(VirtualServer { key, config }))
+        let engine = self.persistence_engine.map(PersistenceEngine::of_kernel);
+        config.persistence_engine = engine.transpose()?;
+        Ok(VirtualServer { key, config })
     }
 }
 
@@ -195,11 +208,9 @@ struct DestinationFields<'a> {
 
 impl<'a> DestinationFields<'a> {
     fn of(attributes: Attributes<'a>) -> Result<Self, Malformed> {
-        let destination =
-            attributes.find(attr::DEST)?.ok_or(Malformed("message without real server"))?;
         let mut fields = Self::default();
         let mut has_stats64 = false;
-        for attribute in destination.nested() {
+        for attribute in nested(attributes, attr::DEST)? {
             let attribute = attribute?;
             match attribute.kind {
                 dest::ADDR_FAMILY => fields.family = Some(attribute.u16()?),
@@ -226,47 +237,43 @@ impl<'a> DestinationFields<'a> {
         Ok(fields)
     }
 
-    fn key(&self, fallback: Family) -> Result<Option<RealServerKey>, Malformed> {
+    fn key(&self, fallback: Family) -> Result<RealServerKey, Malformed> {
         let (Some(bytes), Some(port)) = (self.address, self.port) else {
             return Err(Malformed("real server without address"));
         };
-        let family = match self.family {
-            None => Some(fallback),
-            Some(number) => family(number),
-        };
-        let Some(family) = family else { return Ok(None) };
-        Ok(Some(RealServerKey::new(address(family, bytes)?, port)))
+        let family = self.family.map_or(Ok(fallback), family)?;
+        Ok(RealServerKey::new(address(family, bytes)?, port))
     }
 
-    fn server(&self, fallback: Family) -> Result<Option<RealServer>, Malformed> {
-        let (Some(key), Some(forwarding)) = (self.key(fallback)?, self.forwarding()) else {
-            return Ok(None);
-        };
-        let config = RealServerConfig {
-            forwarding,
-            weight: self.weight,
-            upper_threshold: self.upper_threshold,
-            lower_threshold: self.lower_threshold,
-        };
-        Ok(Some(RealServer { key, config }))
+    fn server(&self, fallback: Family) -> Result<RealServer, Malformed> {
+        let mut config = RealServerConfig::new(self.forwarding(), self.weight);
+        config.upper_threshold = self.upper_threshold;
+        config.lower_threshold = self.lower_threshold;
+        Ok(RealServer { key: self.key(fallback)?, config })
     }
 
-    fn forwarding(&self) -> Option<Forwarding> {
-        Some(match (self.method & fwd::MASK, self.tunnel) {
-            (fwd::MASQ, _) => Forwarding::Masquerade,
-            (fwd::LOCALNODE, _) => Forwarding::LocalNode,
-            (fwd::DROUTE, _) => Forwarding::Direct,
-            (fwd::BYPASS, _) => Forwarding::Bypass,
-            (fwd::TUNNEL, tunnel::IPIP) => Forwarding::Tunnel(Tunnel::Ipip),
-            (fwd::TUNNEL, tunnel::GUE) => {
-                Forwarding::Tunnel(Tunnel::Gue { port: self.tunnel_port, flags: self.tunnel_flags })
-            }
-            (fwd::TUNNEL, tunnel::GRE) => {
-                Forwarding::Tunnel(Tunnel::Gre { flags: self.tunnel_flags })
-            }
-            _ => return None,
-        })
+    fn forwarding(&self) -> Forwarding {
+        let (port, flags) = (self.tunnel_port, self.tunnel_flags);
+        match self.method as u8 & Forwarding::MAX {
+            fwd::MASQ => Forwarding::Masquerade,
+            fwd::LOCALNODE => Forwarding::LocalNode,
+            fwd::DROUTE => Forwarding::Direct,
+            fwd::BYPASS => Forwarding::Bypass,
+            fwd::TUNNEL => Forwarding::Tunnel(match self.tunnel {
+                tunnel::IPIP => Tunnel::Ipip,
+                tunnel::GUE => Tunnel::Gue { port, flags },
+                tunnel::GRE => Tunnel::Gre { flags },
+                kind => Tunnel::Other { kind, port, flags },
+            }),
+            number => Forwarding::Other(number),
+        }
     }
+}
+
+/// The attributes of what a message is about.
+fn nested(attributes: Attributes<'_>, kind: u16) -> Result<Attributes<'_>, Malformed> {
+    let outer = attributes.find(kind)?;
+    Ok(outer.ok_or(Malformed("message: it is about something else"))?.nested())
 }
 
 /// `STATS` and `STATS64` have the same numbers and differ in the values' width.
@@ -295,12 +302,10 @@ fn counters(stats: &Attribute<'_>) -> Result<Stats, Malformed> {
     Ok(found)
 }
 
-fn family(number: u16) -> Option<Family> {
-    match number {
-        wire::AF_INET => Some(Family::Ipv4),
-        wire::AF_INET6 => Some(Family::Ipv6),
-        _ => None,
-    }
+/// The kernel takes no others.
+fn family(number: u16) -> Result<Family, Malformed> {
+    let family = u8::try_from(number).ok().and_then(Family::from_number);
+    family.ok_or(Malformed("address family"))
 }
 
 /// Requests may carry 4 bytes, dumps carry 16 for both families.
@@ -318,12 +323,4 @@ fn prefix_len(family: Family, netmask: [u8; 4]) -> u8 {
         Family::Ipv4 => u32::from_be_bytes(netmask).leading_ones() as u8,
         Family::Ipv6 => u8::try_from(u32::from_ne_bytes(netmask)).unwrap_or(u8::MAX),
     }
-}
-
-fn name(bytes: &[u8]) -> Result<Scheduler, Malformed> {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    std::str::from_utf8(&bytes[..end])
-        .ok()
-        .and_then(|name| name.parse().ok())
-        .ok_or(Malformed("scheduler or persistence engine"))
 }

@@ -3,6 +3,7 @@
 use crate::{RealServer, VirtualServer};
 
 /// A virtual server as the kernel holds it, without its real servers.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VirtualServerEntry {
     /// Identity and configuration.
@@ -12,6 +13,7 @@ pub struct VirtualServerEntry {
 }
 
 /// A real server as the kernel holds it.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RealServerEntry {
     /// Identity and configuration.
@@ -20,6 +22,20 @@ pub struct RealServerEntry {
     pub connections: Connections,
     /// Its counters.
     pub stats: Stats,
+}
+
+/// As one that was just added.
+impl From<VirtualServer> for VirtualServerEntry {
+    fn from(server: VirtualServer) -> Self {
+        Self { server, stats: Stats::default() }
+    }
+}
+
+/// As one that was just added.
+impl From<RealServer> for RealServerEntry {
+    fn from(server: RealServer) -> Self {
+        Self { server, connections: Connections::default(), stats: Stats::default() }
+    }
 }
 
 /// Connections that a real server has now.
@@ -44,6 +60,7 @@ impl Connections {
 ///
 /// From the 64-bit attributes of Linux 4.1 and later; from older kernels the counts of
 /// connections and packets, and all rates, wrap at 32 bits.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Stats {
     /// Connections scheduled.

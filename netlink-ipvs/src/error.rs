@@ -31,6 +31,7 @@ pub(crate) enum Operation {
     DumpVirtualServers,
     GetVirtualServer(VirtualServerKey),
     DumpRealServers(VirtualServerKey),
+    DumpSyncDaemons,
     Command(Command),
 }
 
@@ -76,6 +77,7 @@ impl fmt::Display for Error {
             Operation::DumpVirtualServers => f.write_str("read the virtual servers"),
             Operation::GetVirtualServer(key) => write!(f, "read virtual server {key}"),
             Operation::DumpRealServers(key) => write!(f, "read the real servers of {key}"),
+            Operation::DumpSyncDaemons => f.write_str("read the synchronisation daemons"),
             Operation::Command(command) => command.fmt(f),
         }
     }
@@ -127,6 +129,10 @@ impl Inner {
                 K::NotFound,
                 Operation::Command(Command::DeleteRealServer(..) | Command::SetRealServer(..)),
             ) if self.failure.is_refusal(Errno::NOENT) => "there is no such real server",
+            (K::NotFound, Operation::Command(Command::StartSync(_))) => {
+                "there is no such interface, or it has no address of the group's family"
+            }
+            (K::NotFound, Operation::Command(Command::StopSync(_))) => "it does not run",
             (K::NotFound, _) => "there is no such virtual server",
             _ => return None,
         })

@@ -6,7 +6,8 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+
+use crate::{PersistenceEngine, Scheduler};
 
 /// Address family of a virtual or real server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +26,23 @@ impl Family {
             IpAddr::V6(_) => Self::Ipv6,
         }
     }
+
+    /// `AF_INET`, 2, or `AF_INET6`, 10; the numbers `NFPROTO_*` of netfilter are the same.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+
+    /// The family with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            2 => Some(Self::Ipv4),
+            10 => Some(Self::Ipv6),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Family {
@@ -36,7 +54,10 @@ impl fmt::Display for Family {
     }
 }
 
-/// Transport protocol of a virtual server: the three that IPVS can balance by port.
+/// Transport protocol of a virtual server.
+///
+/// IPVS balances the three that have names here; it keeps a virtual server of any other number,
+/// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// `IPPROTO_TCP`, 6
@@ -45,41 +66,41 @@ pub enum Protocol {
     Udp,
     /// `IPPROTO_SCTP`, 132
     Sctp,
+    /// Any other number; [`Protocol::from_number`] makes it of none of those above.
+    Other(u16),
 }
 
 impl Protocol {
     /// The IP protocol number.
-    pub const fn number(self) -> u8 {
+    pub const fn number(self) -> u16 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
             Self::Sctp => 132,
+            Self::Other(number) => number,
         }
     }
 
-    /// The protocol with this IP protocol number, if IPVS balances it by port.
-    pub const fn from_number(number: u16) -> Option<Self> {
+    /// The protocol with this IP protocol number.
+    pub const fn from_number(number: u16) -> Self {
         match number {
-            6 => Some(Self::Tcp),
-            17 => Some(Self::Udp),
-            132 => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// Lower-case name: `tcp`, `udp`, `sctp`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            132 => Self::Sctp,
+            number => Self::Other(number),
         }
     }
 }
 
+/// `tcp`, `udp`, `sctp`, or the number.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Tcp => f.pad("tcp"),
+            Self::Udp => f.pad("udp"),
+            Self::Sctp => f.pad("sctp"),
+            Self::Other(number) => number.fmt(f),
+        }
     }
 }
 
@@ -129,88 +150,6 @@ impl fmt::Display for VirtualServerKey {
             }
             Self::FirewallMark { mark, family } => write!(f, "mark {mark} ({family})"),
         }
-    }
-}
-
-/// How a virtual server distributes connections (`ipvsadm -s`): the kernel's name of it, at most
-/// 15 bytes. The module `ip_vs_NAME` is loaded by the kernel when it is first asked for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scheduler {
-    name: [u8; Self::MAX],
-    len: u8,
-}
-
-impl Scheduler {
-    /// `IP_VS_SCHEDNAME_MAXLEN` less the closing zero.
-    pub const MAX: usize = 15;
-    /// Round robin.
-    pub const RR: Self = Self::fixed("rr");
-    /// Weighted round robin.
-    pub const WRR: Self = Self::fixed("wrr");
-    /// Least connections.
-    pub const LC: Self = Self::fixed("lc");
-    /// Weighted least connections.
-    pub const WLC: Self = Self::fixed("wlc");
-    /// Locality-based least connections.
-    pub const LBLC: Self = Self::fixed("lblc");
-    /// Locality-based least connections with replication.
-    pub const LBLCR: Self = Self::fixed("lblcr");
-    /// Destination hashing.
-    pub const DH: Self = Self::fixed("dh");
-    /// Source hashing.
-    pub const SH: Self = Self::fixed("sh");
-    /// Shortest expected delay.
-    pub const SED: Self = Self::fixed("sed");
-    /// Never queue.
-    pub const NQ: Self = Self::fixed("nq");
-    /// Weighted fail-over.
-    pub const FO: Self = Self::fixed("fo");
-    /// Weighted overflow.
-    pub const OVF: Self = Self::fixed("ovf");
-    /// Maglev hashing.
-    pub const MH: Self = Self::fixed("mh");
-
-    const fn fixed(name: &str) -> Self {
-        let bytes = name.as_bytes();
-        let mut out = [0; Self::MAX];
-        let mut i = 0;
-        while i < bytes.len() {
-            out[i] = bytes[i];
-            i += 1;
-        }
-        Self { name: out, len: bytes.len() as u8 }
-    }
-
-    /// The kernel's name.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.name[..usize::from(self.len)]).unwrap_or_default()
-    }
-}
-
-/// The text is not a scheduler's name: 1 to 15 bytes of letters, digits, `-` and `_`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a scheduler name: it takes 1 to 15 letters, digits, '-' or '_'")]
-pub struct ParseSchedulerError(String);
-
-impl FromStr for Scheduler {
-    type Err = ParseSchedulerError;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let fits = (1..=Self::MAX).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if fits { Ok(Self::fixed(name)) } else { Err(ParseSchedulerError(name.to_owned())) }
-    }
-}
-
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl fmt::Debug for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scheduler({:?})", self.as_str())
     }
 }
 
@@ -267,7 +206,8 @@ impl std::ops::BitOr for Flags {
     }
 }
 
-/// Configuration of a virtual server.
+/// Configuration of a virtual server: made with [`new`](Self::new), then changed field by field.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtualServerConfig {
     /// How connections are distributed.
@@ -280,7 +220,7 @@ pub struct VirtualServerConfig {
     /// (`-M`).
     pub prefix_len: u8,
     /// Persistence engine (`--pe`).
-    pub persistence_engine: Option<Scheduler>,
+    pub persistence_engine: Option<PersistenceEngine>,
 }
 
 impl VirtualServerConfig {
@@ -328,6 +268,7 @@ impl fmt::Display for RealServerKey {
 }
 
 /// How packets reach the real server (`IP_VS_CONN_F_*`, `IP_VS_CONN_F_TUNNEL_TYPE_*`).
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Forwarding {
     /// Network address translation (`-m`).
@@ -342,9 +283,17 @@ pub enum Forwarding {
     Direct,
     /// Not forwarded but answered by a cache cluster (`IP_VS_CONN_F_BYPASS`).
     Bypass,
+    /// A number that has no name yet, at most [`Forwarding::MAX`].
+    Other(u8),
+}
+
+impl Forwarding {
+    /// `IP_VS_CONN_F_FWD_MASK`: the kernel keeps three bits of the number.
+    pub const MAX: u8 = 7;
 }
 
 /// Encapsulation of tunnelled packets (`IPVS_DEST_ATTR_TUN_*`, since Linux 5.3).
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tunnel {
     /// IP in IP.
@@ -361,9 +310,19 @@ pub enum Tunnel {
         /// Checksum flags.
         flags: u16,
     },
+    /// One that has no name yet.
+    Other {
+        /// `IPVS_DEST_ATTR_TUN_TYPE`
+        kind: u8,
+        /// UDP port, host order.
+        port: u16,
+        /// `IP_VS_TUNNEL_ENCAP_FLAG_*`
+        flags: u16,
+    },
 }
 
-/// Configuration of a real server.
+/// Configuration of a real server: made with [`new`](Self::new), then changed field by field.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RealServerConfig {
     /// How packets reach it.
@@ -377,9 +336,14 @@ pub struct RealServerConfig {
 }
 
 impl RealServerConfig {
+    /// With no thresholds.
+    pub const fn new(forwarding: Forwarding, weight: u32) -> Self {
+        Self { forwarding, weight, upper_threshold: 0, lower_threshold: 0 }
+    }
+
     /// Masquerade with this weight and no thresholds.
     pub const fn masquerade(weight: u32) -> Self {
-        Self { forwarding: Forwarding::Masquerade, weight, upper_threshold: 0, lower_threshold: 0 }
+        Self::new(Forwarding::Masquerade, weight)
     }
 }
 

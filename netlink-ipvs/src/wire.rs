@@ -10,11 +10,6 @@ pub(crate) const FAMILY_NAME: &str = "IPVS";
 /// `IPVS_GENL_VERSION`
 pub(crate) const FAMILY_VERSION: u8 = 1;
 
-/// `AF_INET` of `linux/socket.h`, as both attributes of an address family carry it.
-pub(crate) const AF_INET: u16 = 2;
-/// `AF_INET6`
-pub(crate) const AF_INET6: u16 = 10;
-
 /// `IPVS_CMD_*`
 pub(crate) mod cmd {
     pub(crate) const NEW_SERVICE: u8 = 1;
@@ -25,10 +20,12 @@ pub(crate) mod cmd {
     pub(crate) const SET_DEST: u8 = 6;
     pub(crate) const DEL_DEST: u8 = 7;
     pub(crate) const GET_DEST: u8 = 8;
+    pub(crate) const NEW_DAEMON: u8 = 9;
+    pub(crate) const DEL_DAEMON: u8 = 10;
+    pub(crate) const GET_DAEMON: u8 = 11;
     pub(crate) const SET_CONFIG: u8 = 12;
     pub(crate) const GET_CONFIG: u8 = 13;
-    /// Only in the reply to `GET_INFO`; its attributes are those of [`super::info`].
-    pub(crate) const SET_INFO: u8 = 14;
+    /// The reply is number 14, `SET_INFO`, with the attributes of [`super::info`].
     pub(crate) const GET_INFO: u8 = 15;
     pub(crate) const ZERO: u8 = 16;
     pub(crate) const FLUSH: u8 = 17;
@@ -40,6 +37,8 @@ pub(crate) mod attr {
     pub(crate) const SERVICE: u16 = 1;
     /// Nested, [`super::dest`].
     pub(crate) const DEST: u16 = 2;
+    /// Nested, [`super::daemon`].
+    pub(crate) const DAEMON: u16 = 3;
     /// u32, seconds; as the two below.
     pub(crate) const TIMEOUT_TCP: u16 = 4;
     pub(crate) const TIMEOUT_TCP_FIN: u16 = 5;
@@ -80,7 +79,7 @@ pub(crate) mod dest {
     pub(crate) const ADDR: u16 = 1;
     /// u16, network order
     pub(crate) const PORT: u16 = 2;
-    /// u32; the method is in [`super::fwd::MASK`]
+    /// u32; the method is in its lowest three bits, [`super::fwd`]
     pub(crate) const FWD_METHOD: u16 = 3;
     /// u32
     pub(crate) const WEIGHT: u16 = 4;
@@ -120,6 +119,31 @@ pub(crate) mod stats {
     pub(crate) const OUTBPS: u16 = 10;
 }
 
+/// `IPVS_DAEMON_ATTR_*`: a synchronisation daemon.
+pub(crate) mod daemon {
+    /// u32, `IP_VS_STATE_*`
+    pub(crate) const STATE: u16 = 1;
+    /// Zero-terminated
+    pub(crate) const MCAST_IFN: u16 = 2;
+    /// u32
+    pub(crate) const SYNC_ID: u16 = 3;
+    /// u16; as all below since Linux 4.3
+    pub(crate) const SYNC_MAXLEN: u16 = 4;
+    /// 4 bytes
+    pub(crate) const MCAST_GROUP: u16 = 5;
+    /// 16 bytes
+    pub(crate) const MCAST_GROUP6: u16 = 6;
+    /// u16, host order
+    pub(crate) const MCAST_PORT: u16 = 7;
+    /// u8
+    pub(crate) const MCAST_TTL: u16 = 8;
+
+    /// `IP_VS_STATE_MASTER`
+    pub(crate) const MASTER: u32 = 1;
+    /// `IP_VS_STATE_BACKUP`
+    pub(crate) const BACKUP: u32 = 2;
+}
+
 /// `IPVS_INFO_ATTR_*`
 pub(crate) mod info {
     /// u32, `0xMMmmpp`
@@ -128,15 +152,13 @@ pub(crate) mod info {
     pub(crate) const CONN_TAB_SIZE: u16 = 2;
 }
 
-/// `IP_VS_CONN_F_*`, the forwarding methods.
+/// `IP_VS_CONN_F_*`, the forwarding methods: what [`crate::Forwarding::MAX`] masks.
 pub(crate) mod fwd {
-    /// `IP_VS_CONN_F_FWD_MASK`
-    pub(crate) const MASK: u32 = 7;
-    pub(crate) const MASQ: u32 = 0;
-    pub(crate) const LOCALNODE: u32 = 1;
-    pub(crate) const TUNNEL: u32 = 2;
-    pub(crate) const DROUTE: u32 = 3;
-    pub(crate) const BYPASS: u32 = 4;
+    pub(crate) const MASQ: u8 = 0;
+    pub(crate) const LOCALNODE: u8 = 1;
+    pub(crate) const TUNNEL: u8 = 2;
+    pub(crate) const DROUTE: u8 = 3;
+    pub(crate) const BYPASS: u8 = 4;
 }
 
 /// `IP_VS_CONN_F_TUNNEL_TYPE_*`

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use netlink_ipvs::message::IpvsMessage;
 use netlink_ipvs::{
     Batch, Command, ErrorKind, Family, Flags, Forwarding, Limits, Protocol, RealServer,
-    RealServerConfig, RealServerKey, Report, Scheduler, Timeouts, Tunnel, VirtualServer,
-    VirtualServerConfig, VirtualServerKey,
+    RealServerConfig, RealServerKey, Report, Scheduler, SyncDaemon, SyncRole, Timeouts, Tunnel,
+    VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ERROR, NetlinkMessage, ParseableParametrized,
+    NetlinkMessage, ParseableParametrized, NLMSG_ERROR, NLM_F_ACK, NLM_F_CAPPED, NLM_F_REQUEST,
 };
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 use proptest::collection::vec;
@@ -23,7 +23,10 @@ const FAMILY_ID: u16 = 0x1c;
 const HEADERS: usize = 20;
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
+    prop_oneof![
+        3 => prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+        1 => any::<u16>().prop_map(Protocol::from_number),
+    ]
 }
 
 fn virtual_server_key() -> impl Strategy<Value = VirtualServerKey> {
@@ -35,21 +38,20 @@ fn virtual_server_key() -> impl Strategy<Value = VirtualServerKey> {
     ]
 }
 
-fn name() -> impl Strategy<Value = Scheduler> {
-    "[a-z0-9_-]{1,15}".prop_map(|name| name.parse().unwrap())
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9_-]{1,15}"
 }
 
 fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     (virtual_server_key(), name(), any::<u32>(), any::<u32>(), 0..=128u8, option::of(name()))
         .prop_map(|(key, scheduler, flags, timeout, prefix_len, persistence_engine)| {
             let longest = if key.family() == Family::Ipv4 { 32 } else { 128 };
-            let config = VirtualServerConfig {
-                scheduler,
-                flags: Flags::from_bits(flags),
-                timeout,
-                prefix_len: prefix_len.min(longest),
-                persistence_engine,
-            };
+            let scheduler = scheduler.parse::<Scheduler>().unwrap();
+            let mut config = VirtualServerConfig::new(scheduler, key.family());
+            config.flags = Flags::from_bits(flags);
+            config.timeout = timeout;
+            config.prefix_len = prefix_len.min(longest);
+            config.persistence_engine = persistence_engine.map(|name| name.parse().unwrap());
             VirtualServer { key, config }
         })
 }
@@ -68,14 +70,36 @@ fn forwarding() -> impl Strategy<Value = Forwarding> {
         (any::<u16>(), any::<u16>())
             .prop_map(|(port, flags)| Forwarding::Tunnel(Tunnel::Gue { port, flags })),
         any::<u16>().prop_map(|flags| Forwarding::Tunnel(Tunnel::Gre { flags })),
+        (3..=u8::MAX, any::<u16>(), any::<u16>()).prop_map(|(kind, port, flags)| {
+            Forwarding::Tunnel(Tunnel::Other { kind, port, flags })
+        }),
+        (5..=Forwarding::MAX).prop_map(Forwarding::Other),
     ]
 }
 
 fn real_server() -> impl Strategy<Value = RealServer> {
     (real_server_key(), forwarding(), any::<u32>(), any::<u32>(), any::<u32>()).prop_map(
         |(key, forwarding, weight, upper_threshold, lower_threshold)| {
-            let config = RealServerConfig { forwarding, weight, upper_threshold, lower_threshold };
+            let mut config = RealServerConfig::new(forwarding, weight);
+            config.upper_threshold = upper_threshold;
+            config.lower_threshold = lower_threshold;
             RealServer { key, config }
+        },
+    )
+}
+
+fn sync_role() -> impl Strategy<Value = SyncRole> {
+    prop_oneof![Just(SyncRole::Master), Just(SyncRole::Backup)]
+}
+
+fn sync_daemon() -> impl Strategy<Value = SyncDaemon> {
+    let numbers = (any::<u32>(), any::<u16>(), any::<u8>(), any::<u16>());
+    (sync_role(), name(), numbers, option::of(any::<IpAddr>())).prop_map(
+        |(role, interface, (sync_id, port, ttl, max_message), group)| {
+            let mut daemon = SyncDaemon::new(role, interface.parse().unwrap(), sync_id);
+            (daemon.group, daemon.port) = (group, port);
+            (daemon.ttl, daemon.max_message) = (ttl, max_message);
+            daemon
         },
     )
 }
@@ -93,6 +117,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(tcp, tcp_fin, udp)| Command::SetTimeouts(Timeouts { tcp, tcp_fin, udp })),
         Just(Command::Flush),
         option::of(virtual_server_key()).prop_map(Command::Zero),
+        sync_daemon().prop_map(Command::StartSync),
+        sync_role().prop_map(Command::StopSync),
     ]
 }
 
@@ -131,7 +157,7 @@ fn reply(sequence: u32, errno: i32) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn typed_messages_and_the_writer_make_the_same_bytes(command in command()) {
+    fn another_transport_sends_the_same_bytes(command in command()) {
         let mut genl = GenlMessage::from_payload(IpvsMessage::from(&command));
         genl.set_resolved_family_id(FAMILY_ID);
         let mut message = NetlinkMessage::from(genl);
@@ -302,6 +328,7 @@ fn read_in_every_way(bytes: &[u8]) {
             let _ = message.to_real_server(Family::Ipv6);
             let _ = message.to_timeouts();
             let _ = message.to_info();
+            let _ = message.to_sync_daemon();
         }
     }
     if bytes.len() >= 4 {

@@ -56,7 +56,7 @@ pub fn real_server(text: &str) -> RealServerKey {
 fn protocol_of(name: &str) -> Protocol {
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     all.into_iter()
-        .find(|protocol| protocol.name() == name)
+        .find(|protocol| protocol.to_string() == name)
         .unwrap_or_else(|| panic!("{name} is not a protocol"))
 }
 

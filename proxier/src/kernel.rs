@@ -1,11 +1,12 @@
 //! The dataplane in the kernel: IPVS, `kube-ipvs0`, sets, rules, settings and UDP flows.
 
+#[cfg(test)]
+mod captures;
 pub mod cleanup;
 pub mod conntrack;
 pub mod firewall;
 pub mod ipset;
 mod ipvs;
-pub mod nfnetlink;
 pub mod nftables;
 pub mod sysctl;
 mod write;
@@ -59,20 +60,20 @@ pub enum Error {
     Interface(#[source] dummy_iface::Error),
     /// Sets.
     #[error("open ipset")]
-    Sets(#[source] nfnetlink::Error),
+    Sets(#[source] netlink_batch::Error),
     /// nftables.
     #[error("open nftables")]
-    Nftables(#[source] nfnetlink::Error),
+    Nftables(#[source] netlink_batch::Error),
 }
 
 impl Kernel {
     /// Opens every part and changes nothing.
-    pub async fn open(
+    pub fn open(
         ipvs: netlink_ipvs::Client,
         firewall: Firewall,
         families: Vec<Family>,
     ) -> Result<Self, Error> {
-        let interface = find_interface().await.map_err(Error::Interface)?;
+        let interface = find_interface().map_err(Error::Interface)?;
         let sets = IpsetClient::open().map_err(Error::Sets)?;
         // Without it only the flows of removed UDP endpoints linger until they time out.
         let conntrack = Conntrack::open()
@@ -118,8 +119,8 @@ impl Kernel {
         Ok(out)
     }
 
-    async fn interface(&mut self) -> Result<InterfaceState, OpError> {
-        self.interface = find_interface().await.map_err(|error| failed(&error))?;
+    fn interface(&mut self) -> Result<InterfaceState, OpError> {
+        self.interface = find_interface().map_err(|error| failed(&error))?;
         let Some(interface) = &self.interface else { return Ok(InterfaceState::default()) };
         let found = interface.observe().map_err(|error| failed(&error))?;
         let mut out = InterfaceState { up: found.up, ..InterfaceState::default() };
@@ -138,7 +139,7 @@ impl Kernel {
 
     fn set(&mut self, set: SetId) -> Result<Option<SetState>, OpError> {
         let (header, content) = match self.sets.set(set.name()) {
-            Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => return Ok(None),
             found => found.map_err(|error| failed(&error))?,
         };
         // One of another kind is as good as none; creating ours deals with it.
@@ -166,7 +167,7 @@ impl Dataplane for Kernel {
     async fn read(&mut self, query: &Query) -> Result<Answer, OpError> {
         Ok(match query {
             Query::Sysctls(settings) => Answer::Sysctls(self.sysctls(settings)?),
-            Query::Interface => Answer::Interface(self.interface().await?),
+            Query::Interface => Answer::Interface(self.interface()?),
             Query::Set(set) => Answer::Set(*set, self.set(*set)?),
             Query::List { begin } => self.list(*begin)?,
             Query::VirtualServers(keys) => Answer::VirtualServers(self.ipvs.virtual_servers(keys)),
@@ -179,7 +180,7 @@ impl Dataplane for Kernel {
         let tables: Vec<_> =
             families.iter().map(|family| self.nftables.has_table(*family)).collect();
         let (firewall, asked) = (self.firewall.clone(), families.clone());
-        let look = move |(family, table): (Family, Result<bool, nfnetlink::Error>)| {
+        let look = move |(family, table): (Family, Result<bool, netlink_batch::Error>)| {
             let found = firewall.look(family).map_err(|error| failed(&*error))?;
             let table = table.map_err(|error| failed(&error))?;
             let iptables = found.left_over.then_some(Leftover::Iptables(family));
@@ -199,14 +200,14 @@ impl Dataplane for Kernel {
     }
 
     async fn write(&mut self, plan: &Plan) -> Outcome {
-        self.carry_out(plan).await
+        self.carry_out(plan)
     }
 }
 
 /// Our interface. One of another kind in its place is as good as none: what needs an address bound
 /// fails and says so, the rest goes on.
-async fn find_interface() -> Result<Option<DummyInterface>, dummy_iface::Error> {
-    match DummyInterface::find(INTERFACE).await {
+fn find_interface() -> Result<Option<DummyInterface>, dummy_iface::Error> {
+    match DummyInterface::find(INTERFACE) {
         Err(error) if error.kind() == dummy_iface::ErrorKind::WrongKind => Ok(None),
         result => result,
     }

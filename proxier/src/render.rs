@@ -55,9 +55,11 @@ fn service_argument(key: &VirtualServerKey) -> String {
     match *key {
         VirtualServerKey::Address { address, port, protocol } => {
             let flag = match protocol {
-                Protocol::Tcp => "-t",
-                Protocol::Udp => "-u",
-                Protocol::Sctp => "--sctp-service",
+                Protocol::Tcp => "-t".to_owned(),
+                Protocol::Udp => "-u".to_owned(),
+                Protocol::Sctp => "--sctp-service".to_owned(),
+                // Which ipvsadm cannot be told.
+                Protocol::Other(number) => format!("protocol {number}"),
             };
             format!("{flag} {}", std::net::SocketAddr::new(address, port))
         }
@@ -121,7 +123,7 @@ fn real_server_arguments(real: &RealServer) -> String {
     let forwarding = match real.config.forwarding {
         Forwarding::Masquerade => "-m",
         Forwarding::Tunnel(_) => "-i",
-        Forwarding::Direct | Forwarding::LocalNode | Forwarding::Bypass => "-g",
+        _ => "-g",
     };
     let tunnel = match real.config.forwarding {
         Forwarding::Tunnel(Tunnel::Ipip) => " --tun-type ipip".to_owned(),

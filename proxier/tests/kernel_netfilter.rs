@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
+use netlink_batch::ErrorKind;
 use netlink_ipvs::{Family, Protocol};
 use proxier::dataplane::sets::{Member, SetId, SetRole, SetType};
 use proxier::kernel::conntrack::{Conntrack, Flow};
 use proxier::kernel::ipset::{Change, IpsetClient, SetSpec};
-use proxier::kernel::nfnetlink::ErrorKind;
 
 /// Runs `body` in a fresh network namespace.
 fn in_namespace(test: &str, body: impl FnOnce()) {
@@ -252,7 +252,7 @@ fn refusals_say_what_the_matter_is() {
         let mut client = IpsetClient::open().unwrap();
         client.create(&spec("A", SetType::HashIp, 2)).unwrap();
         client.create(&spec("P", SetType::BitmapPort, 0)).unwrap();
-        let kind = |result: Result<(), proxier::kernel::nfnetlink::Error>| {
+        let kind = |result: Result<(), netlink_batch::Error>| {
             let error = result.unwrap_err();
             println!("{error}: {}", std::error::Error::source(&error).unwrap());
             error.kind()

@@ -9,8 +9,8 @@ mod own_namespace;
 
 use std::process::Command;
 
+use netlink_batch::ErrorKind;
 use netlink_ipvs::Family;
-use proxier::kernel::nfnetlink::ErrorKind;
 use proxier::kernel::nftables::Nftables;
 
 const TEST: &str = "the_table_is_found_and_deleted_and_no_other";

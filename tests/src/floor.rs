@@ -55,8 +55,7 @@ struct Send {
 /// took. What is there afterwards is counted.
 pub fn measure(size: Size, via: Via, limits: Limits) -> Result<Value> {
     let mut client = Client::open().context("IPVS")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (interface, _) = runtime.block_on(DummyInterface::ensure("floor0"))?;
+    let (interface, _) = DummyInterface::ensure("floor0")?;
     // The scheduler's module is loaded with the first virtual server.
     client.run(Command::AddVirtualServer(Size::virtual_server(0)))?;
     client.run(Command::Flush)?;

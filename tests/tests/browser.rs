@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_ipvs::{
-    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Stats,
-    VirtualServer, VirtualServerEntry,
+    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey, VirtualServer,
+    VirtualServerEntry,
 };
 use proxier::args::Args;
 use proxier::config::{Config, Host};
@@ -115,18 +115,16 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
             if *key == draining_at {
                 all.push(RealServer { key: gone, config: RealServerConfig::masquerade(0) });
             }
-            let entry = |(n, server): (u32, RealServer)| RealServerEntry {
-                server,
-                connections: Connections { active: 100 + n, inactive: 7, persistent: 0 },
-                stats: Stats { connections: 123_456 + u64::from(n), ..Stats::default() },
+            let entry = |(n, server): (u32, RealServer)| {
+                let mut entry = RealServerEntry::from(server);
+                entry.connections = Connections { active: 100 + n, inactive: 7, persistent: 0 };
+                entry.stats.connections = 123_456 + u64::from(n);
+                entry
             };
-            Some(Counted {
-                server: VirtualServerEntry {
-                    server: VirtualServer { key: *key, config: wanted.config },
-                    stats: Stats { connections: 999_999, ..Stats::default() },
-                },
-                real_servers: (0..).zip(all).map(entry).collect(),
-            })
+            let config = wanted.config;
+            let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
+            server.stats.connections = 999_999;
+            Some(Counted { server, real_servers: (0..).zip(all).map(entry).collect() })
         });
         Ok(counted.collect())
     });

@@ -61,21 +61,22 @@ async fn synced() -> watch::Receiver<Arc<Status>> {
 
 /// A kernel that has all of them.
 fn table() -> Table {
-    let stats = Stats { connections: 1 << 40, packets_in: 1 << 50, ..Stats::default() };
-    let real = move |n: u8| RealServerEntry {
-        server: RealServer {
-            key: RealServerKey::new([10, 244, 0, n].into(), 8080),
-            config: RealServerConfig::masquerade(1),
-        },
-        connections: Connections { active: 1, inactive: 2, persistent: 0 },
-        stats,
+    let mut stats = Stats::default();
+    (stats.connections, stats.packets_in) = (1 << 40, 1 << 50);
+    let real = move |n: u8| {
+        let key = RealServerKey::new([10, 244, 0, n].into(), 8080);
+        let config = RealServerConfig::masquerade(1);
+        let mut entry = RealServerEntry::from(RealServer { key, config });
+        entry.connections = Connections { active: 1, inactive: 2, persistent: 0 };
+        entry.stats = stats;
+        entry
     };
     Arc::new(move |keys| {
         let counted = |key: &VirtualServerKey| {
             let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
-            let server = VirtualServer { key: *key, config };
-            let real_servers = vec![real(1), real(2)];
-            Counted { server: VirtualServerEntry { server, stats }, real_servers }
+            let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
+            server.stats = stats;
+            Counted { server, real_servers: vec![real(1), real(2)] }
         };
         Ok(keys.iter().map(counted).collect())
     })

@@ -105,7 +105,8 @@ impl Drains {
         drains.retain(|server, _| !holds(desired, server) && holds(believed, server));
         for server in believed.real_servers.iter() {
             if !holds(desired, &server.key) && !drains.contains_key(&server.key) {
-                let config = RealServerConfig { weight: 0, ..server.config };
+                let mut config = server.config;
+                config.weight = 0;
                 let deadline = now + self.limit;
                 let drain = Drain { config, deadline, connections: 0, over: false };
                 drains.insert(server.key, drain);

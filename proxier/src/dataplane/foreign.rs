@@ -40,7 +40,7 @@ pub fn is_marked(key: &VirtualServerKey, found: &State, settings: &Settings) -> 
             && match protocol {
                 Protocol::Tcp => named(SetRole::NodePortTcp, &Member::Port(port)),
                 Protocol::Udp => named(SetRole::NodePortUdp, &Member::Port(port)),
-                Protocol::Sctp => named(SetRole::NodePortSctp, &member),
+                Protocol::Sctp | Protocol::Other(_) => named(SetRole::NodePortSctp, &member),
             })
 }
 

@@ -129,7 +129,9 @@ const fn node_port_sets(protocol: Protocol) -> (&'static [SetRole], &'static [Se
     match protocol {
         Protocol::Tcp => (&[NodePortTcp], &[NodePortTcp, NodePortLocalTcp]),
         Protocol::Udp => (&[NodePortUdp], &[NodePortUdp, NodePortLocalUdp]),
-        Protocol::Sctp => (&[NodePortSctp], &[NodePortSctp, NodePortLocalSctp]),
+        Protocol::Sctp | Protocol::Other(_) => {
+            (&[NodePortSctp], &[NodePortSctp, NodePortLocalSctp])
+        }
     }
 }
 

@@ -148,7 +148,7 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
                 continue;
             }
             "--vproto" => {
-                server.0 = Some(Protocol::from_number(value()?.parse().ok()?)?);
+                server.0 = Some(Protocol::from_number(value()?.parse().ok()?));
                 continue;
             }
             "--vaddr" => {

@@ -7,7 +7,6 @@ use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
 
 use super::firewall::Firewall;
 use super::ipset::{IpsetClient, SetSpec};
-use super::nfnetlink;
 use super::nftables::Nftables;
 use crate::dataplane::INTERFACE;
 use crate::dataplane::leftovers::Leftover;
@@ -36,9 +35,9 @@ impl Report {
 /// and our sets. Each step goes on where another fails.
 ///
 /// Ours are the virtual servers that our sets and `kube-ipvs0` know; every other one stays.
-pub async fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
+pub fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
     let mut report = Report::default();
-    let interface = DummyInterface::find(INTERFACE).await;
+    let interface = DummyInterface::find(INTERFACE);
     let interface = report.note("find kube-ipvs0", interface).flatten();
     let sets = IpsetClient::open();
     let mut sets = report.note("open ipset", sets);
@@ -51,7 +50,7 @@ pub async fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Rep
     }
     tables(&mut report);
     if let Some(interface) = interface {
-        let deleted = interface.delete().await;
+        let deleted = interface.delete();
         if report.note("delete kube-ipvs0", deleted).is_some() {
             report.removed.push(format!("interface {INTERFACE}"));
         }
@@ -92,7 +91,7 @@ impl Known {
         let node_port = match protocol {
             Protocol::Tcp => has(SetRole::NodePortTcp, Member::Port(port)),
             Protocol::Udp => has(SetRole::NodePortUdp, Member::Port(port)),
-            Protocol::Sctp => has(SetRole::NodePortSctp, by_port),
+            Protocol::Sctp | Protocol::Other(_) => has(SetRole::NodePortSctp, by_port),
         };
         node_port
             || self.addresses.contains(&address)
@@ -159,9 +158,9 @@ fn tables(report: &mut Report) {
         let what = Leftover::Nftables(family).to_string();
         match nftables.delete_table(family) {
             Ok(()) => report.removed.push(what),
-            Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => {}
             // The kernel has none.
-            Err(error) if error.kind() == nfnetlink::ErrorKind::Unsupported => {}
+            Err(error) if error.kind() == netlink_batch::ErrorKind::Unsupported => {}
             Err(error) => report.failed.push(chain(&error)),
         }
     }
@@ -172,8 +171,8 @@ fn destroy_sets(sets: &mut IpsetClient, report: &mut Report) {
     for set in SetId::all() {
         match sets.destroy(SetSpec::of(set, 0).name) {
             Ok(()) => removed += 1,
-            Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == nfnetlink::ErrorKind::Busy => {
+            Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == netlink_batch::ErrorKind::Busy => {
                 report.kept.push(format!("set {set}: rules of others refer to it"));
             }
             Err(error) => report.failed.push(chain(&error)),

@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use netlink_batch::{Failure, Socket};
+use netlink_batch::{Error, ErrorKind, Failure, Socket, netfilter};
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 use rustix::io::Errno;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use codec::fuzz;
 
-use super::nfnetlink::{self, Error, ErrorKind};
 use crate::dataplane::RealServers;
 
 /// Attempts at a list during which the table changed; a busy node may never have a quiet moment.
@@ -98,7 +97,8 @@ impl Conntrack {
     /// # Errors
     /// If the kernel has no netfilter.
     pub fn open() -> Result<Self, Error> {
-        let socket = nfnetlink::open("connect to the kernel's connection tracking")?;
+        let socket = netfilter::open()
+            .map_err(|error| Error::failed("connect to the kernel's connection tracking", error))?;
         Ok(Self { socket, filters: true })
     }
 
@@ -149,7 +149,7 @@ impl Conntrack {
         let interrupted = self.socket.dump_once(
             |batch| codec::encode_list(batch, family, filter),
             |message| {
-                let flow = codec::decode_flow(nfnetlink::body(message)?)?;
+                let flow = codec::decode_flow(netfilter::attributes(message)?)?;
                 flows.extend(flow.filter(|flow| flow.protocol == protocol));
                 Ok(())
             },

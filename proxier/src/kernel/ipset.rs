@@ -9,10 +9,9 @@ mod types;
 
 use std::collections::HashMap;
 
-use netlink_batch::{Batch, Failure, Malformed, Socket};
+use netlink_batch::{Batch, Error, ErrorKind, Failure, Malformed, Socket, netfilter};
 use netlink_ipvs::Family;
 
-use super::nfnetlink::{self, Error, ErrorKind};
 use crate::dataplane::sets::SetType;
 pub use codec::ForeignElement;
 #[cfg(any(test, fuzzing))]
@@ -49,7 +48,7 @@ impl IpsetClient {
     pub fn open() -> Result<Self, Error> {
         let operation = "connect to the kernel's ipset";
         let mut client = Self {
-            socket: nfnetlink::open(operation)?,
+            socket: netfilter::open().map_err(|error| Error::failed(operation, error))?,
             encoder: Encoder { protocol: PROTOCOL },
             revisions: HashMap::new(),
         };
@@ -86,7 +85,7 @@ impl IpsetClient {
         let headers = self.socket.dump(
             |batch| encoder.list_headers(batch),
             |headers: &mut Vec<SetHeader>, message| {
-                headers.extend(codec::decode_header(nfnetlink::body(message)?)?);
+                headers.extend(codec::decode_header(netfilter::attributes(message)?)?);
                 Ok(())
             },
         );
@@ -113,7 +112,7 @@ impl IpsetClient {
         let list = self.socket.dump(
             |batch| encoder.list(batch, name),
             |(header, content): &mut (Option<SetHeader>, SetContent), message| {
-                let body = nfnetlink::body(message)?;
+                let body = netfilter::attributes(message)?;
                 *header = codec::decode_header(body)?.or(header.take());
                 let header = header.as_ref();
                 let set_type = header.ok_or(Malformed("list: members before their type"))?.set_type;
@@ -253,8 +252,9 @@ impl IpsetClient {
         command: Command,
         request: impl FnOnce(&mut Batch),
     ) -> Result<(u8, u8), Failure> {
-        self.socket
-            .ask(request, |message| codec::decode_versions(nfnetlink::body(message)?, command))
+        self.socket.ask(request, |message| {
+            codec::decode_versions(netfilter::attributes(message)?, command)
+        })
     }
 
     fn revision(&mut self, operation: &str, set: &SetSpec<'_>) -> Result<u8, Error> {

@@ -2,9 +2,9 @@
 
 use netlink_ipvs::Family;
 
-use netlink_batch::{Batch, PutAttributes, Socket};
+use netlink_batch::netfilter::{self, Header};
+use netlink_batch::{Batch, Error, ErrorKind, PutAttributes, Socket};
 
-use super::nfnetlink::{self, Error, ErrorKind, Header};
 use crate::dataplane::leftovers::NFTABLES_TABLE;
 
 /// `NFNL_SUBSYS_NFTABLES`
@@ -27,7 +27,9 @@ impl Nftables {
     /// # Errors
     /// If the kernel has no netfilter.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { socket: nfnetlink::open("connect to the kernel's nftables")? })
+        let socket = netfilter::open();
+        let failed = |error| Error::failed("connect to the kernel's nftables", error);
+        Ok(Self { socket: socket.map_err(failed)? })
     }
 
     /// Whether kube-proxy's table is there. A kernel without nftables has none.
@@ -54,18 +56,14 @@ impl Nftables {
     /// [`ErrorKind::NotFound`] if it is not there; see [`has_table`](Self::has_table).
     pub fn delete_table(&mut self, family: Family) -> Result<(), Error> {
         let requests = |batch: &mut Batch| push(batch, DELETE_TABLE, family);
-        nfnetlink::all_or_none(&mut self.socket, SUBSYSTEM, requests).map_err(|failure| {
-            Error::failed(format!("delete the {family} table {NFTABLES_TABLE}"), failure)
+        netfilter::transaction(&mut self.socket, SUBSYSTEM, None, requests).map_err(|rejected| {
+            let operation = format!("delete the {family} table {NFTABLES_TABLE}");
+            Error::failed(operation, rejected.failure)
         })
     }
 }
 
 fn push(batch: &mut Batch, command: u8, family: Family) {
-    // `NFPROTO_*` of include/uapi/linux/netfilter.h
-    let family = match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    };
-    let header = Header { subsystem: SUBSYSTEM, command, flags: 0, family };
-    nfnetlink::push(batch, header, |out| out.text(TABLE_NAME, NFTABLES_TABLE));
+    let header = Header { subsystem: SUBSYSTEM, command, flags: 0, family: family.number() };
+    netfilter::push(batch, header, |out| out.text(TABLE_NAME, NFTABLES_TABLE));
 }

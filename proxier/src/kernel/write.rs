@@ -11,7 +11,7 @@ use dummy_iface::{AddressChange, AssignedAddress, DummyInterface, Ensured};
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::ipset::{self, ForeignElement, SetSpec};
-use super::{Kernel, failed, nfnetlink, op_error};
+use super::{Kernel, failed, op_error};
 use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::sets::SetId;
@@ -86,9 +86,9 @@ fn batch(plan: &Plan, start: usize) -> usize {
 }
 
 impl Kernel {
-    pub(super) async fn carry_out(&mut self, plan: &Plan) -> Outcome {
+    pub(super) fn carry_out(&mut self, plan: &Plan) -> Outcome {
         let mut execution = Execution::new(plan);
-        if let Err(error) = self.ensure_interface().await {
+        if let Err(error) = self.ensure_interface() {
             tracing::warn!(error = error.text, "no {INTERFACE}");
         }
         let mut start = 0;
@@ -99,7 +99,7 @@ impl Kernel {
             let indices: Vec<usize> =
                 (start..end).filter(|index| execution.may_begin(*index)).collect();
             let ops: Vec<&Op> = indices.iter().map(|index| &plan.ops[*index]).collect();
-            let failures = self.batch(channel, &ops, &mut execution.outcome.flows).await;
+            let failures = self.batch(channel, &ops, &mut execution.outcome.flows);
             for (at, error) in failures {
                 execution.failed(indices[at], error);
             }
@@ -109,7 +109,7 @@ impl Kernel {
         execution.outcome
     }
 
-    async fn batch(
+    fn batch(
         &mut self,
         channel: Channel,
         ops: &[&Op],
@@ -125,7 +125,7 @@ impl Kernel {
             Channel::Firewall => one_by_one(&mut |op| self.firewall_op(op)),
             Channel::Members => self.members(ops),
             Channel::Ipvs => self.ipvs.execute(ops),
-            Channel::Addresses => self.change_addresses(ops).await,
+            Channel::Addresses => self.change_addresses(ops),
             Channel::Link => one_by_one(&mut |_| self.take_link_down()),
             Channel::Flows => self.flows(ops, searches),
             Channel::Leftovers => one_by_one(&mut |op| self.leftover_op(op)),
@@ -154,7 +154,7 @@ impl Kernel {
                 done.map(drop).map_err(Into::into)
             }
             Leftover::Nftables(family) => match self.nftables.delete_table(family) {
-                Err(error) if error.kind() == nfnetlink::ErrorKind::NotFound => Ok(()),
+                Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => Ok(()),
                 done => done.map_err(Into::into),
             },
         };
@@ -179,12 +179,12 @@ impl Kernel {
     /// refer to it.
     fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), OpError> {
         match self.sets.create(set) {
-            Err(error) if error.kind() == nfnetlink::ErrorKind::Exists => {}
+            Err(error) if error.kind() == netlink_batch::ErrorKind::Exists => {}
             result => return result.map_err(|error| failed(&error)),
         }
         match self.sets.destroy(set.name) {
             // Rules may refer to a set of any type, ours as well.
-            Err(error) if error.kind() == nfnetlink::ErrorKind::Busy => {
+            Err(error) if error.kind() == netlink_batch::ErrorKind::Busy => {
                 let found = self.firewall.look(set.family).map_err(|e| failed(&*e))?;
                 let ours = found.ours.filter(|rules| self.only_refer_to(set.name, rules));
                 self.recreate_without(&ours.ok_or_else(|| failed(&error))?, set)
@@ -247,8 +247,8 @@ impl Kernel {
             owners.resize(changes.len(), at);
         }
         let report = self.sets.apply(changes);
-        let kind = |error: &nfnetlink::Error| match error.kind() {
-            nfnetlink::ErrorKind::NotFound => OpErrorKind::Unknown,
+        let kind = |error: &netlink_batch::Error| match error.kind() {
+            netlink_batch::ErrorKind::NotFound => OpErrorKind::Unknown,
             _ => OpErrorKind::Failed,
         };
         let failed = report.failed.iter();
@@ -257,10 +257,10 @@ impl Kernel {
     }
 
     /// Creates `kube-ipvs0` if it is not there.
-    async fn ensure_interface(&mut self) -> Result<(), OpError> {
+    fn ensure_interface(&mut self) -> Result<(), OpError> {
         if self.interface.is_none() {
             let (interface, ensured) =
-                DummyInterface::ensure(INTERFACE).await.map_err(|error| failed(&error))?;
+                DummyInterface::ensure(INTERFACE).map_err(|error| failed(&error))?;
             if ensured == Ensured::Created {
                 tracing::info!(interface = INTERFACE, "created");
             }
@@ -269,8 +269,8 @@ impl Kernel {
         Ok(())
     }
 
-    async fn change_addresses(&mut self, ops: &[&Op]) -> Failures {
-        if let Err(error) = self.ensure_interface().await {
+    fn change_addresses(&mut self, ops: &[&Op]) -> Failures {
+        if let Err(error) = self.ensure_interface() {
             return (0..ops.len()).map(|at| (at, error.clone())).collect();
         }
         let Some(interface) = &self.interface else { return Vec::new() };

@@ -73,7 +73,7 @@ fn virtual_server(key: &VirtualServerKey, server: &VirtualServerState) -> Value 
         })
         .collect();
     let mut out = json!({
-        "scheduler": config.scheduler.as_str(),
+        "scheduler": config.scheduler.to_string(),
         "schedulerFlags": scheduler_flags(config),
         "realServers": real_servers,
     });
@@ -81,7 +81,7 @@ fn virtual_server(key: &VirtualServerKey, server: &VirtualServerState) -> Value 
         VirtualServerKey::Address { address, port, protocol } => {
             out["address"] = json!(address);
             out["port"] = json!(port);
-            out["protocol"] = json!(protocol.name());
+            out["protocol"] = json!(protocol.to_string());
         }
         VirtualServerKey::FirewallMark { mark, family } => {
             out["firewallMark"] = json!(mark);

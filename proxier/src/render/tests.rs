@@ -26,7 +26,7 @@ fn add(
 }
 
 fn with(forwarding: Forwarding, weight: u32) -> RealServerConfig {
-    RealServerConfig { forwarding, ..RealServerConfig::masquerade(weight) }
+    RealServerConfig::new(forwarding, weight)
 }
 
 /// The same table made with `ipvsadm` in the test kernel; the text is what `ipvsadm-save -n` of
@@ -36,11 +36,8 @@ fn ipvsadm_prints_what_ipvsadm_saves() {
     let mut state = State::default();
     let none = |_: &mut VirtualServerConfig| {};
     let tunnel = |tunnel| with(Forwarding::Tunnel(tunnel), 3);
-    let limited = RealServerConfig {
-        upper_threshold: 10,
-        lower_threshold: 5,
-        ..RealServerConfig::masquerade(1)
-    };
+    let mut limited = RealServerConfig::masquerade(1);
+    (limited.upper_threshold, limited.lower_threshold) = (10, 5);
     add(
         &mut state,
         virtual_server("10.0.0.1:80/tcp"),

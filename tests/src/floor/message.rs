@@ -29,13 +29,13 @@ pub(crate) fn new_member(set: &str, member: &Member) -> Vec<u8> {
     match *member {
         Member::Ip(ip) => address(&mut out, 1, ip),
         Member::Port(port) => out.attribute(4 | NET_ORDER, &port.to_be_bytes()),
-        Member::IpPort(ip, protocol, port) => endpoint(&mut out, ip, protocol.number(), port),
+        Member::IpPort(ip, protocol, port) => endpoint(&mut out, ip, protocol.number() as u8, port),
         Member::IpPortIp(ip, protocol, port, other) => {
-            endpoint(&mut out, ip, protocol.number(), port);
+            endpoint(&mut out, ip, protocol.number() as u8, port);
             address(&mut out, 20, other);
         }
         Member::IpPortNet(ip, protocol, port, net) => {
-            endpoint(&mut out, ip, protocol.number(), port);
+            endpoint(&mut out, ip, protocol.number() as u8, port);
             address(&mut out, 20, net.addr());
             if net.prefix_len() < net.max_prefix_len() {
                 out.attribute(21, &[net.prefix_len()]);

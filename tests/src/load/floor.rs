@@ -88,8 +88,7 @@ fn exchange(client: &Client, state: &State) -> Result<f64> {
 /// Programs this network namespace, which must be new, and says how long each part took.
 pub fn program(state: &State) -> Result<Value> {
     let mut client = Client::open().context("IPVS")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (interface, _) = runtime.block_on(DummyInterface::ensure(INTERFACE))?;
+    let (interface, _) = DummyInterface::ensure(INTERFACE)?;
     let mut sets = IpsetClient::open()?;
     for (set, content) in &state.sets {
         sets.create(&SetSpec::of(*set, content.capacity))?;

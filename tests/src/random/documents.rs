@@ -18,12 +18,8 @@ pub fn slice_key(name: u8) -> ObjectKey {
     ObjectKey::new("default", format!("slice-{name}"))
 }
 
-const fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    }
+fn protocol(protocol: Protocol) -> String {
+    protocol.to_string().to_uppercase()
 }
 
 const fn family(family: Family) -> &'static str {

@@ -196,7 +196,7 @@ impl Match {
                 Some(prefix) => flow.interface.starts_with(prefix),
                 None => flow.interface == name,
             },
-            Self::Protocol(name) => flow.protocol.name() == name,
+            Self::Protocol(name) => flow.protocol.to_string() == *name,
             Self::Set(set, sources) => {
                 let members = machine.state.sets.get(set).map(|set| &set.members);
                 members.into_iter().flatten().any(|member| in_member(member, sources, flow))
@@ -219,7 +219,7 @@ impl Match {
             Self::VipProtocol(number) => matches!(
                 flow.taken_by,
                 Some(VirtualServerKey::Address { protocol, .. })
-                    if u16::from(protocol.number()) == *number
+                    if protocol.number() == *number
             ),
         }
     }

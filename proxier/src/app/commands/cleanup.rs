@@ -20,7 +20,7 @@ pub(in crate::app) async fn run() -> anyhow::Result<ExitCode> {
         .inspect_err(|error| warn!(error = chain(error), "no virtual servers to remove"))
         .ok();
     let mut firewall = Firewall::find(iptables_directory().as_deref());
-    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall).await;
+    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall);
     let mut out = String::new();
     for (verb, lines) in [("removed", &report.removed), ("kept", &report.kept)] {
         for line in lines {

@@ -143,7 +143,7 @@ fn dataplane(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families).await?;
+        let kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families)?;
         let (mut reconciler, status) = Reconciler::new(kernel, resolver, timing);
         if let Some(notices) = notices {
             reconciler.notify(notices);
@@ -177,7 +177,7 @@ pub(in crate::app) async fn init_only(config: &Config) -> anyhow::Result<ExitCod
     let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
     if off.is_ok_and(|text| text.trim() == "1") && host.abilities.families.contains(&Family::Ipv6) {
         // The daemon's container may not change it.
-        DummyInterface::ensure(INTERFACE).await.context("set up kube-ipvs0")?;
+        DummyInterface::ensure(INTERFACE).context("set up kube-ipvs0")?;
         if let Some(why) = sysctl::allow_ipv6() {
             warn!("{why}");
         }

@@ -195,7 +195,7 @@ pub(in crate::app) fn host(
 }
 
 async fn follow_host(mut monitor: Monitor, given: bool, events: mpsc::Sender<Event>) {
-    let ours = DummyInterface::find(INTERFACE).await.ok().flatten().map(|i| i.index());
+    let ours = DummyInterface::find(INTERFACE).ok().flatten().map(|i| i.index());
     let mut follower = Follower { given, ours, list_after: None };
     loop {
         let next = match follower.list_after {

@@ -217,7 +217,8 @@ fn only_the_weight_changes() {
     let found = VirtualServerState { real_servers: found.into(), ..desired.clone() };
     case.update(0, Some(&desired), Some(&found));
     let overlaid = case.drains.overlay(&case.key, &desired);
-    let config = RealServerConfig { upper_threshold: 9, ..RealServerConfig::masquerade(0) };
+    let mut config = RealServerConfig::masquerade(0);
+    config.upper_threshold = 9;
     assert_eq!(overlaid.real_servers[0].config, config);
 }
 

@@ -47,20 +47,24 @@ pub(in crate::http) fn table(endpoints: &'static [u8]) -> Table {
     Arc::new(move |keys| {
         let counted = |key: &VirtualServerKey| {
             let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
-            let stats = |n: u64| Stats { connections: n, packets_in: n * 10, ..Stats::default() };
+            let stats = |n: u64| {
+                let mut stats = Stats::default();
+                (stats.connections, stats.packets_in) = (n, n * 10);
+                stats
+            };
             let entry = |(at, n): (usize, &u8)| {
                 let mut server = real_server(*n);
                 server.config.weight = u32::from(at + 1 < endpoints.len());
                 let n = u32::from(*n);
-                let connections = Connections { active: n, inactive: n * 2, persistent: 0 };
-                RealServerEntry { server, connections, stats: stats(u64::from(n)) }
+                let mut entry = RealServerEntry::from(server);
+                entry.connections = Connections { active: n, inactive: n * 2, persistent: 0 };
+                entry.stats = stats(u64::from(n));
+                entry
             };
             let all = endpoints.iter().map(|n| u64::from(*n)).sum();
-            let server = VirtualServer { key: *key, config };
-            Counted {
-                server: VirtualServerEntry { server, stats: stats(all) },
-                real_servers: endpoints.iter().enumerate().map(entry).collect(),
-            }
+            let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
+            server.stats = stats(all);
+            Counted { server, real_servers: endpoints.iter().enumerate().map(entry).collect() }
         };
         Ok(keys.iter().map(counted).collect())
     })

@@ -80,7 +80,7 @@ fn drops(filter: &str) -> BTreeSet<VirtualServerKey> {
         .filter(|line| line.chain == Chain::IpvsOutFilter.name())
         .filter_map(|line| Some(save::words(line.spec?)))
         .map(|words| {
-            let protocol = Protocol::from_number(of(&words, "--vproto").parse().unwrap()).unwrap();
+            let protocol = Protocol::from_number(of(&words, "--vproto").parse().unwrap());
             let address = of(&words, "--vaddr").parse().unwrap();
             VirtualServerKey::new(address, of(&words, "--vport").parse().unwrap(), protocol)
         })

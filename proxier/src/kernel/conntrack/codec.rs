@@ -9,7 +9,7 @@ use netlink_batch::{Attribute, Attributes, Batch, Malformed, PutAttributes};
 use netlink_ipvs::{Family, Protocol};
 
 use super::{Direction, Flow};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const SUBSYSTEM: u8 = 1;
@@ -49,21 +49,13 @@ const FILTER_REPLY: u16 = 2;
 /// `CTA_FILTER_F_CTA_PROTO_NUM` of the kernel's `nf_internals.h`: compare the protocol.
 const FILTER_BY_PROTOCOL: u32 = 1 << 3;
 
-const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    }
-}
-
 /// A request for the flows of a family, and of a protocol if the kernel shall filter.
 pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Protocol>) {
-    let header =
-        Header { subsystem: SUBSYSTEM, command: GET, flags: 0, family: family_number(family) };
+    let header = Header { subsystem: SUBSYSTEM, command: GET, flags: 0, family: family.number() };
     push(batch, header, |m| {
         if let Some(protocol) = protocol {
             m.nested(attr::ORIGINAL, |m| {
-                m.nested(tuple::PROTO, |m| m.attribute(tuple::NUMBER, &[protocol.number()]));
+                m.nested(tuple::PROTO, |m| m.attribute(tuple::NUMBER, &[protocol.number() as u8]));
             });
             m.nested(attr::FILTER, |m| {
                 m.attribute(FILTER_ORIGINAL, &FILTER_BY_PROTOCOL.to_ne_bytes());
@@ -74,7 +66,7 @@ pub(super) fn encode_list(batch: &mut Batch, family: Family, protocol: Option<Pr
 }
 
 pub(super) fn encode_delete(batch: &mut Batch, flow: &Flow) {
-    let family = family_number(Family::of(flow.original.source.ip()));
+    let family = Family::of(flow.original.source.ip()).number();
     push(batch, Header { subsystem: SUBSYSTEM, command: DELETE, flags: 0, family }, |m| {
         let original = (&flow.original, flow.protocol, flow.original_zone);
         m.nested(attr::ORIGINAL, |m| encode_direction(m, original));
@@ -105,7 +97,7 @@ fn encode_direction(
         }
     });
     out.nested(tuple::PROTO, |m| {
-        m.attribute(tuple::NUMBER, &[protocol.number()]);
+        m.attribute(tuple::NUMBER, &[protocol.number() as u8]);
         m.attribute(tuple::SOURCE_PORT, &source.port().to_be_bytes());
         m.attribute(tuple::DESTINATION_PORT, &destination.port().to_be_bytes());
     });
@@ -141,7 +133,7 @@ pub(super) fn decode_flow(body: Attributes<'_>) -> Result<Option<Flow>, Malforme
     }
     let flow = || {
         Some(Flow {
-            protocol: Protocol::from_number(original.protocol?.into())?,
+            protocol: Protocol::from_number(original.protocol?.into()),
             original: original.direction()?,
             reply: reply.direction()?,
             zone,

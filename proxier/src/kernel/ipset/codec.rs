@@ -92,20 +92,11 @@ pub(super) fn revision(set_type: SetType, (lowest, highest): (u8, u8)) -> Option
     (revision >= lowest).then_some(revision)
 }
 
-/// `AF_INET`, `AF_INET6`; bitmaps of ports have no family.
+/// Bitmaps of ports have no family.
 const fn family_number(set_type: SetType, family: Family) -> u8 {
-    match (set_type, family) {
-        (SetType::BitmapPort, _) => 0,
-        (_, Family::Ipv4) => 2,
-        (_, Family::Ipv6) => 10,
-    }
-}
-
-fn family_of(number: u8) -> Option<Family> {
-    match number {
-        2 => Some(Family::Ipv4),
-        10 => Some(Family::Ipv6),
-        _ => None,
+    match set_type {
+        SetType::BitmapPort => 0,
+        _ => family.number(),
     }
 }
 

@@ -1,38 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::captures::{self, HEADERS, body};
 
 const GOLDEN: &str = include_str!("golden.txt");
 
-/// `struct nlmsghdr` and `struct nfgenmsg`
-const HEADERS: usize = 20;
-
-/// The messages that were sent (`>`) or received (`<`) under a command of the captures.
 fn captured(command: &str, direction: char) -> Vec<Vec<u8>> {
-    let section = GOLDEN
-        .split("\n\n# ")
-        .find_map(|section| section.strip_prefix(command)?.strip_prefix('\n'))
-        .unwrap_or_else(|| panic!("no capture of {command}"));
-    let mut messages = Vec::new();
-    for datagram in section.lines().filter_map(|line| line.strip_prefix(direction)) {
-        let text = datagram.trim();
-        let bytes: Vec<u8> = (0..text.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-            .collect();
-        let mut rest = bytes.as_slice();
-        while let Some(length) = rest.first_chunk::<4>() {
-            let length = u32::from_ne_bytes(*length) as usize;
-            messages.push(rest[..length].to_vec());
-            rest = &rest[length..];
-        }
-    }
-    messages
-}
-
-/// The attributes of a message.
-fn body(message: &[u8]) -> Attributes<'_> {
-    Attributes(&message[HEADERS..])
+    captures::captured(GOLDEN, command, direction)
 }
 
 fn direction(source: &str, destination: &str) -> Direction {

@@ -1,9 +1,10 @@
 //! ipset's answers: versions, headers of sets, lists of elements.
 
 use netlink_batch::{Attribute, Attributes, Malformed};
+use netlink_ipvs::Family;
 
 use super::element::{Element, decode_element};
-use super::{Command, attr, data, family_of, type_of};
+use super::{Command, attr, data, type_of};
 use crate::dataplane::sets::SetType;
 use crate::kernel::ipset::SetHeader;
 
@@ -43,7 +44,7 @@ pub(in crate::kernel::ipset) fn decode_header(
                 header.set_type = type_of(&header.type_name);
             }
             attr::REVISION => header.revision = attribute.u8()?,
-            attr::FAMILY => header.family = family_of(attribute.u8()?),
+            attr::FAMILY => header.family = Family::from_number(attribute.u8()?),
             attr::DATA => {
                 for option in attribute.nested() {
                     decode_option(&mut header, &option?)?;

@@ -137,8 +137,9 @@ impl Parts {
             return None;
         }
         let endpoint = || {
-            let protocol = Protocol::from_number(self.protocol?.into())?;
-            Some((self.address()?, protocol, self.port?))
+            let protocol = Protocol::from_number(self.protocol?.into());
+            let programmed = !matches!(protocol, Protocol::Other(_));
+            programmed.then_some((self.address()?, protocol, self.port?))
         };
         match (set_type, self) {
             (SetType::HashIp, Self { protocol: None, port: None, other: None, .. }) => {
@@ -181,9 +182,7 @@ impl fmt::Display for Parts {
             (Some(1), Some(port)) => Some(format!("icmp:{}/{}", port >> 8, port & 0xff)),
             (Some(58), Some(port)) => Some(format!("icmpv6:{}/{}", port >> 8, port & 0xff)),
             (Some(number), port) => {
-                let name = Protocol::from_number(number.into())
-                    .map_or_else(|| number.to_string(), |protocol| protocol.to_string());
-                Some(format!("{name}:{}", port.unwrap_or(0)))
+                Some(format!("{}:{}", Protocol::from_number(number.into()), port.unwrap_or(0)))
             }
             (None, port) => port.map(|port| port.to_string()),
         });

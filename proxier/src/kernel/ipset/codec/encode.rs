@@ -9,7 +9,7 @@ use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
 use super::{Command, attr, data, family_number};
 use crate::dataplane::sets::{Member, SetType};
 use crate::kernel::ipset::{Change, SetSpec};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 /// `NFNL_SUBSYS_IPSET`
 const SUBSYSTEM: u8 = 6;
@@ -150,7 +150,7 @@ pub(super) fn encode_member(out: &mut Vec<u8>, member: &Member) {
 fn endpoint(out: &mut Vec<u8>, ip: IpAddr, protocol: Protocol, port: u16) {
     address(out, data::IP, ip);
     be16(out, data::PORT, port);
-    out.attribute(data::PROTO, &[protocol.number()]);
+    out.attribute(data::PROTO, &[protocol.number() as u8]);
 }
 
 fn address(out: &mut Vec<u8>, kind: u16, ip: IpAddr) {

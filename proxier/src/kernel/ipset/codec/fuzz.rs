@@ -6,13 +6,13 @@ use super::encode::encode_member;
 use super::{Command, Element, attr, decode_elements, decode_header, decode_versions};
 use crate::dataplane::sets::{SetId, SetType};
 use crate::kernel::ipset::SetSpec;
-use crate::kernel::nfnetlink::{Header, body, push};
+use netlink_batch::netfilter::{Header, attributes, push};
 
 /// The bytes as a datagram, and as the attributes of one message.
 pub(crate) fn answers(bytes: &[u8]) {
     for message in messages(bytes).map_while(Result::ok) {
         let _ = message.content();
-        if let Ok(body) = body(&message) {
+        if let Ok(body) = attributes(&message) {
             answer(body);
         }
     }
@@ -59,7 +59,7 @@ fn written_and_read(element: &Element, set_type: SetType) -> Vec<Element> {
     });
     let mut found = Vec::new();
     for message in messages(batch.bytes()).map_while(Result::ok) {
-        let body = body(&message).unwrap_or_default();
+        let body = attributes(&message).unwrap_or_default();
         let _ = decode_elements(body, Some(set_type), |element| found.push(element));
     }
     found

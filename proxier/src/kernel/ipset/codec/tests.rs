@@ -6,40 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::sets::Member;
+use crate::kernel::captures::{self, HEADERS, body};
 use crate::kernel::ipset::{Change, SetHeader, SetSpec};
-use crate::kernel::nfnetlink::{Header, push};
+use netlink_batch::netfilter::{Header, push};
 
 const GOLDEN: &str = include_str!("golden.txt");
 const ENCODER: Encoder = Encoder { protocol: 7 };
 
-/// `struct nlmsghdr` and `struct nfgenmsg`
-const HEADERS: usize = 20;
-
-/// The messages that were sent (`>`) or received (`<`) under a command of the captures.
 fn captured(command: &str, direction: char) -> Vec<Vec<u8>> {
-    let section = GOLDEN
-        .split("\n\n# ")
-        .find_map(|section| section.strip_prefix(command)?.strip_prefix('\n'))
-        .unwrap_or_else(|| panic!("no capture of {command}"));
-    let datagrams = section.lines().filter_map(|line| line.strip_prefix(direction));
-    datagrams.flat_map(|datagram| split(&hex(datagram.trim()))).collect()
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
-}
-
-fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    while let Some(length) = bytes.first_chunk::<4>() {
-        let length = u32::from_ne_bytes(*length) as usize;
-        messages.push(bytes[..length].to_vec());
-        bytes = &bytes[length.next_multiple_of(4)..];
-    }
-    messages
+    captures::captured(GOLDEN, command, direction)
 }
 
 /// The last message that was sent for a command, without the flags that the socket adds.
@@ -54,11 +29,6 @@ fn encoded(encode: impl FnOnce(&mut Batch)) -> Vec<u8> {
     let mut batch = Batch::default();
     encode(&mut batch);
     batch.bytes().to_vec()
-}
-
-/// The attributes of a message.
-fn body(message: &[u8]) -> Attributes<'_> {
-    Attributes(&message[HEADERS..])
 }
 
 /// An answer to a list with these attributes.
