@@ -1,4 +1,4 @@
-//! The program: its [commands], the [host] it runs on, and the [wiring] of sources, loop and servers.
+//! The program: its commands, the host it runs on, and the wiring of sources, loop and servers.
 //! Nothing else knows concrete types.
 
 mod commands;

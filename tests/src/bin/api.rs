@@ -42,7 +42,9 @@ fn check(word: &str, update: bool) -> Result<()> {
         return Ok(());
     }
     for (sign, lines) in [('-', &gone), ('+', &new)] {
-        lines.iter().for_each(|line| println!("{sign} {line}"));
+        for line in lines {
+            println!("{sign} {line}");
+        }
     }
     if released != UNRELEASED {
         allows(released, version, !gone.is_empty())?;
@@ -74,7 +76,8 @@ fn api(json: &str) -> Result<String> {
         .omit_auto_trait_impls(true)
         .omit_auto_derived_impls(true)
         .build()?;
-    Ok(api.items().map(|item| format!("{item}\n")).collect())
+    let lines: Vec<String> = api.items().map(ToString::to_string).collect();
+    Ok(lines.join("\n") + "\n")
 }
 
 #[cfg(test)]

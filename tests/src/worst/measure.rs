@@ -31,7 +31,7 @@ pub struct Cost {
     pub objects: usize,
     /// How long it took from the start to the last change.
     pub took: Duration,
-    /// It did not end in time, or not below [`ENOUGH`].
+    /// It did not end in time, or not below a bound.
     pub given_up: bool,
 }
 
