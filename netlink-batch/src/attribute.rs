@@ -20,6 +20,8 @@ pub trait PutAttributes {
 }
 
 impl PutAttributes for Vec<u8> {
+    // Most values have a length that the caller knows: then this is a few stores.
+    #[inline]
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         header(self, kind, value.len());
         self.extend_from_slice(value);
@@ -43,13 +45,16 @@ impl PutAttributes for Vec<u8> {
     }
 }
 
+#[inline]
 fn header(out: &mut Vec<u8>, kind: u16, value: usize) {
-    out.extend_from_slice(&((value + HEADER) as u16).to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
+    let ([l0, l1], [k0, k1]) = (((value + HEADER) as u16).to_ne_bytes(), kind.to_ne_bytes());
+    out.extend_from_slice(&[l0, l1, k0, k1]);
 }
 
+#[inline]
 fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(4), 0);
+    let missing = out.len().next_multiple_of(4) - out.len();
+    out.extend_from_slice(&[0; 3][..missing]);
 }
 
 /// Attributes one after the other.
