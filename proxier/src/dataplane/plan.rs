@@ -231,9 +231,12 @@ impl Planner<'_> {
         let Some(rules) = desired.firewall.get(&family) else { return };
         if believed.firewall.get(&family) != Some(rules) {
             let phase = if self.is_taken_over(family) { Phase::TakeOver } else { Phase::Firewall };
-            let sets = SetId::all().filter(|set| set.family == family);
-            let needs = self.needs(sets.map(|set| self.set_there(set)));
-            self.push_unless(phase, Op::InstallFirewall(family, rules.clone()), needs);
+            // One that is neither there nor planned may be somebody else's, to which rules can refer:
+            // only trying tells.
+            let sets = SetId::all().filter(|set| set.family == family).map(Target::Set);
+            let needs = sets.filter(|set| self.planned.contains(set)).collect();
+            let op = Op::InstallFirewall(family, rules.clone());
+            self.push_needing(phase, op, Needs::all(needs));
         }
     }
 

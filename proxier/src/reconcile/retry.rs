@@ -127,6 +127,17 @@ impl Retries {
         }
     }
 
+    /// What may have been the reason of a failure is mended: it is tried now, and goes on with its
+    /// back-off if that was not it.
+    pub(super) fn try_now(&mut self, subject: &Subject, now: Instant) {
+        if let Some(failure) = self.failures.get_mut(subject)
+            && self.due.remove(&(failure.due, *subject))
+        {
+            failure.due = failure.due.min(now);
+            self.due.insert((failure.due, *subject));
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.failures.is_empty()
     }

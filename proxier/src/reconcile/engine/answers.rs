@@ -260,6 +260,11 @@ impl Engine {
                     if accounting {
                         self.settled(Subject::Target(op.target()));
                     }
+                    if let Op::CreateSet(set, _) = op {
+                        // Rules that refer to it may have been refused.
+                        let rules = Subject::Target(Target::Firewall(set.family));
+                        self.retries.try_now(&rules, now);
+                    }
                     if *op == Op::TakeLinkDown {
                         // IPv6 addresses may have gone with it.
                         self.believed.forget(Part::Interface);
