@@ -38,9 +38,9 @@ fn the_daemon_programs_a_scenario_with_what_the_manifest_gives() {
     daemon.is_confined(&capabilities(container));
     // What it finds questionable on the host is not about its rights.
     let log = daemon.log();
-    let warned = log.lines().find(|line| line.contains("WARN") && !line.contains("app::checks"));
+    let warned = log.lines().find(|line| line.contains("WARN") && !line.contains("host::checks"));
     assert_eq!(warned, None, "{log}");
-    let set = log.lines().find(|line| line.contains("net.ipv4") && !line.contains("app::checks"));
+    let set = log.lines().find(|line| line.contains("net.ipv4") && !line.contains("host::checks"));
     assert_eq!(set, None, "it set what was set:\n{log}");
 }
 

@@ -78,7 +78,9 @@ impl Engine {
             }
         }
         let mut seen = touched.clone();
-        for key in touched.iter().filter_map(Target::virtual_server) {
+        // Flows are planned by themselves, and say nothing of their virtual server.
+        let servers = touched.iter().filter(|target| !matches!(target, Target::Flows(_)));
+        for key in servers.filter_map(Target::virtual_server) {
             let lowest = RealServerKey::new(IpAddr::from([0, 0, 0, 0]), 0);
             let lowest = Target::RealServer(key, lowest);
             let own = |target: &Target| matches!(target, Target::RealServer(of, _) if *of == key);

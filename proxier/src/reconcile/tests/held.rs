@@ -54,6 +54,43 @@ async fn what_waits_and_for_what_is_shown_and_told_of_after_a_sync_period() {
     assert_eq!(reconciler.dataplane().state, wanted);
 }
 
+/// Flows that are deleted say nothing about their virtual server, which goes on with its back-off.
+#[tokio::test(start_paused = true)]
+async fn a_virtual_server_that_waits_is_not_forgotten_when_its_flows_are_deleted() {
+    // No address waits for it.
+    let node_port = VirtualServerKey::new([192, 168, 0, 1].into(), 30080, Protocol::Udp);
+    let (mut reconciler, status, fault) = with_fault(move |op| match op {
+        Op::AddVirtualServer(key, _) => *key == node_port,
+        op => matches!(op, Op::ForgetFlows(..)),
+    })
+    .await;
+    let mut dns = service(2);
+    dns.ports[0].protocol = Protocol::Udp;
+    dns.ports[0].node_port = 30080;
+    reconciler.take(Event::from(Change::Service(dns)));
+    // It fails at once and after half a second, and so do its flows once it has endpoints.
+    step(&mut reconciler).await;
+    advance(Duration::from_millis(500)).await;
+    step(&mut reconciler).await;
+    advance(Duration::from_secs(1)).await;
+    let mut endpoints = slice(2, &[1]);
+    endpoints.ports[0].protocol = Protocol::Udp;
+    reconciler.take(Event::from(Change::Slice(endpoints)));
+    step(&mut reconciler).await;
+    advance(Duration::from_millis(500)).await;
+    step(&mut reconciler).await;
+    *fault.lock().unwrap() = false;
+    // The flows come first.
+    advance(Duration::from_secs(1)).await;
+    step(&mut reconciler).await;
+    assert!(!status.borrow().synced);
+    advance(Duration::from_secs(1)).await;
+    step(&mut reconciler).await;
+    assert!(status.borrow().synced);
+    let wanted = reconciler.desired().state().clone();
+    assert_eq!(reconciler.dataplane().state, wanted);
+}
+
 #[tokio::test(start_paused = true)]
 async fn flows_that_could_not_be_deleted_are_deleted_later() {
     let (mut reconciler, status, fault) = with_fault(|op| matches!(op, Op::ForgetFlows(..))).await;
