@@ -3,8 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,9 @@ const INNOCENT: Size = Size { services: 2000, endpoints: 3 };
 
 /// More than this is enough to know, in KiB.
 const ENOUGH: u64 = 2 << 20;
+
+/// How often the peak is looked at.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// What a shape costs.
 #[derive(Debug, Clone, Copy)]
@@ -134,22 +136,19 @@ impl Run {
 
 /// Follows how much memory a process has, and kills it where that is more than enough.
 struct Guard {
-    ended: Arc<AtomicBool>,
+    /// Dropped when it has ended.
+    ended: Sender<()>,
     thread: thread::JoinHandle<(u64, bool)>,
 }
 
 impl Guard {
     fn over(pid: u32, patience: Duration) -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&ended);
+        let (ended, end) = mpsc::channel();
         let begin = Instant::now();
         let thread = thread::spawn(move || {
             let mut most = 0;
             loop {
                 most = peak(pid).unwrap_or(0).max(most);
-                if end.load(Ordering::Acquire) {
-                    return (most, false);
-                }
                 if most > ENOUGH || begin.elapsed() > patience {
                     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
                     if let Some(pid) = pid {
@@ -157,7 +156,9 @@ impl Guard {
                     }
                     return (most, true);
                 }
-                thread::sleep(Duration::from_millis(100));
+                if end.recv_timeout(BETWEEN) != Err(RecvTimeoutError::Timeout) {
+                    return (peak(pid).unwrap_or(0).max(most), false);
+                }
             }
         });
         Self { ended, thread }
@@ -165,7 +166,7 @@ impl Guard {
 
     /// The peak, and whether the process was killed.
     fn end(self) -> (u64, bool) {
-        self.ended.store(true, Ordering::Release);
+        drop(self.ended);
         self.thread.join().unwrap_or_default()
     }
 }

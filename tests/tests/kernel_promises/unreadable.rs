@@ -9,6 +9,7 @@ use proxier_tests::disturbed::{cluster, has_rules, metric, sh};
 use proxier_tests::figure;
 use proxier_tests::http::get;
 use proxier_tests::live::Live;
+use proxier_tests::wait;
 
 use super::programs::Programs;
 
@@ -131,19 +132,13 @@ fn a_start_with_few_file_descriptors_ends_or_costs_little() {
         }
         let output = fs::File::create(&path).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(output).spawn().unwrap();
-        while child.try_wait().unwrap().is_none()
-            && !log().contains(ERROR)
-            && !log().contains(READY)
-        {
-            std::thread::yield_now();
-        }
+        let mut ask = |question: &dyn Fn(&str) -> bool| {
+            let answer = || Ok(question(&log()).then_some(()));
+            wait::until(&mut child, Duration::from_millis(100), answer, log).unwrap();
+        };
+        ask(&|log| log.contains(ERROR) || log.contains(READY));
         let (processes, before) = (programs.started(), Instant::now());
-        while child.try_wait().unwrap().is_none()
-            && !log().contains(READY)
-            && before.elapsed() < WINDOW
-        {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        ask(&|log| log.contains(READY) || before.elapsed() >= WINDOW);
         let status = child.try_wait().unwrap();
         let is_ready = log().contains(READY);
         let _ = child.kill();
