@@ -34,9 +34,9 @@ impl Retries {
     /// No back-off is longer, however long the sync period is.
     const MOST: Duration = Duration::from_secs(30);
 
-    /// Something that is not wanted for a moment goes on with its back-off when it is wanted again:
-    /// or whoever makes it come and go would make it be tried without end. So long, what is tried anew
-    /// after that has not been tried more often than every [`Self::MOST`].
+    /// How long a back-off outlives the need for what failed. Without that, whoever makes something
+    /// come and go could make it be tried without end. After this time, even with all the quick tries of
+    /// a new back-off it is tried no more often than every [`Self::MOST`].
     const MEMORY: Duration = Duration::from_mins(5);
 
     /// A subject failed, again or for the first time. `at_once` tries a first failure again without
@@ -120,21 +120,16 @@ impl Retries {
     /// that events cannot turn a back-off into a loop.
     pub(super) fn hasten(&mut self, now: Instant) {
         for (subject, failure) in &mut self.failures {
-            if !failure.hastened && self.due.remove(&(failure.due, *subject)) {
-                (failure.hastened, failure.due) = (true, failure.due.min(now));
-                self.due.insert((failure.due, *subject));
-            }
+            failure.hastened |=
+                !failure.hastened && bring_forward(&mut self.due, subject, failure, now);
         }
     }
 
     /// What may have been the reason of a failure is mended: it is tried now, and goes on with its
     /// back-off if that was not it.
     pub(super) fn try_now(&mut self, subject: &Subject, now: Instant) {
-        if let Some(failure) = self.failures.get_mut(subject)
-            && self.due.remove(&(failure.due, *subject))
-        {
-            failure.due = failure.due.min(now);
-            self.due.insert((failure.due, *subject));
+        if let Some(failure) = self.failures.get_mut(subject) {
+            bring_forward(&mut self.due, subject, failure, now);
         }
     }
 
@@ -162,6 +157,21 @@ impl Retries {
             Subject::Part(_) => None,
         })
     }
+}
+
+/// Makes a subject due now, if it waits for its time.
+fn bring_forward(
+    due: &mut BTreeSet<(Instant, Subject)>,
+    subject: &Subject,
+    failure: &mut Failure,
+    now: Instant,
+) -> bool {
+    let waits = due.remove(&(failure.due, *subject));
+    if waits {
+        failure.due = failure.due.min(now);
+        due.insert((failure.due, *subject));
+    }
+    waits
 }
 
 /// What waits for something else to be read, or to be put in place.

@@ -32,20 +32,11 @@ fn settings(_: Option<&Node>, host: &[IpAddr]) -> Settings {
     Settings {
         place: Place { node: "node-1".into(), zone: None },
         families: vec![Family::Ipv4],
-        scheduler: Scheduler::RR,
-        exclude_cidrs: vec![],
-        external_ips: true,
-        source_ranges_everywhere: false,
         host_addresses: host.iter().copied().collect(),
         node_port_addresses: host.iter().copied().collect(),
         node_ips: host.to_vec(),
         firewall: [(Family::Ipv4, FirewallOptions::default())].into(),
-        sysctls: std::sync::Arc::from([]),
-        keep_foreign: false,
-        limits: Limits::default(),
-        own_sockets: Vec::new(),
-        allow_reserved: Vec::new(),
-        reserved: Reserved::default(),
+        ..crate::builders::settings()
     }
 }
 

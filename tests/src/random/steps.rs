@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proxier::cluster::topology::Place;
 use proxier::cluster::{self, Change};
+use proxier::dataplane::Settings;
 use proxier::dataplane::firewall::{FirewallOptions, LocalDetector};
-use proxier::dataplane::{Limits, Reserved, Settings};
 use proxier::reconcile::{Event, Resolver};
 
 use super::documents::{service_key, slice_key};
@@ -137,17 +137,11 @@ impl Options {
             scheduler: self.scheduler.parse().unwrap_or(Scheduler::RR),
             exclude_cidrs: self.exclude_cidrs.clone(),
             external_ips: self.external_ips,
-            source_ranges_everywhere: false,
             host_addresses: host.iter().copied().collect(),
             node_port_addresses: node_ports.collect(),
             node_ips: [Family::Ipv4, Family::Ipv6].map(|f| node_ip(api, f)).to_vec(),
             firewall: families.iter().map(firewall).collect(),
-            sysctls: std::sync::Arc::from([]),
-            keep_foreign: false,
-            limits: Limits::default(),
-            own_sockets: Vec::new(),
-            allow_reserved: Vec::new(),
-            reserved: Reserved::default(),
+            ..proxier::builders::settings()
         }
     }
 }

@@ -48,6 +48,7 @@ impl Engine {
 
     pub(super) fn update_drains(&mut self, key: &VirtualServerKey, now: Instant) {
         let believed = self.believed.state().virtual_servers.get(key);
+        // Where nothing is there, nothing drains.
         let desired = believed.and_then(|_| self.desired.state().virtual_servers.get(key));
         self.drains.update(key, desired, believed, now.into_std());
     }
