@@ -14,6 +14,7 @@ use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver};
 use proxier_tests::daemon::Scratch;
 use proxier_tests::load::memory::TIMING;
+use proxier_tests::simulated::cases;
 use proxier_tests::worst::{Random, Shape, documents};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -102,7 +103,7 @@ fn doublings() {
 fn whatever_a_tenant_writes_costs_so_much_and_no_more() {
     doublings();
     let limits = Limits::of_memory(MEMORY);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 48, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(cases(48));
     let checked = runner.run(&any::<u64>(), |seed| {
         let mut random = Random::new(seed);
         let shape = Shape::random(&mut random).smaller();
