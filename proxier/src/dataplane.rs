@@ -33,7 +33,7 @@ pub use access::{
     OpErrorKind, Outcome, Query,
 };
 pub use budget::{Budget, Limits, Over, cost};
-pub use contribution::{Contribution, Health, contribution, left_out};
+pub use contribution::{Contribution, Health, NoLocal, contribution, left_out};
 pub use desired::{Conflict, Desired, Owner};
 pub use drain::{Drains, Finished};
 pub use foreign::{is_marked, unmarked};

@@ -37,7 +37,7 @@ pub use measure::{Histogram, Live, Measures};
 pub use notice::Notice;
 use reporter::Reporter;
 pub use resolver::Resolver;
-pub use status::{Counters, Draining, FamilyStatus, HeldBack, NoLocal, Status};
+pub use status::{Counters, Draining, FamilyStatus, HeldBack, Status};
 
 /// What the loop reacts to.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! Hints count only when every ready endpoint has one and at least one names this node (first) or
 //! its zone (second). They never influence the local list. KEP-1669, KEP-2433, KEP-3015.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, RealServerKey};
@@ -19,7 +19,7 @@ use super::{Endpoint, EndpointSlice, ServicePort};
 pub type Endpoints<'a> = BTreeMap<RealServerKey, &'a Endpoint>;
 
 /// What the slices of one service lead to in one family, by the name and protocol of the port.
-pub struct Targets<'a>(HashMap<(&'a str, Protocol), Vec<Listening<'a>>>);
+pub struct Targets<'a>(BTreeMap<(&'a str, Protocol), Vec<Listening<'a>>>);
 
 /// A target port and who listens there.
 type Listening<'a> = (u16, &'a [Endpoint]);
@@ -27,7 +27,7 @@ type Listening<'a> = (u16, &'a [Endpoint]);
 impl<'a> Targets<'a> {
     /// Looks through the slices once, for any number of ports.
     pub fn new(slices: impl IntoIterator<Item = &'a EndpointSlice>, family: Family) -> Self {
-        let mut targets: HashMap<_, Vec<_>> = HashMap::new();
+        let mut targets: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for slice in slices.into_iter().filter(|slice| slice.family == family) {
             for port in slice.ports.iter().filter(|port| port.port != 0) {
                 let lists = targets.entry((&*port.name, port.protocol)).or_default();

@@ -1,6 +1,6 @@
 //! What one Service asks of the dataplane.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netlink_ipvs::{
@@ -24,6 +24,15 @@ pub struct Health {
     pub local_endpoints: Vec<(Family, usize)>,
 }
 
+/// Families in which a service has endpoints, but none on this node, where a policy asks for such.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NoLocal {
+    /// internalTrafficPolicy.
+    pub internal: Vec<Family>,
+    /// externalTrafficPolicy.
+    pub external: Vec<Family>,
+}
+
 /// What one Service asks of the dataplane. Two equal ones need no work.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contribution {
@@ -33,12 +42,10 @@ pub struct Contribution {
     pub members: Vec<(SetId, Member)>,
     /// What could not be had.
     pub skipped: Vec<Skipped>,
-    /// Health check node port.
-    pub health: Option<Health>,
-    /// Families in which a frontend with internalTrafficPolicy Local has endpoints, but none here.
-    pub no_local_internal: Vec<Family>,
-    /// The same for externalTrafficPolicy Local.
-    pub no_local_external: Vec<Family>,
+    /// Health check node port; few have one.
+    pub health: Option<Box<Health>>,
+    /// Where a Local policy leaves it without endpoints; most are nowhere.
+    pub no_local: Option<Box<NoLocal>>,
 }
 
 impl Contribution {
@@ -75,7 +82,7 @@ where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
     let mut out = Contribution::default();
-    let mut places = HashMap::new();
+    let mut places = BTreeMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
         let targets = Targets::new(slices.clone(), family);
@@ -97,7 +104,8 @@ where
             local_ready.sort_unstable();
             local_ready.dedup();
             let port = service.health_check_node_port;
-            let health = out.health.get_or_insert(Health { port, local_endpoints: Vec::new() });
+            let new = || Box::new(Health { port, local_endpoints: Vec::new() });
+            let health = out.health.get_or_insert_with(new);
             health.local_endpoints.push((family, local_ready.len()));
             out.members.push((SetRole::HealthCheckNodePort.of(family), Member::Port(port)));
         }
@@ -117,7 +125,7 @@ struct Builder<'a> {
     addresses: &'a Addresses,
     out: &'a mut Contribution,
     /// Where in `out` each frontend is.
-    places: &'a mut HashMap<VirtualServerKey, usize>,
+    places: &'a mut BTreeMap<VirtualServerKey, usize>,
 }
 
 /// Where a service can be had in one family, but for the addresses of the node.
@@ -190,16 +198,17 @@ impl Builder<'_> {
             None => real_servers(&[]),
         };
         if local.is_empty() && selection.any && selection.local.is_some() {
+            let known = self.out.no_local.get_or_insert_default();
             let note = |families: &mut Vec<Family>| {
                 if !families.contains(&self.family) {
                     families.push(self.family);
                 }
             };
             if service.internal_local {
-                note(&mut self.out.no_local_internal);
+                note(&mut known.internal);
             }
             if service.external_local && external {
-                note(&mut self.out.no_local_external);
+                note(&mut known.external);
             }
         }
         Backends {

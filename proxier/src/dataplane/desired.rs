@@ -179,77 +179,74 @@ impl Desired {
             return false;
         }
         let created = contribution.as_ref().map(|(created, _)| *created);
-        let frontends = |of: Option<&(i64, Arc<Contribution>)>| -> BTreeMap<_, (u32, Frontend)> {
-            let frontends = of.into_iter().flat_map(|(_, contribution)| &contribution.frontends);
-            frontends
-                .zip(0..)
-                .map(|(frontend, at)| (frontend.key, (at, frontend.clone())))
-                .collect()
-        };
-        let before = frontends(known);
-        let after = frontends(contribution.as_ref());
+        let old = known.map(|(_, contribution)| Arc::clone(contribution));
+        let new = contribution.as_ref().map(|(_, contribution)| Arc::clone(contribution));
+        let (before, after) = (places(old.as_deref()), places(new.as_deref()));
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
-        let had: Vec<_> = keys.iter().map(|key| self.winner(key, service, &before)).collect();
+        let had: Vec<_> =
+            keys.iter().map(|key| self.winner(key, service, (&before, old.as_ref()))).collect();
 
-        let new_members = contribution.as_ref().map(|(_, new)| new.members.clone());
-        let old = match contribution {
+        let old_created = match contribution {
             Some(new) => self.contributions.insert(service.clone(), new),
             None => self.contributions.remove(service),
         };
-        let owner = |created, (at, frontend): &(u32, Frontend)| Owner {
-            written: frontend.kind.is_written(),
+        let old_created = old_created.map(|(created, _)| created);
+        let owner = |created, of: &Contribution, at: u32| Owner {
+            written: of.frontends.get(at as usize).is_some_and(|it| it.kind.is_written()),
             created,
             service: service.clone(),
-            at: *at,
+            at,
         };
-        if let Some((created, _)) = &old {
-            for (key, frontend) in &before {
-                self.unclaim(key, &owner(*created, frontend));
+        if let (Some(created), Some(old)) = (old_created, &old) {
+            for (key, at) in &before {
+                self.unclaim(key, &owner(created, old, *at));
             }
         }
-        if let Some(created) = created {
-            for (key, frontend) in &after {
-                self.claim(key, owner(created, frontend));
+        if let (Some(created), Some(new)) = (created, &new) {
+            for (key, at) in &after {
+                self.claim(key, owner(created, new, *at));
             }
         }
-        let winners: Vec<(Option<Frontend>, Option<Frontend>)> = keys
+        let winners: Vec<(Option<Place>, Option<Place>)> = keys
             .iter()
             .zip(had)
-            .map(|(key, had)| (had, self.winner(key, service, &after)))
-            .filter(|(had, has)| had != has)
+            .map(|(key, had)| (had, self.winner(key, service, (&after, new.as_ref()))))
+            .filter(|(had, has)| frontend(had.as_ref()) != frontend(has.as_ref()))
             .collect();
 
         // First all that is new, then all that is gone: what both ask for is never let go, and not
         // touched.
         let mut drops_changed = false;
-        for frontend in winners.iter().filter_map(|(_, has)| has.as_ref()) {
+        for frontend in winners.iter().filter_map(|(_, has)| frontend(has.as_ref())) {
             drops_changed |= self.put(frontend, touched);
         }
-        for (set, member) in new_members.into_iter().flatten() {
-            self.add(Target::Member(set, member), touched);
+        for (set, member) in new.iter().flat_map(|contribution| &contribution.members) {
+            self.add(Target::Member(*set, *member), touched);
         }
         for (had, has) in &winners {
-            if let Some(had) = had {
-                drops_changed |= self.take(had, has.as_ref(), touched);
+            if let Some(had) = frontend(had.as_ref()) {
+                drops_changed |= self.take(had, frontend(has.as_ref()), touched);
             }
         }
-        for (set, member) in old.iter().flat_map(|(_, contribution)| &contribution.members) {
+        for (set, member) in old.iter().flat_map(|contribution| &contribution.members) {
             self.remove(Target::Member(*set, *member), touched);
         }
         drops_changed
     }
 
-    /// The frontend that has `key` now; those of `service` are `own`.
+    /// Where the frontend is that has `key` now; those of `service` are `own`.
     fn winner(
         &self,
         key: &VirtualServerKey,
         service: &ObjectKey,
-        own: &BTreeMap<VirtualServerKey, (u32, Frontend)>,
-    ) -> Option<Frontend> {
-        if self.claims.get(key)?.service == *service {
-            return own.get(key).map(|(_, frontend)| frontend.clone());
+        (own, contribution): (&BTreeMap<VirtualServerKey, u32>, Option<&Arc<Contribution>>),
+    ) -> Option<Place> {
+        let winner = self.claims.get(key)?;
+        if winner.service == *service {
+            return Some((Arc::clone(contribution?), *own.get(key)?));
         }
-        self.owner(key).map(|(_, frontend)| frontend.clone())
+        let (_, contribution) = self.contributions.get(&winner.service)?;
+        Some((Arc::clone(contribution), winner.at))
     }
 
     fn claim(&mut self, key: &VirtualServerKey, owner: Owner) {
@@ -359,6 +356,20 @@ impl Desired {
         }
         touched.insert(target);
     }
+}
+
+/// A frontend of a contribution, by its number.
+type Place = (Arc<Contribution>, u32);
+
+fn frontend(place: Option<&Place>) -> Option<&Frontend> {
+    let (contribution, at) = place?;
+    contribution.frontends.get(*at as usize)
+}
+
+/// The numbers of its frontends.
+fn places(of: Option<&Contribution>) -> BTreeMap<VirtualServerKey, u32> {
+    let frontends = of.into_iter().flat_map(|contribution| &contribution.frontends);
+    frontends.zip(0..).map(|(frontend, at)| (frontend.key, at)).collect()
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ pub fn plan(from: Planning<'_>, touched: &BTreeSet<Target>) -> Plan {
     let mut planner = Planner {
         from,
         phases: std::array::from_fn(|_| Vec::new()),
-        planned: BTreeSet::new(),
+        planned: Planned::default(),
+        flows: BTreeSet::new(),
         out: Plan::default(),
         capacities: BTreeMap::new(),
         added: BTreeMap::new(),
@@ -160,7 +161,9 @@ struct Planner<'a> {
     /// The operations of each phase.
     phases: [Vec<(Op, Option<Needs>)>; Phase::COUNT],
     /// The targets of those on which others may depend.
-    planned: BTreeSet<Target>,
+    planned: Planned,
+    /// Virtual servers whose stale flows are deleted.
+    flows: BTreeSet<VirtualServerKey>,
     out: Plan,
     /// Wanted capacities of sets that exist.
     capacities: BTreeMap<SetId, u32>,
@@ -375,6 +378,30 @@ impl Planner<'_> {
         }
         plan.needs = all.into_iter().collect();
         plan
+    }
+}
+
+/// A set of targets, most of which come in ascending order.
+#[derive(Default)]
+struct Planned {
+    ascending: Vec<Target>,
+    others: BTreeSet<Target>,
+}
+
+impl Planned {
+    fn contains(&self, target: &Target) -> bool {
+        // What was planned last is asked for most.
+        self.ascending.last() == Some(target)
+            || self.ascending.binary_search(target).is_ok()
+            || self.others.contains(target)
+    }
+
+    fn insert(&mut self, target: Target) {
+        if self.ascending.last().is_none_or(|last| *last < target) {
+            self.ascending.push(target);
+        } else {
+            self.others.insert(target);
+        }
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
 use super::Watch;
 use super::health::Monitor;
-use crate::dataplane::{Refusal, sysctls};
-use crate::reconcile::{Counters, NoLocal, Status};
+use crate::dataplane::{NoLocal, Refusal, sysctls};
+use crate::reconcile::{Counters, Status};
 
 // kube-proxy's.
 const SYNC_DURATION: Metric = Metric::histogram(

@@ -475,7 +475,7 @@ impl Engine {
             let dropped = dropped.filter(|frontend| frontend.drop_from_node);
             self.fading.extend(dropped.map(|frontend| frontend.key));
         }
-        self.report.services.insert(key.clone());
+        self.report.services.push(key.clone());
         drops_changed
     }
 

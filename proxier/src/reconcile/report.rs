@@ -14,10 +14,10 @@ use crate::dataplane::{Fate, Finished, ForgottenFlows, Outcome, Plan, Target};
 pub(super) struct Report {
     /// Contributions computed.
     pub(super) contributions: u64,
-    /// Services that were computed.
-    pub(super) services: BTreeSet<ObjectKey>,
-    /// Virtual servers that they ask for, or asked for before.
-    pub(super) frontends: BTreeSet<VirtualServerKey>,
+    /// Services that were computed; some more than once.
+    pub(super) services: Vec<ObjectKey>,
+    /// Virtual servers that they ask for, or asked for before; some more than once.
+    pub(super) frontends: Vec<VirtualServerKey>,
     /// What somebody else has changed.
     pub(super) drift: BTreeSet<Target>,
     /// What could not be read, and why.

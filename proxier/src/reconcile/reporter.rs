@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::measure::Stopwatch;
 use super::notice::Notices;
 use super::report::Report;
-use super::{Draining, Event, FamilyStatus, HeldBack, NoLocal, Notice, Status};
+use super::{Draining, Event, FamilyStatus, HeldBack, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
 use crate::dataplane::{Fate, Outcome, Part, Plan, Subject, Target};
 
@@ -204,12 +204,8 @@ impl Reporter {
         self.skipped(key, before.as_deref(), asked.map(Arc::as_ref));
         self.shared_ports(key, asked.map(Arc::as_ref), engine);
         let status = &mut self.status;
-        status.health.put(key, asked.and_then(|asked| asked.health.clone()));
-        let no_local = asked.map(|asked| NoLocal {
-            internal: asked.no_local_internal.clone(),
-            external: asked.no_local_external.clone(),
-        });
-        status.no_local.put(key, no_local.filter(|no_local| *no_local != NoLocal::default()));
+        status.health.put(key, asked.and_then(|asked| asked.health.as_deref().cloned()));
+        status.no_local.put(key, asked.and_then(|asked| asked.no_local.as_deref().cloned()));
     }
 
     /// Takes over how things stand.

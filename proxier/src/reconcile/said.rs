@@ -123,13 +123,12 @@ impl Reporter {
     }
 
     /// Shows and says what has become of conflicts over these virtual servers: one line for each.
-    pub(super) fn conflicts(&mut self, keys: &BTreeSet<VirtualServerKey>, engine: &Engine) {
+    pub(super) fn conflicts(&mut self, keys: &[VirtualServerKey], engine: &Engine) {
         let mut said = 0;
-        for key in keys {
-            let known = !self.status.conflicts.is_empty();
-            if !known && !engine.desired().is_contested(key) {
-                continue;
-            }
+        // Asked before they are put in order: most steps have none at all.
+        let known = !self.status.conflicts.is_empty();
+        let contested = keys.iter().filter(|key| known || engine.desired().is_contested(key));
+        for key in contested.collect::<BTreeSet<_>>() {
             let conflict = engine.desired().conflict(key);
             if !self.status.conflicts.put(key, conflict.clone()) {
                 continue;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::report::Report;
 use super::{Directory, Live, Measures, Published};
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Health, Op, Subject, Target};
+use crate::dataplane::{Conflict, Health, NoLocal, Op, Subject, Target};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -84,15 +84,6 @@ pub struct FamilyStatus {
     pub last_success: Option<SystemTime>,
     /// Since when it has been failing.
     pub failing_since: Option<Instant>,
-}
-
-/// Families in which a service with a Local policy has endpoints, but none on this node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NoLocal {
-    /// By internalTrafficPolicy.
-    pub internal: Vec<Family>,
-    /// By externalTrafficPolicy.
-    pub external: Vec<Family>,
 }
 
 /// Something that is not programmed, since it must not be without something else.

@@ -186,7 +186,7 @@ impl Planner<'_> {
 
     /// Once in a plan.
     pub(super) fn forget_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
-        if self.planned.insert(Target::Flows(key)) {
+        if self.flows.insert(key) {
             self.push(Phase::Flows, Op::ForgetFlows(key, keep));
         }
     }

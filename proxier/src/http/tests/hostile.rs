@@ -13,7 +13,7 @@ async fn answers(text: &str) -> Vec<(String, String)> {
     let mut asks = page::asks(1, &[5]);
     asks.frontends[0].port = text.into();
     let conflict = Conflict { key: virtual_server, winner: key(), losers: vec![key()], more: 1 };
-    let no_local = crate::reconcile::NoLocal { internal: vec![Family::Ipv4], external: vec![] };
+    let no_local = crate::dataplane::NoLocal { internal: vec![Family::Ipv4], external: vec![] };
     let status = Status {
         errors: Arc::new([text.to_owned()].into()),
         observe_error: Some(text.to_owned()),

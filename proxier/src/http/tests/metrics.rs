@@ -7,8 +7,8 @@ use netlink_ipvs::{Protocol, RealServerKey, VirtualServerKey};
 
 use super::*;
 use crate::config::ServiceMetrics;
-use crate::dataplane::Conflict;
-use crate::reconcile::{Counters, Directory, Draining, Measures, NoLocal, Published};
+use crate::dataplane::{Conflict, NoLocal};
+use crate::reconcile::{Counters, Directory, Draining, Measures, Published};
 
 /// A loop that has something to say about everything.
 fn eventful() -> Status {

@@ -124,7 +124,8 @@ fn services_without_a_local_endpoint_are_told_by_policy() {
     ] {
         let slices = [endpoints("svc1", 80, endpoints_of)];
         let asked = ask(&service, &slices, &node(V4, &["10.0.0.1"]));
-        let found = (!asked.no_local_internal.is_empty(), !asked.no_local_external.is_empty());
+        let found = asked.no_local.as_deref().cloned().unwrap_or_default();
+        let found = (!found.internal.is_empty(), !found.external.is_empty());
         assert_eq!(found, (internal, external), "{id}");
     }
 }
@@ -174,7 +175,9 @@ fn c17_the_health_check_counts_local_ready_addresses() {
     let count =
         |service: &Service, specs: &[&str]| ask(service, &slices(specs), &node(V4, &[])).health;
     let specs = ["10.0.1.1 @node-1", "10.0.1.2 @node-1", "10.0.1.3", "10.0.1.4 @node-1 unready"];
-    let health = |local| Some(Health { port: 30000, local_endpoints: vec![(Family::Ipv4, local)] });
+    let health = |local| {
+        Some(Box::new(Health { port: 30000, local_endpoints: vec![(Family::Ipv4, local)] }))
+    };
     assert_eq!(count(&service(30000), &specs), health(2));
     let specs = ["10.0.1.1 @node-1 terminating", "10.0.1.2 @node-1 gone", "10.0.1.3 unready"];
     assert_eq!(count(&service(30000), &specs), health(0));
