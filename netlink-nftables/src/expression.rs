@@ -193,6 +193,29 @@ pub enum PayloadBase {
     Inner,
 }
 
+impl PayloadBase {
+    /// The kernel's number.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Link => 0,
+            Self::Network => 1,
+            Self::Transport => 2,
+            Self::Inner => 3,
+        }
+    }
+
+    /// The one with this number.
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Link,
+            1 => Self::Network,
+            2 => Self::Transport,
+            3 => Self::Inner,
+            _ => return None,
+        })
+    }
+}
+
 /// Comparisons (`NFT_CMP_*`). Less and greater compare byte by byte: numbers must be in network
 /// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +232,33 @@ pub enum Compare {
     Gt,
     /// Greater or equal.
     Gte,
+}
+
+impl Compare {
+    /// The kernel's number.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Eq => 0,
+            Self::Neq => 1,
+            Self::Lt => 2,
+            Self::Lte => 3,
+            Self::Gt => 4,
+            Self::Gte => 5,
+        }
+    }
+
+    /// The one with this number.
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Eq,
+            1 => Self::Neq,
+            2 => Self::Lt,
+            3 => Self::Lte,
+            4 => Self::Gt,
+            5 => Self::Gte,
+            _ => return None,
+        })
+    }
 }
 
 /// What a question to the routing table is about (`NFTA_FIB_F_*`).
@@ -255,6 +305,27 @@ impl FibResult {
     pub const LOCAL: u32 = 2;
 }
 
+impl FibResult {
+    /// The kernel's number.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::OutputInterface => 1,
+            Self::OutputName => 2,
+            Self::AddressType => 3,
+        }
+    }
+
+    /// The one with this number.
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::OutputInterface,
+            2 => Self::OutputName,
+            3 => Self::AddressType,
+            _ => return None,
+        })
+    }
+}
+
 /// Registers with the first and the last of several addresses or ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
@@ -278,6 +349,25 @@ pub enum NatKind {
     Source,
     /// The destination.
     Destination,
+}
+
+impl NatKind {
+    /// The kernel's number.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Source => 0,
+            Self::Destination => 1,
+        }
+    }
+
+    /// The one with this number.
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Source,
+            1 => Self::Destination,
+            _ => return None,
+        })
+    }
 }
 
 /// How address translation chooses (`NF_NAT_RANGE_*`). The bits that say that there are addresses
@@ -337,4 +427,13 @@ impl Reject {
     pub const ICMPV6_PORT: Self = Self::Icmp(4);
     /// `nft` rejects with this in `inet` tables (port unreachable).
     pub const ICMPX_PORT: Self = Self::Icmpx(1);
+
+    /// `NFT_REJECT_*`
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Icmp(_) => 0,
+            Self::TcpReset => 1,
+            Self::Icmpx(_) => 2,
+        }
+    }
 }

@@ -86,7 +86,7 @@ numbers! {
         Source = 8,
         /// Destination address, its length by the family. Of a direction.
         Destination = 9,
-        /// Transport protocol; 1 byte. Of a direction.
+        /// Transport protocol; 1 byte.
         TransportProtocol = 10,
         /// Source port; 2 bytes, network order. Of a direction.
         SourcePort = 11,
@@ -112,6 +112,15 @@ pub enum CtDirection {
     Original,
     /// That of the answers (`IP_CT_DIR_REPLY`, 1).
     Reply,
+}
+
+impl CtDirection {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Original => 0,
+            Self::Reply => 1,
+        }
+    }
 }
 
 /// Bits of [`CtKey::State`]: a packet has one of them.

@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod decode;
+mod encode;
 mod expression;
 mod keys;
 mod model;
 mod set;
 mod value;
+mod wire;
 
 pub use expression::{
     Compare, Expr, FibFlags, FibResult, NatFlags, NatKind, PayloadBase, Range, Register, Reject,

@@ -314,3 +314,39 @@ pub enum Verdict {
     /// Any other number, without its chain: `NF_QUEUE` and others.
     Other(i32),
 }
+
+impl Verdict {
+    // `NF_DROP` and `NF_ACCEPT` of `netfilter.h`, then `NFT_*`.
+    const DROP: i32 = 0;
+    const ACCEPT: i32 = 1;
+    const CONTINUE: i32 = -1;
+    const JUMP: i32 = -3;
+    const GOTO: i32 = -4;
+    const RETURN: i32 = -5;
+
+    /// The kernel's number.
+    pub(crate) const fn number(&self) -> i32 {
+        match self {
+            Self::Accept => Self::ACCEPT,
+            Self::Drop => Self::DROP,
+            Self::Continue => Self::CONTINUE,
+            Self::Return => Self::RETURN,
+            Self::Jump(_) => Self::JUMP,
+            Self::Goto(_) => Self::GOTO,
+            Self::Other(number) => *number,
+        }
+    }
+
+    /// The verdict with this number and chain.
+    pub(crate) fn from_number(number: i32, chain: Option<String>) -> Self {
+        match (number, chain) {
+            (Self::ACCEPT, _) => Self::Accept,
+            (Self::DROP, _) => Self::Drop,
+            (Self::CONTINUE, _) => Self::Continue,
+            (Self::RETURN, _) => Self::Return,
+            (Self::JUMP, Some(chain)) => Self::Jump(chain),
+            (Self::GOTO, Some(chain)) => Self::Goto(chain),
+            (number, _) => Self::Other(number),
+        }
+    }
+}
