@@ -40,12 +40,12 @@ fn base_chain(out: &mut Vec<u8>, base: &BaseChain) {
     });
 }
 
-/// The attributes of a new rule; of the handles of others, that which it is put beside.
-pub(crate) fn rule(out: &mut Vec<u8>, of: &TableKey, new: &Rule, position: Option<u64>) {
+/// The attributes of a new rule; `beside` is an attribute with the handle of another one.
+pub(crate) fn rule(out: &mut Vec<u8>, of: &TableKey, new: &Rule, beside: Option<(u16, u64)>) {
     out.text(rule::TABLE, &of.name);
     out.text(rule::CHAIN, &new.chain);
-    if let Some(position) = position {
-        out.attribute(rule::POSITION, &position.to_be_bytes());
+    if let Some((kind, handle)) = beside {
+        out.attribute(kind, &handle.to_be_bytes());
     }
     out.nested(rule::EXPRESSIONS, |out| {
         for each in &new.expressions {
@@ -142,24 +142,38 @@ fn byte_order(types: &[DataType]) -> u32 {
 
 /// The attributes of an element.
 pub(crate) fn element(out: &mut Vec<u8>, new: &Element) {
-    let end = if new.interval_end { element::INTERVAL_END } else { 0 };
-    let catch_all = if new.catch_all { element::CATCHALL } else { 0 };
-    if end | catch_all != 0 {
-        number(out, element::FLAGS, end | catch_all);
-    }
+    flags(out, new);
     milliseconds(out, element::TIMEOUT, new.timeout);
-    if !new.catch_all {
-        value(out, element::KEY, &new.key);
-    }
-    if let Some(last) = &new.key_end {
-        value(out, element::KEY_END, last);
-    }
+    keys(out, new);
     match &new.data {
         Some(Data::Verdict(decision)) => verdict(out, element::DATA, decision),
         Some(Data::Value(mapped)) => value(out, element::DATA, mapped),
         None => {}
     }
     comment(out, element::USERDATA, new.comment.as_deref());
+}
+
+/// The attributes of an element that name it.
+pub(crate) fn element_key(out: &mut Vec<u8>, old: &Element) {
+    flags(out, old);
+    keys(out, old);
+}
+
+fn flags(out: &mut Vec<u8>, of: &Element) {
+    let end = if of.interval_end { element::INTERVAL_END } else { 0 };
+    let catch_all = if of.catch_all { element::CATCHALL } else { 0 };
+    if end | catch_all != 0 {
+        number(out, element::FLAGS, end | catch_all);
+    }
+}
+
+fn keys(out: &mut Vec<u8>, of: &Element) {
+    if !of.catch_all {
+        value(out, element::KEY, &of.key);
+    }
+    if let Some(last) = &of.key_end {
+        value(out, element::KEY_END, last);
+    }
 }
 
 /// A nested value.

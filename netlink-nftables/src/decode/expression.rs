@@ -54,7 +54,7 @@ fn known(name: &str, fields: &Fields<'_>) -> Result<Option<Expr>, Malformed> {
 /// The attributes of one expression.
 struct Fields<'a>(Attributes<'a>);
 
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     fn number(&self, kind: u16) -> Result<Option<u32>, Malformed> {
         self.0.find(kind)?.map(|found| found.be32()).transpose()
     }
