@@ -114,14 +114,33 @@ impl Batch {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// Appends the requests of another batch, which keeps them.
+    pub fn append(&mut self, other: &Self) {
+        let (offset, already) = (self.bytes.len(), self.len());
+        self.bytes.extend_from_slice(&other.bytes);
+        self.starts.extend(other.starts.iter().map(|start| offset + start));
+        self.longest = self.longest.max(other.longest);
+        self.renumber(already);
+    }
+
+    /// The place of the request with this number.
+    pub(crate) fn index_of(&self, sequence: u32) -> Option<usize> {
+        let index = sequence.wrapping_sub(self.first_sequence) as usize;
+        (index < self.len()).then_some(index)
+    }
+
     /// Numbers the requests from `first`, those that are in it and those that come.
     pub fn number(&mut self, first: u32) {
         if self.first_sequence == first {
             return;
         }
         self.first_sequence = first;
-        for (index, start) in self.starts.iter().enumerate() {
-            let sequence = first.wrapping_add(index as u32).to_ne_bytes();
+        self.renumber(0);
+    }
+
+    fn renumber(&mut self, from: usize) {
+        for (index, start) in self.starts.iter().enumerate().skip(from) {
+            let sequence = self.first_sequence.wrapping_add(index as u32).to_ne_bytes();
             self.bytes[start + SEQUENCE.start..start + SEQUENCE.end].copy_from_slice(&sequence);
         }
     }

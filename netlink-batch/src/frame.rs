@@ -79,6 +79,12 @@ impl<'a> Message<'a> {
         })
     }
 
+    /// `nlmsg_pid`: in an answer the port of the socket that asked, in what the kernel tells a group
+    /// that of the socket that caused it, 0 if none did ([`Socket::port`](crate::Socket::port)).
+    pub fn port(&self) -> u32 {
+        self.whole.first_chunk::<HEADER>().map_or(0, |header| u32_at(header, 12))
+    }
+
     /// The attributes after a family's header of `header` bytes.
     pub fn attributes(&self, header: usize) -> Result<Attributes<'a>, Malformed> {
         self.payload.get(header..).map(Attributes).ok_or(Malformed("message header"))

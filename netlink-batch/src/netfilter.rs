@@ -5,7 +5,9 @@ use std::io;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use crate::{Attributes, Batch, Failure, Malformed, Message, Options, PutAttributes, Socket};
+use crate::{
+    Attributes, Batch, Failure, Malformed, Message, Options, PutAttributes, Refusal, Socket,
+};
 
 /// Bytes of `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
@@ -30,11 +32,14 @@ pub struct Header {
 /// Why a transaction was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The place of the request that was refused first, from 0; `None` if it is about all of them:
-    /// they were not sent, the generation is another one, or the answer was lost.
-    pub request: Option<usize>,
-    /// Why. It is [uncertain](crate::ErrorKind::Uncertain) whether the transaction was carried out
-    /// if the answer was lost; in all other cases it was not.
+    /// The requests that were refused, by their place from 0, in order. The kernel goes on after the
+    /// first one, so that a later one may be refused only for what the first one did not do. Empty
+    /// if it is about all of them: they were not sent, the generation is another one, or the answer
+    /// was lost. Some may be missing where there are more than the receive buffer holds.
+    pub requests: Vec<(usize, Refusal)>,
+    /// Why: what is about all of them, or the first refusal. It is
+    /// [uncertain](crate::ErrorKind::Uncertain) whether the transaction was carried out if the
+    /// answer was lost; in all other cases it was not.
     pub failure: Failure,
 }
 
@@ -86,11 +91,19 @@ pub fn transaction(
     }
     edge(&mut batch, NFNL_MSG_BATCH_END, subsystem, None);
     // Not the end: kernels before 6.10 do not acknowledge that.
-    socket.all_or_none(&mut batch, count).map_err(|(index, failure)| {
-        // The first message is the begin.
-        let request = index.and_then(|index| index.checked_sub(1)).filter(|index| *index < count);
-        Rejected { request, failure }
-    })
+    let (mut requests, of_all) = socket.all_or_none(&mut batch, count);
+    // The first message is the begin, which stands for all.
+    let begin = requests.iter().position(|(index, _)| *index == 0);
+    let begin = begin.map(|at| requests.remove(at).1.into());
+    requests.retain(|(index, _)| *index <= count);
+    for (index, _) in &mut requests {
+        *index -= 1;
+    }
+    let first = requests.first().map(|(_, refusal)| refusal.clone().into());
+    match begin.or(first).or(of_all) {
+        Some(failure) => Err(Rejected { requests, failure }),
+        None => Ok(()),
+    }
 }
 
 fn edge(batch: &mut Batch, kind: u16, subsystem: u8, generation: Option<u32>) {

@@ -188,3 +188,20 @@ proptest! {
         let _ = report(&batch);
     }
 }
+
+#[test]
+fn an_appended_batch_is_numbered_on_and_stays_what_it_was() {
+    let (mut both, other) = (batch(2, 7), batch(3, 50));
+    let before = other.bytes().to_vec();
+    both.append(&other);
+    assert_eq!(other.bytes(), before);
+    let sequences = |batch: &Batch| -> Vec<_> {
+        messages(batch.bytes()).map(|message| message.unwrap().sequence).collect()
+    };
+    assert_eq!(sequences(&both), [7, 8, 9, 10, 11]);
+    let whole = batch(2, 0).bytes().len();
+    assert_eq!(messages(&both.bytes()[whole..]).count(), 3);
+    both.number(20);
+    assert_eq!(sequences(&both), [20, 21, 22, 23, 24]);
+    assert_eq!((both.index_of(19), both.index_of(24), both.index_of(25)), (None, Some(4), None));
+}
