@@ -225,8 +225,7 @@ fn comment(attribute: Attribute<'_>, kind: u8) -> Option<String> {
     while let [found, length, rest @ ..] = bytes {
         let value = rest.get(..usize::from(*length))?;
         if *found == kind {
-            let value = value.strip_suffix(&[0]).unwrap_or(value);
-            return std::str::from_utf8(value).ok().map(str::to_owned);
+            return std::str::from_utf8(value.strip_suffix(&[0])?).ok().map(str::to_owned);
         }
         bytes = rest.get(usize::from(*length)..)?;
     }

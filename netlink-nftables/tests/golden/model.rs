@@ -82,8 +82,8 @@ fn base(name: &str, kind: ChainKind, hook: Hook, priority: i32, policy: Policy) 
     Chain { base: Some(BaseChain { kind, hook, priority, policy }), ..Chain::new(name) }
 }
 
-fn range(word: u32) -> Option<Range> {
-    Some(Range::one(Register::word(word)))
+fn range(word: u32) -> Range {
+    Range::one(Register::word(word))
 }
 
 pub(crate) fn ipv4() -> Transaction {
@@ -312,7 +312,7 @@ fn postrouting() -> Vec<Vec<Expr>> {
             Expr::Nat {
                 kind: NatKind::Source,
                 family: Family::Ipv4,
-                addresses: range(0),
+                addresses: Some(range(0)),
                 ports: None,
                 flags: NatFlags::NONE,
             },
@@ -329,14 +329,14 @@ fn node_ports() -> Vec<Vec<Expr>> {
         Expr::Nat {
             kind: NatKind::Destination,
             family: Family::Ipv4,
-            addresses: range(0),
-            ports: range(4),
+            addresses: Some(range(0)),
+            ports: Some(range(4)),
             flags: NatFlags::NONE,
         },
     ];
     let to_host = [
         Expr::Load { to: R1, value: Value::port(8081) },
-        Expr::Redirect { flags: NatFlags::NONE, ports: range(0) },
+        Expr::Redirect { flags: NatFlags::NONE, ports: Some(range(0)) },
     ];
     vec![[&port_is(80)[..], &to_pod].concat(), [&port_is(81)[..], &to_host].concat()]
 }
