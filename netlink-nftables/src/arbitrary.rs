@@ -24,6 +24,9 @@ pub(crate) struct World {
 
 /// The chain to which rules and elements jump; it has no rules.
 pub(crate) const TARGET: &str = "target";
+/// The chain with the rules. Packets never reach it: what may stand in a rule depends on where they
+/// come from.
+pub(crate) const RULES: &str = "rules";
 
 pub(crate) fn world() -> impl Strategy<Value = World> {
     (select(vec![Family::Ipv4, Family::Ipv6, Family::Inet]), comment()).prop_flat_map(
@@ -39,7 +42,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 for (index, chain) in chains.iter_mut().enumerate() {
                     chain.name = format!("chain{index}");
                 }
-                chains.push(Chain::new(TARGET));
+                chains.extend([TARGET, RULES].map(Chain::new));
                 chains
             });
             (Just(table), chains, sets).prop_flat_map(move |(table, chains, sets)| {
@@ -190,7 +193,7 @@ fn rule(family: Family, sets: &[(Set, BTreeSet<Element>)]) -> impl Strategy<Valu
     let matches = vec(matching(family, sets), 0..5);
     (matches, statement(family), comment()).prop_map(|(matches, last, comment)| {
         let expressions: Vec<Expr> = matches.into_iter().flatten().chain(last).collect();
-        Rule { comment, ..Rule::new("chain0", expressions) }
+        Rule { comment, ..Rule::new(RULES, expressions) }
     })
 }
 
@@ -284,26 +287,40 @@ fn look_up(sets: Vec<Set>) -> impl Strategy<Value = Vec<Expr>> {
 }
 
 /// What ends a rule.
-fn statement(family: Family) -> BoxedStrategy<Option<Expr>> {
+fn statement(family: Family) -> BoxedStrategy<Vec<Expr>> {
     let reject = match family {
         Family::Inet => Reject::Icmpx(1),
         _ => Reject::Icmp(3),
     };
     let flags = select(vec![NatFlags::NONE, NatFlags::RANDOM, NatFlags::FULLY_RANDOM]);
-    // Where they may stand depends on the chain: in one that packets never reach, anywhere.
-    let ports = Some(Range::one(Register::FIRST));
-    let unhooked = prop_oneof![
+    let (first, last) = (Register::word(8), Register::word(9));
+    let family = if family == Family::Inet { Family::Ipv4 } else { family };
+    let last_of_rule = prop_oneof![
+        verdict().prop_map(Expr::Verdict),
         flags.clone().prop_map(|flags| Expr::Masquerade { flags, ports: None }),
-        flags.clone().prop_map(move |flags| Expr::Redirect { flags, ports }),
+        flags.clone().prop_map(move |flags| {
+            Expr::Masquerade { flags, ports: Some(Range { first, last }) }
+        }),
+        flags
+            .clone()
+            .prop_map(move |flags| { Expr::Redirect { flags, ports: Some(Range::one(first)) } }),
         flags.prop_map(move |flags| Expr::Nat {
             kind: NatKind::Destination,
-            family: if family == Family::Inet { Family::Ipv4 } else { family },
+            family,
             addresses: Some(Range::one(Register::FIRST)),
-            ports: Some(Range { first: Register::word(8), last: Register::word(9) }),
+            ports: Some(Range { first, last }),
             flags,
         }),
         Just(Expr::Reject(reject)),
         Just(Expr::Reject(Reject::TcpReset)),
     ];
-    option::of(prop_oneof![verdict().prop_map(Expr::Verdict), unhooked]).boxed()
+    // The kernel refuses to read a register that nothing was put into (since Linux 6.2).
+    let loads = [
+        Expr::Load { to: Register::FIRST, value: Value::new([10; 16]) },
+        Expr::Load { to: first, value: Value::port(80) },
+        Expr::Load { to: last, value: Value::port(90) },
+    ];
+    let loads = loads.to_vec();
+    let whole = last_of_rule.prop_map(move |last| [&loads[..], &[last]].concat());
+    option::of(whole).prop_map(Option::unwrap_or_default).boxed()
 }

@@ -180,6 +180,10 @@ fn element(of: Attributes<'_>) -> Result<ElementEntry, Malformed> {
             _ => {}
         }
     }
+    // Since Linux 6.12 the end of an interval has a timeout that says that it never expires.
+    if found.interval_end && found.timeout == Some(Duration::ZERO) {
+        found.timeout = None;
+    }
     match key {
         Some(key) if !found.catch_all => found.key = key,
         None if !found.catch_all => return Err(Malformed("element without a key")),
