@@ -272,14 +272,14 @@ fn matching(family: Family, sets: Vec<Set>) -> BoxedStrategy<Vec<Expr>> {
 }
 
 fn look_up(sets: Vec<Set>) -> impl Strategy<Value = Vec<Expr>> {
-    (select(sets), any::<bool>(), any::<bool>()).prop_map(|(set, inverted, mapped)| {
+    (select(sets), any::<bool>()).prop_map(|(set, inverted)| {
         let words = set.key_length().div_ceil(4);
         let parts = (0..words)
             .map(|word| Expr::Load { to: Register::word(word), value: Value::mark(word) });
         let (inverted, to) = match set.data {
             Some(MapData::Verdict) => (false, Some(Register::VERDICT)),
-            Some(_) if mapped => (false, Some(Register::FIRST)),
-            _ => (inverted, None),
+            Some(_) => (false, Some(Register::FIRST)),
+            None => (inverted, None),
         };
         let look_up = Expr::Lookup { set: set.name, from: Register::FIRST, inverted, to };
         parts.chain([look_up]).collect()
@@ -314,7 +314,7 @@ fn statement(family: Family) -> BoxedStrategy<Vec<Expr>> {
         Just(Expr::Reject(reject)),
         Just(Expr::Reject(Reject::TcpReset)),
     ];
-    // The kernel refuses to read a register that nothing was put into (since Linux 6.2).
+    // Newer kernels refuse to read a register that nothing was put into (6.18: `ENODATA`).
     let loads = [
         Expr::Load { to: Register::FIRST, value: Value::new([10; 16]) },
         Expr::Load { to: first, value: Value::port(80) },

@@ -202,7 +202,7 @@ pub enum MapData {
 /// Intervals of concatenated keys may lie in each other if the narrower one is added first, also in
 /// the same transaction. The kernel refuses (`EEXIST`) an interval whose first or last key is in one
 /// that is there, unless it is the same one; so a wider one must go before a narrower one can be
-/// added. Which of them a lookup finds is not said. (Linux 6.18, as tried by a test.)
+/// added. (Linux 6.1 and 6.18, as tried by a test.)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
     /// The key; empty for one that stands for every key that no other element has

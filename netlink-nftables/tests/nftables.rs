@@ -7,7 +7,7 @@ use std::process::Command;
 
 use netlink_nftables::{
     Chain, Change, Client, DataType, Element, ElementEntry, ErrorKind, Event, Expr, Family,
-    Monitor, Object, Rule, Set, SetFlags, Table, TableKey, Transaction, Value, Verdict,
+    MapData, Monitor, Object, Rule, Set, SetFlags, Table, TableKey, Transaction, Value, Verdict,
 };
 
 #[path = "../src/arbitrary.rs"]
@@ -24,6 +24,7 @@ mod kernel {
     mod intervals;
     mod lists;
     mod monitor;
+    mod timeouts;
 }
 
 /// Runs `body` in a namespace where this process may do everything.
