@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{sockopt, RecvFlags};
 
 use crate::frame::{messages, Content};
-use crate::{Batch, Dump, Failure, Limits, Malformed, Message, Refusal, Report};
+use crate::{Batch, Dump, Failure, Limits, Malformed, Message, Report};
+
+mod whole;
 
 /// What one error reply may take of the receive buffer, overhead included: 832 bytes measured
 /// without a text.
@@ -201,57 +203,6 @@ impl Socket {
         }
     }
 
-    /// Sends requests of which the kernel carries out all or none, and waits for the reply to the
-    /// one at `acknowledged`, or to the first one, which stands for all. Returns the refusals by
-    /// their place, and what went wrong besides.
-    pub(crate) fn all_or_none(
-        &mut self,
-        batch: &mut Batch,
-        acknowledged: usize,
-    ) -> (Vec<(usize, Refusal)>, Option<Failure>) {
-        let mut refused = Vec::new();
-        let sent = self.finish_dump().and_then(|()| self.send_whole(batch, acknowledged));
-        if let Err(failure) = sent {
-            return (refused, Some(failure));
-        }
-        let mut lost = None;
-        let mut wait = RecvFlags::empty();
-        loop {
-            match self.receive(wait) {
-                Ok(()) => match replies(&self.datagram, batch, acknowledged, &mut refused) {
-                    Ok(false) => {}
-                    Ok(true) => return (refused, lost),
-                    Err(malformed) => return (refused, Some(malformed.into())),
-                },
-                // The kernel has finished: what arrived is in the buffer.
-                Err(errno @ Errno::NOBUFS) => {
-                    lost = Some(Failure::Lost(errno.raw_os_error()));
-                    wait = RecvFlags::DONTWAIT;
-                }
-                Err(errno) => {
-                    return (refused, lost.or(Some(Failure::Lost(errno.raw_os_error()))));
-                }
-            }
-        }
-    }
-
-    /// Sends all of a batch at once. The send buffer grows to hold it as far as that is permitted.
-    fn send_whole(&mut self, batch: &mut Batch, acknowledged: usize) -> Result<(), Failure> {
-        batch.number(self.sequence);
-        self.sequence = self.sequence.wrapping_add(batch.len() as u32);
-        batch.add_flags(acknowledged, netlink_packet_core::NLM_F_ACK);
-        let mut sent = self.send(batch.bytes());
-        if sent == Err(Errno::MSGSIZE) {
-            // It cannot be split.
-            let size = batch.bytes().len() + SEND_OVERHEAD;
-            if sockopt::set_socket_send_buffer_size_force(&self.raw, size).is_err() {
-                let _ = sockopt::set_socket_send_buffer_size(&self.raw, size);
-            }
-            sent = self.send(batch.bytes());
-        }
-        sent.map_err(system)
-    }
-
     /// Sends the request that `request` pushes and reads the one message that answers it.
     pub fn ask<T>(
         &mut self,
@@ -390,25 +341,6 @@ impl Socket {
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
         receive(&self.raw, &mut self.datagram, flags)
     }
-}
-
-/// Adds the refusals in a datagram to the others. Whether no more will come: the request at
-/// `acknowledged` has its reply. A refusal of the first request may come instead of all others.
-fn replies(
-    datagram: &[u8],
-    batch: &Batch,
-    acknowledged: usize,
-    refused: &mut Vec<(usize, Refusal)>,
-) -> Result<bool, Malformed> {
-    let mut end = false;
-    for message in messages(datagram) {
-        let message = message?;
-        let index = batch.index_of(message.sequence);
-        let (Some(index), Content::Reply(result)) = (index, message.content()?) else { continue };
-        end |= index == acknowledged || (index == 0 && result.is_err());
-        refused.extend(result.err().map(|refusal| (index, refusal)));
-    }
-    Ok(end)
 }
 
 /// Receives a whole datagram, as long as the buffer has capacity.

@@ -84,8 +84,9 @@ fn a_transaction_is_all_or_nothing_and_tells_others() {
         assert_eq!(rejected.requests, []);
         assert!(rejected.failure.is_refusal(Errno::RESTART), "{}", rejected.failure);
         // So is one that is longer than a send buffer may be: the kernel doubles what is asked for.
-        let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
-        let most: usize = most.trim().parse().unwrap();
+        // Older kernels do not show how long in a network namespace.
+        let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max");
+        let most: usize = most.map_or(4 << 20, |text| text.trim().parse().unwrap());
         let long = vec!["three"; 2 * most / 32];
         let rejected = make(&mut socket, None, &long).unwrap_err();
         let expected = Failure::System(Errno::MSGSIZE.raw_os_error());

@@ -1,5 +1,6 @@
 //! A connection to the kernel's nftables.
 
+use std::collections::HashSet;
 use std::io;
 
 use netlink_batch::netfilter::{self, Header};
@@ -14,6 +15,9 @@ use crate::{
     decode, Chain, ElementEntry, Entry, Family, Refused, Rule, Set, TableEntry, TableKey,
     Transaction,
 };
+
+/// How often a list of elements is read that comes with some of them twice.
+const ATTEMPTS: u32 = 32;
 
 /// A blocking connection to the nftables of one network namespace: the one that the calling thread
 /// was in when it was opened.
@@ -159,15 +163,29 @@ impl Client {
 
     /// The elements of a set or map, in the kernel's order.
     /// [`NotFound`](ErrorKind::NotFound) if it is not there.
+    ///
+    /// After many elements were added to a set without a size, the kernel moves them to a larger
+    /// hash table while it lists them: then some come twice instead of others. A list in which
+    /// that is so is read again, and is [`Interrupted`](ErrorKind::Interrupted) if it does not end.
     pub fn elements(&mut self, of: &TableKey, set: &str) -> Result<Vec<ElementEntry>, Error> {
+        let failed = |failure| Error::failed(format!("read the set {set} of table {of}"), failure);
+        for _ in 0..ATTEMPTS {
+            let list = self.elements_once(of, set).map_err(failed)?;
+            if is_whole(&list) {
+                return Ok(list);
+            }
+        }
+        Err(failed(Failure::Interrupted(ATTEMPTS)))
+    }
+
+    fn elements_once(&mut self, of: &TableKey, set: &str) -> Result<Vec<ElementEntry>, Failure> {
         let request = |out: &mut Vec<u8>| {
             out.text(elements::TABLE, &of.name);
             out.text(elements::SET, set);
         };
-        let list = self.list(of, cmd::GET_SETELEM, request, |list, attributes| {
+        self.list(of, cmd::GET_SETELEM, request, |list, attributes| {
             decode::elements(attributes, |element| list.push(element))
-        });
-        list.map_err(|failure| Error::failed(format!("read the set {set} of table {of}"), failure))
+        })
     }
 
     /// Reads a list of a table's objects: not every kernel leaves out those of other tables.
@@ -196,4 +214,13 @@ impl Client {
 
 fn push(batch: &mut Batch, command: u8, family: u8, body: impl FnOnce(&mut Vec<u8>)) {
     netfilter::push(batch, Header { subsystem: SUBSYSTEM, command, flags: 0, family }, body);
+}
+
+/// Whether no element comes twice. The kernel lists as many elements as there are: where none comes
+/// twice, none is missing.
+fn is_whole(list: &[ElementEntry]) -> bool {
+    let mut seen = HashSet::with_capacity(list.len());
+    list.iter().all(|ElementEntry { element, .. }| {
+        seen.insert((&element.key, &element.key_end, element.interval_end, element.catch_all))
+    })
 }

@@ -180,6 +180,10 @@ fn element(of: Attributes<'_>) -> Result<ElementEntry, Malformed> {
             _ => {}
         }
     }
+    // Since Linux 6.12 the end of an interval has a timeout that says that it never expires.
+    if found.interval_end && found.timeout == Some(Duration::ZERO) {
+        found.timeout = None;
+    }
     match key {
         Some(key) if !found.catch_all => found.key = key,
         None if !found.catch_all => return Err(Malformed("element without a key")),
@@ -225,8 +229,7 @@ fn comment(attribute: Attribute<'_>, kind: u8) -> Option<String> {
     while let [found, length, rest @ ..] = bytes {
         let value = rest.get(..usize::from(*length))?;
         if *found == kind {
-            let value = value.strip_suffix(&[0]).unwrap_or(value);
-            return std::str::from_utf8(value).ok().map(str::to_owned);
+            return std::str::from_utf8(value.strip_suffix(&[0])?).ok().map(str::to_owned);
         }
         bytes = rest.get(usize::from(*length)..)?;
     }

@@ -43,6 +43,10 @@ impl Refused {
 
     /// What it means for the caller.
     pub fn kind(&self) -> ErrorKind {
+        // A set is full: here it has nothing to do with files.
+        if self.failure.is_refusal(Errno::NFILE) {
+            return ErrorKind::Full;
+        }
         self.failure.kind()
     }
 

@@ -97,7 +97,8 @@ pub enum Expr {
         from: Register,
         /// Whether it matches if the set does not have it.
         inverted: bool,
-        /// Where what it maps to goes; [`Register::VERDICT`] for a verdict.
+        /// Where what it maps to goes; [`Register::VERDICT`] for a verdict. Of a map it is needed
+        /// (Linux 6.1; not on 6.18).
         to: Option<Register>,
     },
     /// Loads what is known of the packet's connection.

@@ -1,15 +1,24 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(test)]
+extern crate self as netlink_nftables;
+
+#[cfg(test)]
+mod arbitrary;
 mod client;
 mod decode;
 mod describe;
 mod encode;
 mod error;
 mod expression;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod keys;
 mod model;
 mod monitor;
 mod set;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod value;
 mod wire;

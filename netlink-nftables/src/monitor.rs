@@ -68,8 +68,8 @@ pub enum Object {
 pub struct Generation {
     /// The new generation.
     pub id: u32,
-    /// The process that made it, in the kernel's view: its number and its name, cut off after 15
-    /// bytes.
+    /// The thread that made it: its number, which is the process's if it has only one, and its name,
+    /// cut off after 15 bytes.
     pub process: Option<(u32, String)>,
     /// The netlink port of who made it ([`Client::port`](crate::Client::port)).
     pub port: u32,

@@ -180,7 +180,7 @@ impl Transaction {
     }
 
     /// Adds elements to a set or map, about a thousand in a request. One that is there in a map and
-    /// maps to something else is refused (`EBUSY`). Before Linux 6.12 one that is there keeps its
+    /// maps to something else is refused (`EEXIST`). Before Linux 6.12 one that is there keeps its
     /// timeout.
     pub fn add_elements<E: Borrow<Element>>(
         &mut self,

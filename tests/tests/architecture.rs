@@ -126,7 +126,13 @@ fn modules_use_only_what_the_arrows_allow() {
 /// thing told in several files.
 #[test]
 fn no_files_use_each_other_in_a_circle() {
-    for folder in ["proxier/src", "netlink-batch/src", "netlink-ipvs/src", "dummy-iface/src"] {
+    for folder in [
+        "proxier/src",
+        "netlink-batch/src",
+        "netlink-ipvs/src",
+        "netlink-nftables/src",
+        "dummy-iface/src",
+    ] {
         let sources = sources(folder);
         let uses: BTreeMap<&[String], BTreeSet<&[String]>> =
             sources.iter().map(|source| (&*source.module, source.files_used(&sources))).collect();
@@ -186,7 +192,13 @@ fn pure_modules_do_no_input_or_output() {
 #[test]
 fn no_unsafe_code_and_processes_in_one_place_only() {
     let mut wrong = Vec::new();
-    for folder in ["proxier/src", "netlink-batch/src", "netlink-ipvs/src", "dummy-iface/src"] {
+    for folder in [
+        "proxier/src",
+        "netlink-batch/src",
+        "netlink-ipvs/src",
+        "netlink-nftables/src",
+        "dummy-iface/src",
+    ] {
         for source in sources(folder) {
             let name = source.path.display().to_string();
             let for_tests = ["fuzz.rs", "builders.rs", "captures.rs"]
@@ -262,9 +274,9 @@ fn only_the_outermost_layer_knows_of_a_dry_run() {
 
 #[test]
 fn the_netlink_crates_know_nothing_of_kubernetes_or_each_other() {
-    for name in ["netlink-batch", "netlink-ipvs", "dummy-iface"] {
+    for name in ["netlink-batch", "netlink-ipvs", "netlink-nftables", "dummy-iface"] {
         let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
-        for other in ["netlink-ipvs", "dummy-iface", "proxier"] {
+        for other in ["netlink-ipvs", "netlink-nftables", "dummy-iface", "proxier"] {
             let depends =
                 manifest.lines().any(|line| line.split(['.', ' ', '=']).next() == Some(other));
             assert!(!depends, "{name} depends on {other}");
@@ -305,7 +317,9 @@ fn what_a_newcomer_reads_is_as_short_as_the_tour_says() {
 
 #[test]
 fn files_are_small_and_modules_named_after_their_files() {
-    for folder in ["proxier", "netlink-batch", "netlink-ipvs", "dummy-iface", "tests"] {
+    for folder in
+        ["proxier", "netlink-batch", "netlink-ipvs", "netlink-nftables", "dummy-iface", "tests"]
+    {
         for path in files(&root().join(folder)) {
             let lines = fs::read_to_string(&path).unwrap().lines().count();
             assert!(lines <= MOST_LINES, "{}: {lines} lines", path.display());

@@ -1,6 +1,7 @@
 //! Expressions → attributes.
 
 use netlink_batch::PutAttributes;
+use netlink_packet_core::NLA_F_NESTED;
 
 use super::{number, value, verdict};
 use crate::wire::expr::{
@@ -15,7 +16,7 @@ pub(crate) fn expression(out: &mut Vec<u8>, expression: &Expr) {
         out.text(expr::NAME, name(expression));
         match expression {
             Expr::Unknown { data, .. } if data.is_empty() => {}
-            Expr::Unknown { data, .. } => out.nested(expr::DATA, |out| out.extend_from_slice(data)),
+            Expr::Unknown { data, .. } => out.attribute(expr::DATA | NLA_F_NESTED, data),
             known => out.nested(expr::DATA, |out| body(out, known)),
         }
     });
