@@ -38,7 +38,7 @@ _proxier() {
 
     case "${cmd}" in
         proxier)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain status migrate cleanup"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain status migrate cleanup"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -65,11 +65,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -356,7 +360,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__cleanup)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -383,11 +387,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -674,7 +682,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__diff)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -701,11 +709,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -992,7 +1004,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__explain)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1019,11 +1031,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1310,7 +1326,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__migrate)
-            opts="-o -v -h --check --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --check --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1337,11 +1353,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1628,7 +1648,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__status)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1655,11 +1675,15 @@ _proxier() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables sysctls all" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table json ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)

@@ -111,6 +111,11 @@ pub struct OwnFlags {
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum,
           default_value_t = Output::Table)]
     pub output: Output,
+    /// What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it
+    /// works and else nftables.
+    #[arg(long, global = true, value_name = "BACKEND", value_enum,
+          default_value_t = FirewallChoice::Auto)]
+    pub firewall: FirewallChoice,
     /// How long a removed real server may keep its open connections; 0 cuts them at once.
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse::not_negative,
           default_value = "15m")]
@@ -159,6 +164,18 @@ pub struct OwnFlags {
     pub service_metrics: Vec<String>,
 }
 
+/// What is to keep rules and sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FirewallChoice {
+    /// iptables where its programs and ipset work, else nftables.
+    #[default]
+    Auto,
+    /// iptables and ipset.
+    Iptables,
+    /// One table of nftables for each family; no program is started.
+    Nftables,
+}
+
 /// The form of what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -176,6 +193,8 @@ pub enum Output {
     Iptables,
     /// IPv6 rules as `ip6tables-save` prints them.
     Ip6tables,
+    /// The tables of the backend nftables as `nft list table` prints them.
+    Nftables,
     /// Kernel settings as `sysctl` prints them.
     Sysctls,
     /// All of them, one after the other.

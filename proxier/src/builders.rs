@@ -16,7 +16,7 @@ use crate::cluster::{
     Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges,
 };
-use crate::dataplane::firewall::{Chain, Entry, FirewallOptions, JUMPS, Ruleset};
+use crate::dataplane::firewall::{Backend, Chain, Entry, FirewallOptions, JUMPS, Ruleset};
 use crate::dataplane::{Limits, Reserved, Settings};
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerKey};
@@ -75,6 +75,7 @@ pub fn settings() -> Settings {
         host_addresses: addresses.into(),
         node_port_addresses: addresses.into(),
         node_ips: addresses.to_vec(),
+        backend: Backend::default(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
         sysctls: std::sync::Arc::from([]),
         keep_foreign: false,

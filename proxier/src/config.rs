@@ -36,7 +36,7 @@ use file::KubeProxyConfiguration;
 pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
-use crate::dataplane::firewall::FirewallOptions;
+use crate::dataplane::firewall::{Backend, FirewallOptions};
 use crate::dataplane::sysctls::SysctlOptions;
 use crate::input;
 use crate::value::GoDuration;
@@ -70,6 +70,8 @@ pub struct Config {
     /// What the firewall rules depend on, but for how pods are recognised, which is not the same in
     /// both families, and what iptables can do.
     pub firewall: FirewallOptions,
+    /// What keeps rules and sets; whichever works where nothing is asked for.
+    pub backend: Option<Backend>,
     /// Whether source ranges hold for node ports and external IPs too
     /// (`--source-ranges-everywhere`).
     pub source_ranges_everywhere: bool,

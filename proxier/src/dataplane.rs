@@ -75,6 +75,8 @@ pub struct Settings {
     /// The node's own address of each family, by which source ranges decide whether the node
     /// itself may use a VIP.
     pub node_ips: Vec<IpAddr>,
+    /// By what rules and sets are kept.
+    pub backend: firewall::Backend,
     /// What the firewall rules depend on, for each family.
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// Kernel settings that are kept at their values.

@@ -4,11 +4,12 @@
 mod captures;
 pub mod cleanup;
 pub mod conntrack;
+pub mod filter;
 pub mod firewall;
 pub mod ipset;
 mod ipvs;
-pub mod nftables;
 pub mod sysctl;
+pub mod tables;
 mod write;
 
 use std::collections::BTreeMap;
@@ -19,17 +20,13 @@ use dummy_iface::{AssignedAddress, DummyInterface};
 use netlink_ipvs::Family;
 
 use self::conntrack::Conntrack;
-use self::firewall::Firewall;
-use self::ipset::{IpsetClient, SetSpec};
+use self::filter::{Filter, Found};
 use self::ipvs::{Ipvs, Listing};
-use self::nftables::Nftables;
 use self::sysctl::Sysctls;
-use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::sets::SetId;
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
     Answer, Dataplane, ForeignAddress, INTERFACE, InterfaceState, Look, OpError, OpErrorKind,
-    Outcome, Plan, Query, RulesState, SetState,
+    Outcome, Plan, Query,
 };
 use crate::text::chain;
 
@@ -39,10 +36,8 @@ pub struct Kernel {
     ipvs: Ipvs,
     /// Absent until something is bound, or when somebody has deleted it.
     interface: Option<DummyInterface>,
-    sets: IpsetClient,
-    firewall: Firewall,
+    filter: Filter,
     conntrack: Option<Conntrack>,
-    nftables: Nftables,
     sysctls: Sysctls,
     families: Vec<Family>,
     /// The list of virtual servers that is being read.
@@ -58,45 +53,35 @@ pub enum Error {
     /// The dummy interface.
     #[error("set up {INTERFACE}")]
     Interface(#[source] dummy_iface::Error),
-    /// Sets.
-    #[error("open ipset")]
-    Sets(#[source] netlink_batch::Error),
-    /// nftables.
-    #[error("open nftables")]
-    Nftables(#[source] netlink_batch::Error),
 }
 
 impl Kernel {
     /// Opens every part and changes nothing.
     pub fn open(
         ipvs: netlink_ipvs::Client,
-        firewall: Firewall,
+        filter: Filter,
         families: Vec<Family>,
     ) -> Result<Self, Error> {
         let interface = find_interface().map_err(Error::Interface)?;
-        let sets = IpsetClient::open().map_err(Error::Sets)?;
         // Without it only the flows of removed UDP endpoints linger until they time out.
         let conntrack = Conntrack::open()
             .inspect_err(|error| tracing::warn!(error = chain(error), "no connection tracking"))
             .ok();
-        let nftables = Nftables::open().map_err(Error::Nftables)?;
         let ipvs = Ipvs::new(ipvs);
         Ok(Self {
             ipvs,
             interface,
-            sets,
-            firewall,
+            filter,
             conntrack,
-            nftables,
             sysctls: Sysctls::system(),
             families,
             listing: None,
         })
     }
 
-    /// Processes started so far; only the firewall starts any.
+    /// Processes started so far; only the programs of iptables are any.
     pub fn processes_started(&self) -> u64 {
-        self.firewall.processes_started()
+        self.filter.processes_started()
     }
 
     fn sysctls(&self, settings: &[Sysctl]) -> Result<BTreeMap<&'static str, Arc<str>>, OpError> {
@@ -137,20 +122,6 @@ impl Kernel {
         Ok(out)
     }
 
-    fn set(&mut self, set: SetId) -> Result<Option<SetState>, OpError> {
-        let (header, content) = match self.sets.set(set.name()) {
-            Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(|error| failed(&error))?,
-        };
-        // One of another kind is as good as none; creating ours deals with it.
-        if !SetSpec::of(set, 0).matches(&header) {
-            return Ok(None);
-        }
-        let capacity = header.capacity.unwrap_or(SetId::DEFAULT_CAPACITY);
-        let foreign = content.foreign.iter().map(Into::into).collect();
-        Ok(Some(SetState { capacity, members: content.members, foreign }))
-    }
-
     fn list(&mut self, begin: bool) -> Result<Answer, OpError> {
         if begin {
             self.listing = Some(Listing::begin()?);
@@ -168,7 +139,10 @@ impl Dataplane for Kernel {
         Ok(match query {
             Query::Sysctls(settings) => Answer::Sysctls(self.sysctls(settings)?),
             Query::Interface => Answer::Interface(self.interface()?),
-            Query::Set(set) => Answer::Set(*set, self.set(*set)?),
+            Query::Set(set) => match self.filter.set(*set)? {
+                Found::State(state) => Answer::Set(*set, state),
+                Found::Unchanged => Answer::Unchanged(*set),
+            },
             Query::List { begin } => self.list(*begin)?,
             Query::VirtualServers(keys) => Answer::VirtualServers(self.ipvs.virtual_servers(keys)),
             Query::RealServers(keys) => Answer::RealServers(self.ipvs.real_servers(keys)),
@@ -176,27 +150,7 @@ impl Dataplane for Kernel {
     }
 
     fn look_at_rules(&mut self, families: &[Family]) -> Look {
-        let families = families.to_vec();
-        let tables: Vec<_> =
-            families.iter().map(|family| self.nftables.has_table(*family)).collect();
-        let (firewall, asked) = (self.firewall.clone(), families.clone());
-        let look = move |(family, table): (Family, Result<bool, netlink_batch::Error>)| {
-            let found = firewall.look(family).map_err(|error| failed(&*error))?;
-            let table = table.map_err(|error| failed(&error))?;
-            let iptables = found.left_over.then_some(Leftover::Iptables(family));
-            let nftables = table.then_some(Leftover::Nftables(family));
-            let leftovers = iptables.into_iter().chain(nftables).collect();
-            Ok(RulesState { rules: found.ours, leftovers })
-        };
-        let all = tokio::task::spawn_blocking(move || {
-            let tables = families.iter().copied().zip(tables);
-            tables.map(|(family, table)| (family, look((family, table)))).collect::<Vec<_>>()
-        });
-        Box::pin(async move {
-            all.await.unwrap_or_else(|error| {
-                asked.into_iter().map(|family| (family, Err(failed(&error)))).collect()
-            })
-        })
+        self.filter.look(families)
     }
 
     async fn write(&mut self, plan: &Plan) -> Outcome {

@@ -15,6 +15,7 @@ mod input;
 pub mod iptables;
 pub mod kernel;
 pub mod memory;
+pub mod nftables;
 pub mod reconcile;
 pub mod render;
 pub mod settings;

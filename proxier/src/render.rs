@@ -13,7 +13,7 @@ use netlink_ipvs::{
 
 use crate::dataplane::State;
 use crate::dataplane::sets::{SetId, SetType};
-use crate::iptables;
+use crate::{iptables, nftables};
 
 pub use table::{Style, table};
 
@@ -175,6 +175,12 @@ pub fn ipset(state: &State) -> String {
 /// The firewall rules of a family, as `iptables-save` prints our part of them.
 pub fn firewall(state: &State, family: Family) -> String {
     state.firewall.get(&family).map(iptables::save_text).unwrap_or_default()
+}
+
+/// Our tables of nftables, as `nft list table` prints them.
+pub fn nftables(state: &State) -> String {
+    let families = [Family::Ipv4, Family::Ipv6];
+    families.map(|family| nftables::table_text(state, family)).concat()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::cluster::Node;
 use crate::cluster::topology::Place;
 use crate::config::node::{node_ips, node_port_ips};
 use crate::config::{Config, DetectLocal};
-use crate::dataplane::firewall::{FirewallOptions, LocalDetector};
+use crate::dataplane::firewall::{Backend, FirewallOptions, LocalDetector};
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{Limits, Reserved, Settings};
 
@@ -19,7 +19,9 @@ use crate::dataplane::{Limits, Reserved, Settings};
 pub struct Abilities {
     /// Families that can be served.
     pub families: Vec<Family>,
-    /// iptables knows `--random-fully`.
+    /// By what rules and sets are kept.
+    pub backend: Backend,
+    /// The backend can choose random source ports fully.
     pub random_fully: bool,
     /// Bytes of memory that this process may have; none where nobody limits them.
     pub memory: Option<u64>,
@@ -31,6 +33,7 @@ impl Default for Abilities {
     fn default() -> Self {
         Self {
             families: vec![Family::Ipv4, Family::Ipv6],
+            backend: Backend::default(),
             random_fully: true,
             memory: None,
             sysctls: Arc::from([]),
@@ -71,6 +74,7 @@ pub fn settings(
         host_addresses: host_addresses.iter().copied().collect(),
         node_port_addresses: node_ports.collect(),
         node_ips: vec![ips.v4.into(), ips.v6.into()],
+        backend: abilities.backend,
         firewall: firewall.collect(),
         sysctls: abilities.sysctls.clone(),
         keep_foreign: config.keep_foreign,

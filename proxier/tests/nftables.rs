@@ -7,11 +7,18 @@
 #[allow(unreachable_pub, reason = "shared with the tests crate")]
 mod own_namespace;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::Command;
 
-use netlink_batch::ErrorKind;
-use netlink_ipvs::Family;
-use proxier::kernel::nftables::Nftables;
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
+use proxier::dataplane::firewall::{FirewallOptions, LocalDetector, ruleset};
+use proxier::dataplane::leftovers::NFTABLES_TABLE;
+use proxier::dataplane::sets::{Member, SetId, SetType};
+use proxier::dataplane::{Op, SetState, State};
+use proxier::kernel::filter::{Failures, Found, Nftables};
+use proxier::kernel::tables::Tables;
+use proxier::nftables::table_text;
 
 const TEST: &str = "the_table_is_found_and_deleted_and_no_other";
 
@@ -36,23 +43,192 @@ fn the_table_is_found_and_deleted_and_no_other() {
 }
 
 fn found_and_deleted() {
-    let mut nftables = Nftables::open().unwrap();
+    let mut tables = Tables::open().unwrap();
     for family in [Family::Ipv4, Family::Ipv6] {
-        assert!(!nftables.has_table(family).unwrap());
-        let error = nftables.delete_table(family).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(!tables.has(NFTABLES_TABLE, family).unwrap());
+        tables.delete(NFTABLES_TABLE, family).unwrap();
     }
     nft(&format!("table ip kube-proxy {TABLE}"));
     nft("add table ip6 kube-proxy; add chain ip6 kube-proxy services");
     nft("add table ip other; add chain ip other services; add table inet kube-proxy");
 
     for family in [Family::Ipv4, Family::Ipv6] {
-        assert!(nftables.has_table(family).unwrap());
-        nftables.delete_table(family).unwrap();
-        assert!(!nftables.has_table(family).unwrap());
+        assert!(tables.has(NFTABLES_TABLE, family).unwrap());
+        tables.delete(NFTABLES_TABLE, family).unwrap();
+        assert!(!tables.has(NFTABLES_TABLE, family).unwrap());
         // The connection is good for more.
-        assert!(nftables.delete_table(family).is_err());
-        assert!(!nftables.has_table(family).unwrap());
+        tables.delete(NFTABLES_TABLE, family).unwrap();
     }
     assert_eq!(nft("list tables"), "table ip other\ntable inet kube-proxy\n");
+}
+
+#[test]
+#[ignore = "needs a kernel with nftables, nft, and permission to make a network namespace: .ci/run"]
+fn our_tables_are_as_we_print_them_and_read_back() {
+    let name = "our_tables_are_as_we_print_them_and_read_back";
+    own_namespace::in_namespace(name, &["--map-root-user"], written_and_read);
+}
+
+/// A state with members in every set, of both families, in every way in which pods are recognised.
+fn states() -> Vec<State> {
+    let detectors = [
+        LocalDetector::None,
+        LocalDetector::Cidr("10.240.0.0/13".parse().unwrap()),
+        LocalDetector::Bridge("cbr0".to_owned()),
+        LocalDetector::InterfacePrefix("veth".to_owned()),
+    ];
+    let drops = [
+        VirtualServerKey::new(ip("192.0.2.1"), 80, Protocol::Tcp),
+        VirtualServerKey::new(ip("2001:db8::1"), 80, Protocol::Udp),
+    ];
+    let drops = drops.into();
+    let state = |(detector, on): (LocalDetector, bool)| {
+        let options = FirewallOptions {
+            masquerade_all: false,
+            random_fully: on,
+            answer_ping: on,
+            accept_input: on,
+            detector,
+            ..FirewallOptions::default()
+        };
+        let mut state = State::default();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let mut options = options.clone();
+            if let (LocalDetector::Cidr(net), Family::Ipv6) = (&mut options.detector, family) {
+                *net = "fd00:240::/29".parse().unwrap();
+            }
+            let rules = ruleset(family, &options, &drops).for_nftables();
+            state.firewall.insert(family, rules);
+        }
+        for set in SetId::all() {
+            let members = members(set);
+            let known = SetState { capacity: SetState::UNLIMITED, members, ..SetState::default() };
+            state.sets.insert(set, known);
+        }
+        state
+    };
+    let detectors = detectors.into_iter().zip([true, false].into_iter().cycle());
+    detectors.map(state).collect()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn members(set: SetId) -> BTreeSet<Member> {
+    let v4 = set.family == Family::Ipv4;
+    let address = |last: u8| {
+        if v4 { ip(&format!("10.96.0.{last}")) } else { ip(&format!("fd00:96::{last:x}")) }
+    };
+    let nets = if v4 {
+        ["10.0.0.0/8", "192.0.2.7/32", "128.0.0.0/2"]
+    } else {
+        ["fd00::/8", "2001:db8::7/128", "::/3"]
+    };
+    let all = (1..=7).map(|n| (address(n), u16::from(n) + 30000));
+    let of = |(n, (address, port)): (usize, (IpAddr, u16))| {
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][n % 3];
+        match set.set_type() {
+            SetType::HashIp => Member::Ip(address),
+            SetType::BitmapPort => Member::Port(port),
+            SetType::HashIpPort => Member::IpPort(address, protocol, port),
+            SetType::HashIpPortIp => Member::IpPortIp(address, protocol, port, address),
+            SetType::HashIpPortNet => {
+                Member::IpPortNet(address, protocol, port, nets[n % 3].parse().unwrap())
+            }
+        }
+    };
+    all.enumerate().map(of).collect()
+}
+
+/// What brings a table from nothing, or from another state, to a state.
+fn operations(state: &State) -> Vec<Op> {
+    let sets = state.sets.keys().map(|set| Op::CreateSet(*set, SetState::UNLIMITED));
+    let rules = state.firewall.iter();
+    let rules = rules.map(|(family, rules)| Op::InstallFirewall(*family, rules.clone()));
+    let members = state
+        .sets
+        .iter()
+        .flat_map(|(set, known)| known.members.iter().map(|member| Op::AddMember(*set, *member)));
+    sets.chain(rules).chain(members).collect()
+}
+
+fn execute(nftables: &mut Nftables, ops: &[Op]) -> Failures {
+    nftables.execute(&ops.iter().collect::<Vec<_>>())
+}
+
+/// The lines of a listing, elements in order and one a line: nft prints them as the kernel has them.
+fn lines(text: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    let mut elements: Option<Vec<String>> = None;
+    for line in text.lines() {
+        let (line, begins) = match line.split_once("elements = { ") {
+            Some((_, rest)) => (rest, true),
+            None => (line, false),
+        };
+        if begins {
+            elements = Some(Vec::new());
+        }
+        let Some(list) = &mut elements else {
+            out.push(line.to_owned());
+            continue;
+        };
+        let (some, ends) = line.strip_suffix('}').map_or((line, false), |some| (some, true));
+        let some = some.split(',').map(|each| each.trim().to_owned());
+        list.extend(some.filter(|each| !each.is_empty()));
+        if ends {
+            let mut list = elements.take().unwrap();
+            list.sort_unstable();
+            out.append(&mut list);
+        }
+    }
+    out
+}
+
+fn read(nftables: &mut Nftables) -> State {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut state = State::default();
+    for set in SetId::all() {
+        match nftables.set(set).unwrap() {
+            Found::State(found) => state.sets.extend(found.map(|found| (set, found))),
+            Found::Unchanged => panic!("{set} was never read"),
+        }
+    }
+    let look = nftables.look(&[Family::Ipv4, Family::Ipv6]);
+    for (family, found) in runtime.block_on(look) {
+        let found = found.unwrap();
+        assert!(found.leftovers.is_empty());
+        state.firewall.extend(found.rules.map(|rules| (family, rules)));
+    }
+    state
+}
+
+fn written_and_read() {
+    let mut nftables = Nftables::open(None).unwrap();
+    assert_eq!(read(&mut nftables), State::default());
+    for state in states() {
+        assert_eq!(execute(&mut nftables, &operations(&state)), []);
+        for (family, name) in [(Family::Ipv4, "ip"), (Family::Ipv6, "ip6")] {
+            let printed = nft(&format!("list table {name} proxier"));
+            let (printed, ours) = (lines(&printed), lines(&table_text(&state, family)));
+            for (printed, ours) in printed.iter().zip(&ours) {
+                assert_eq!(printed, ours);
+            }
+            assert_eq!(printed.len(), ours.len());
+        }
+        let mut other = Nftables::open(None).unwrap();
+        assert_eq!(read(&mut other), state);
+        // nft takes what we print, and makes the same of it.
+        let printed =
+            [Family::Ipv4, Family::Ipv6].map(|family| table_text(&state, family)).concat();
+        nft("flush ruleset");
+        std::fs::write("/tmp/proxier-nftables-test", &printed).unwrap();
+        let loaded =
+            Command::new("nft").args(["-f", "/tmp/proxier-nftables-test"]).status().unwrap();
+        assert!(loaded.success());
+        let mut other = Nftables::open(None).unwrap();
+        let read = read(&mut other);
+        assert_eq!(read.sets, state.sets);
+        nft("flush ruleset");
+    }
 }

@@ -1,6 +1,7 @@
 //! The host that the program runs on: what it has, and making it what the configuration asks for.
 
 pub(super) mod alone;
+mod backend;
 pub(super) mod checks;
 pub(super) mod facts;
 pub(super) mod memory_limit;
@@ -17,48 +18,36 @@ use anyhow::{Context as _, bail};
 use netlink_ipvs::{
     Client, Command, Family, Scheduler, VirtualServer, VirtualServerConfig, VirtualServerKey,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::config::Config;
 use crate::dataplane::sysctls::Sysctl;
+use crate::kernel::filter::Filter;
 use crate::kernel::firewall::Firewall;
 use crate::settings::Abilities;
-use crate::text::chain;
 
 /// What the host has, found out before anything is changed.
 pub(super) struct Host {
     pub(super) ipvs: Client,
-    pub(super) firewall: Firewall,
+    pub(super) filter: Filter,
     pub(super) abilities: Abilities,
 }
 
 impl Host {
     /// Checks everything that the daemon cannot do without, then sets kernel settings and timeouts.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
-        let mut host = Self::look()?;
+        let mut host = Self::look(config)?;
         host.abilities.sysctls = prepare(&mut host.ipvs, config)?;
         Ok(host)
     }
 
     /// Finds out what is there and changes nothing.
-    pub(super) fn look() -> anyhow::Result<Self> {
+    pub(super) fn look(config: &Config) -> anyhow::Result<Self> {
         let ipvs = open_ipvs()?;
-        let firewall = Firewall::find(iptables_directory().as_deref());
         let memory = memory_limit::of_cgroup();
         let mut abilities = Abilities { families: Vec::new(), memory, ..Abilities::default() };
-        for family in [Family::Ipv4, Family::Ipv6] {
-            match firewall.tools(family) {
-                Ok(tools) => {
-                    abilities.families.push(family);
-                    abilities.random_fully &= tools.random_fully();
-                }
-                Err(error) if family == Family::Ipv4 => {
-                    return Err(anyhow::Error::new(error)).context("IPv4 cannot be served");
-                }
-                Err(error) => warn!(error = chain(&*error), "IPv6 is not served"),
-            }
-        }
-        Ok(Self { ipvs, firewall, abilities })
+        let filter = backend::find(config.backend, &mut abilities)?;
+        Ok(Self { ipvs, filter, abilities })
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
     ClientConnection, Config, ConfigError, DetectLocal, LogFormat, Logging, NodePortAddresses,
     ServiceMetrics, cluster_cidrs, defaults, gates, unused,
 };
-use crate::args::Args;
-use crate::dataplane::firewall::FirewallOptions;
+use crate::args::{Args, FirewallChoice};
+use crate::dataplane::firewall::{Backend, FirewallOptions};
 use crate::dataplane::sysctls::{ConntrackOptions, SysctlOptions};
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
@@ -63,6 +63,11 @@ pub(super) fn resolve(
         sync_period: ipvs.sync_period.unsigned(),
         min_sync_period: ipvs.min_sync_period.unsigned(),
         drain_timeout: args.own.drain_timeout.unsigned(),
+        backend: match args.own.firewall {
+            FirewallChoice::Auto => None,
+            FirewallChoice::Iptables => Some(Backend::Iptables),
+            FirewallChoice::Nftables => Some(Backend::Nftables),
+        },
         firewall: FirewallOptions {
             masquerade_all: object.iptables.masquerade_all,
             masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,

@@ -171,6 +171,8 @@ pub enum Answer {
     Interface(InterfaceState),
     /// The set, unless there is none.
     Set(SetId, Option<SetState>),
+    /// The kernel says that nobody has changed the set since it was last read or written.
+    Unchanged(SetId),
     /// Some virtual servers; none is the end of the list.
     List(Vec<(VirtualServerKey, VirtualServerConfig)>),
     /// Each that was asked for, or that there is none.

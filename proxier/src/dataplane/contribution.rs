@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_ipvs::{
     Family, Flags, RealServer, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
     VirtualServerKey,
 };
 
+use super::firewall::Backend;
 use super::frontend::{Frontend, FrontendKind, SourceRanges};
 use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole, SetType};
@@ -262,9 +264,13 @@ impl Builder<'_> {
         members: &mut Vec<(SetId, Member)>,
     ) -> bool {
         let protocol = self.port.protocol;
-        let mut ranges = self.service.source_ranges.of(self.family).peekable();
-        if ranges.peek().is_none() {
+        let mut ranges: Vec<IpNet> = self.service.source_ranges.of(self.family).collect();
+        if ranges.is_empty() {
             return false;
+        }
+        if self.settings.backend == Backend::Nftables {
+            // Its sets take no ranges that overlap.
+            ranges = IpNet::aggregate(&ranges);
         }
         members.push(self.member(SetRole::LoadBalancerFw, address, port));
         let node = self.settings.node_ip(self.family);

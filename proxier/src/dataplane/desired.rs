@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-use super::firewall::Ruleset;
+use super::firewall::{Backend, Ruleset};
 use super::sets::{SetId, SetRole};
 use super::sysctls::Sysctl;
 use super::{Contribution, Frontend, SetState, State, Target};
@@ -68,10 +68,14 @@ pub struct Desired {
 
 impl Desired {
     /// A desired state in which the sets of these families exist, and nothing else.
-    pub fn new(families: &[Family]) -> Self {
+    pub fn new(families: &[Family], backend: Backend) -> Self {
         let sets = SetId::all().filter(|set| families.contains(&set.family));
+        let capacity = match backend {
+            Backend::Iptables => SetId::DEFAULT_CAPACITY,
+            Backend::Nftables => SetState::UNLIMITED,
+        };
         let state = State {
-            sets: sets.map(|set| (set, SetState::default())).collect(),
+            sets: sets.map(|set| (set, SetState { capacity, ..SetState::default() })).collect(),
             ..State::default()
         };
         Self { state, ..Self::default() }

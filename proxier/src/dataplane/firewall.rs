@@ -7,18 +7,38 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-use super::sets::SetRole;
+use super::sets::{SetRole, SetType};
 
 mod chains;
 mod rules;
 
 pub use chains::{Chain, Hook, JUMPS, Jump, Table};
 pub(crate) use rules::drop_rule;
+
+/// By what the rules and sets are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// iptables and ipset, with the chains and sets of kube-proxy.
+    #[default]
+    Iptables,
+    /// One table of nftables for each family.
+    Nftables,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        })
+    }
+}
 
 /// What the rules of one family depend on; all of it is configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,7 +238,48 @@ impl Ruleset {
                 None => true,
             });
         }
+        Self::with_drops(family, chains, jumps, drops)
+    }
+
+    /// The same, where the virtual servers that the node may not use are known by themselves.
+    pub(crate) fn with_drops(
+        family: Family,
+        chains: BTreeMap<Chain, Vec<Entry>>,
+        jumps: [bool; JUMPS.len()],
+        drops: BTreeSet<VirtualServerKey>,
+    ) -> Self {
         Self(Arc::new(Content { family, base: Base { chains, jumps }, drops }))
+    }
+
+    /// The same rules as the backend nftables has them.
+    ///
+    /// * Nobody but iptables has the match `physdev`; without it no packet counts as bridged.
+    /// * A set whose members have a protocol needs no match for it, and one of health check ports,
+    ///   which are TCP's, needs one: nftables would read two bytes of any packet as its port.
+    /// * What a set is stands at the set.
+    #[must_use]
+    pub fn for_nftables(&self) -> Self {
+        let mut content = Content::clone(&self.0);
+        for entry in content.base.chains.values_mut().flatten() {
+            let Entry::Ours(rule) = entry else { continue };
+            let set = rule.matches.iter().find_map(|it| match it {
+                Match::Set(of, _) => Some(*of),
+                _ => None,
+            });
+            let by_protocol = set.is_some_and(|role| role.set_type() != SetType::BitmapPort);
+            rule.matches.retain(|it| match it {
+                Match::NotBridged => false,
+                Match::Protocol(_) => !by_protocol,
+                _ => true,
+            });
+            if set == Some(SetRole::HealthCheckNodePort) {
+                rule.matches.insert(0, Match::Protocol(Protocol::Tcp));
+            }
+            if set.is_some() {
+                rule.comment = None;
+            }
+        }
+        Self(Arc::new(content))
     }
 
     /// The family of the packets.

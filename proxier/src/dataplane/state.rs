@@ -36,6 +36,11 @@ pub struct SetState {
     pub foreign: BTreeSet<ForeignMember>,
 }
 
+impl SetState {
+    /// The capacity of a set that takes as many members as there are.
+    pub const UNLIMITED: u32 = u32::MAX;
+}
+
 impl Default for SetState {
     fn default() -> Self {
         Self {

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use dummy_iface::DummyInterface;
 use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
 
-use super::firewall::Firewall;
+use super::firewall::{ErrorKind, Firewall};
 use super::ipset::{IpsetClient, SetSpec};
-use super::nftables::Nftables;
+use super::tables::Tables;
 use crate::dataplane::INTERFACE;
-use crate::dataplane::leftovers::Leftover;
+use crate::dataplane::leftovers::{Leftover, NFTABLES_TABLE};
 use crate::dataplane::sets::{Member, SetId, SetRole};
 use crate::iptables::Scope;
+use crate::nftables::{self, TABLE};
 use crate::text::chain;
 
 /// What a clean-up did.
@@ -80,6 +81,15 @@ impl Known {
                 known.members.extend(content.members.into_iter().map(|member| (set, member)));
             }
         }
+        if let Ok(mut client) = netlink_nftables::Client::open() {
+            for set in SetId::all() {
+                let table = nftables::table(set.family);
+                let found = client.elements(&table, nftables::set_name(set.role));
+                let elements = found.unwrap_or_default().into_iter();
+                let members = elements.filter_map(|it| nftables::member(set, &it.element));
+                known.members.extend(members.map(|member| (set, member)));
+            }
+        }
         known
     }
 
@@ -128,11 +138,15 @@ fn virtual_servers(ipvs: &mut Client, known: &Known, report: &mut Report) {
 }
 
 fn rules(firewall: &mut Firewall, family: Family, report: &mut Report) {
-    // A family that this host does not use has no rules.
-    if firewall.tools(family).is_err() {
+    let what = format!("{family} firewall rules");
+    // A family that this host does not use has no rules. Without programs nobody can tell: where no
+    // set is there to which rules refer, there are none.
+    if let Err(error) = firewall.tools(family) {
+        if error.kind() == ErrorKind::NotInstalled && has_sets(family) {
+            report.failed.push(format!("{what}: {}", chain(&*error)));
+        }
         return;
     }
-    let what = format!("{family} firewall rules");
     match firewall.remove(family) {
         Ok(removal) => {
             if removal.found {
@@ -151,17 +165,30 @@ fn rules(firewall: &mut Firewall, family: Family, report: &mut Report) {
     }
 }
 
+/// Whether a set of a family is there.
+fn has_sets(family: Family) -> bool {
+    let headers = IpsetClient::open().and_then(|mut sets| sets.list()).unwrap_or_default();
+    let ours = |name: &str| SetId::by_name(name).is_some_and(|set| set.family == family);
+    headers.iter().any(|header| ours(&header.name))
+}
+
 fn tables(report: &mut Report) {
-    let opened = report.note("open nftables", Nftables::open());
-    let Some(mut nftables) = opened else { return };
+    let opened = report.note("open nftables", Tables::open());
+    let Some(mut tables) = opened else { return };
     for family in [Family::Ipv4, Family::Ipv6] {
-        let what = Leftover::Nftables(family).to_string();
-        match nftables.delete_table(family) {
-            Ok(()) => report.removed.push(what),
-            Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => {}
-            // The kernel has none.
-            Err(error) if error.kind() == netlink_batch::ErrorKind::Unsupported => {}
-            Err(error) => report.failed.push(chain(&error)),
+        let all =
+            [(NFTABLES_TABLE, Leftover::Nftables(family)), (TABLE, Leftover::OwnTable(family))];
+        for (name, what) in all {
+            match tables.has(name, family) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let deleted = tables.delete(name, family);
+                    if report.note(&format!("delete the {what}"), deleted).is_some() {
+                        report.removed.push(what.to_string());
+                    }
+                }
+                Err(error) => report.failed.push(chain(&error)),
+            }
         }
     }
 }

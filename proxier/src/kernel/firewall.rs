@@ -306,7 +306,7 @@ impl Firewall {
         let _ = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None);
         PerFamily {
             ipv4: self.probe_family(Family::Ipv4, variant),
-            ipv6: match ipv6_off(Path::new("/proc")) {
+            ipv6: match ipv6_off() {
                 Some(why) => Err(Arc::new(Error::family_off(Family::Ipv6, why))),
                 None => self.probe_family(Family::Ipv6, variant),
             },
@@ -405,7 +405,11 @@ impl PerFamily {
 }
 
 /// Why this host has no IPv6, if so.
-fn ipv6_off(proc: &Path) -> Option<&'static str> {
+pub fn ipv6_off() -> Option<&'static str> {
+    ipv6_off_in(Path::new("/proc"))
+}
+
+fn ipv6_off_in(proc: &Path) -> Option<&'static str> {
     if !proc.join("net/if_inet6").exists() {
         return Some("the kernel has no IPv6 (/proc/net/if_inet6 is missing)");
     }

@@ -2,7 +2,6 @@
 //! batch.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Instant;
@@ -10,20 +9,19 @@ use std::time::Instant;
 use dummy_iface::{AddressChange, AssignedAddress, DummyInterface, Ensured};
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-use super::ipset::{self, ForeignElement, SetSpec};
+use super::filter::Failures;
 use super::{Kernel, failed, op_error};
-use crate::dataplane::firewall::Ruleset;
-use crate::dataplane::leftovers::Leftover;
-use crate::dataplane::sets::SetId;
+use crate::dataplane::firewall::Backend;
 use crate::dataplane::{
     Execution, ForgottenFlows, INTERFACE, Op, OpError, OpErrorKind, Outcome, Plan, RealServers,
 };
-use crate::iptables::Scope;
 
 /// Which part of the kernel an operation goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Channel {
     Sysctls,
+    /// Of the backend nftables, where all of it is one transaction.
+    Table,
     Sets,
     Firewall,
     Members,
@@ -34,11 +32,16 @@ enum Channel {
     Leftovers,
 }
 
-/// Operations that failed, by their place among those of a batch, in ascending order.
-type Failures = Vec<(usize, OpError)>;
-
 impl Channel {
-    fn of(op: &Op) -> Self {
+    fn of(op: &Op, backend: Backend) -> Self {
+        let channel = Self::of_parts(op);
+        match (backend, channel) {
+            (Backend::Nftables, Self::Sets | Self::Firewall | Self::Members) => Self::Table,
+            _ => channel,
+        }
+    }
+
+    fn of_parts(op: &Op) -> Self {
         match op {
             Op::SetSysctl(..) => Self::Sysctls,
             Op::TakeLinkDown => Self::Link,
@@ -64,6 +67,7 @@ impl Channel {
         match self {
             Self::Sysctls => "sysctl",
             Self::Sets | Self::Members => "ipset",
+            Self::Table => "nftables",
             Self::Firewall | Self::Leftovers => "firewall",
             Self::Ipvs => "ipvs",
             Self::Addresses | Self::Link => "address",
@@ -74,9 +78,10 @@ impl Channel {
 
 /// The length of the next batch of a plan. An operation that needs one of several others waits for
 /// their answers; everything else is refused by the kernel itself if what it needs was.
-fn batch(plan: &Plan, start: usize) -> usize {
-    let channel = plan.ops.get(start).map(Channel::of);
-    let same = plan.ops[start..].iter().take_while(|op| Some(Channel::of(op)) == channel).count();
+fn batch(plan: &Plan, start: usize, backend: Backend) -> usize {
+    let of = |op| Channel::of(op, backend);
+    let channel = plan.ops.get(start).map(of);
+    let same = plan.ops[start..].iter().take_while(|op| Some(of(op)) == channel).count();
     if channel != Some(Channel::Ipvs) {
         return same;
     }
@@ -93,9 +98,10 @@ impl Kernel {
         }
         let mut start = 0;
         while start < plan.ops.len() {
-            let end = start + batch(plan, start);
+            let backend = self.filter.backend();
+            let end = start + batch(plan, start, backend);
             let began = Instant::now();
-            let channel = Channel::of(&plan.ops[start]);
+            let channel = Channel::of(&plan.ops[start], backend);
             let indices: Vec<usize> =
                 (start..end).filter(|index| execution.may_begin(*index)).collect();
             let ops: Vec<&Op> = indices.iter().map(|index| &plan.ops[*index]).collect();
@@ -121,139 +127,21 @@ impl Kernel {
         };
         match channel {
             Channel::Sysctls => one_by_one(&mut |op| self.sysctl_op(op)),
-            Channel::Sets => one_by_one(&mut |op| self.set_op(op)),
-            Channel::Firewall => one_by_one(&mut |op| self.firewall_op(op)),
-            Channel::Members => self.members(ops),
+            Channel::Table
+            | Channel::Sets
+            | Channel::Firewall
+            | Channel::Members
+            | Channel::Leftovers => self.filter.execute(ops),
             Channel::Ipvs => self.ipvs.execute(ops),
             Channel::Addresses => self.change_addresses(ops),
             Channel::Link => one_by_one(&mut |_| self.take_link_down()),
             Channel::Flows => self.flows(ops, searches),
-            Channel::Leftovers => one_by_one(&mut |op| self.leftover_op(op)),
         }
     }
 
     fn sysctl_op(&mut self, op: &Op) -> Result<(), OpError> {
         let Op::SetSysctl(path, value) = op else { return Ok(()) };
         self.sysctls.write(path, value).map_err(|error| failed(&error))
-    }
-
-    fn firewall_op(&mut self, op: &Op) -> Result<(), OpError> {
-        let Op::InstallFirewall(family, rules) = op else { return Ok(()) };
-        let installation = self.firewall.install(rules).map_err(|error| failed(&*error))?;
-        if installation.without_physdev {
-            tracing::info!(%family, "the kernel has no match physdev, the rules do without it");
-        }
-        Ok(())
-    }
-
-    fn leftover_op(&mut self, op: &Op) -> Result<(), OpError> {
-        let Op::RemoveLeftover(leftover) = op else { return Ok(()) };
-        let done: Result<(), Box<dyn StdError>> = match *leftover {
-            Leftover::Iptables(family) => {
-                let done = self.firewall.remove_leftovers(family, Scope::NotOurs);
-                done.map(drop).map_err(Into::into)
-            }
-            Leftover::Nftables(family) => match self.nftables.delete_table(family) {
-                Err(error) if error.kind() == netlink_batch::ErrorKind::NotFound => Ok(()),
-                done => done.map_err(Into::into),
-            },
-        };
-        done.map_err(|error| failed(&*error))?;
-        tracing::info!("removed {leftover}");
-        Ok(())
-    }
-
-    fn set_op(&mut self, op: &Op) -> Result<(), OpError> {
-        match op {
-            Op::CreateSet(set, capacity) => self.create_set(&SetSpec::of(*set, *capacity)),
-            Op::GrowSet(set, capacity) => {
-                let remade = self.sets.remake(&SetSpec::of(*set, *capacity));
-                // How far it came only reading tells.
-                remade.map_err(|error| op_error(OpErrorKind::Unknown, &error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Creates a set; one of the same name that is not what we need goes, unless rules of others
-    /// refer to it.
-    fn create_set(&mut self, set: &SetSpec<'_>) -> Result<(), OpError> {
-        match self.sets.create(set) {
-            Err(error) if error.kind() == netlink_batch::ErrorKind::Exists => {}
-            result => return result.map_err(|error| failed(&error)),
-        }
-        match self.sets.destroy(set.name) {
-            // Rules may refer to a set of any type, ours as well.
-            Err(error) if error.kind() == netlink_batch::ErrorKind::Busy => {
-                let found = self.firewall.look(set.family).map_err(|e| failed(&*e))?;
-                let ours = found.ours.filter(|rules| self.only_refer_to(set.name, rules));
-                self.recreate_without(&ours.ok_or_else(|| failed(&error))?, set)
-            }
-            Err(error) => Err(failed(&error)),
-            Ok(()) => self.sets.create(set).map_err(|error| failed(&error)),
-        }
-    }
-
-    /// Whether nothing else than these rules refers to a set.
-    fn only_refer_to(&mut self, name: &str, rules: &Ruleset) -> bool {
-        let ours = SetId::by_name(name).map_or(0, |set| rules.references(set.role));
-        let headers = self.sets.list().unwrap_or_default();
-        headers.iter().any(|set| set.name == name && set.references as usize == ours)
-    }
-
-    /// Makes a set anew that only our rules refer to: they go, and come back at once.
-    fn recreate_without(&mut self, rules: &Ruleset, set: &SetSpec<'_>) -> Result<(), OpError> {
-        tracing::warn!(
-            set = set.name,
-            "is of another type: the rules go for a moment, to replace it"
-        );
-        self.firewall.remove(set.family).map_err(|e| failed(&*e))?;
-        let made = self.sets.destroy(set.name).and_then(|()| self.sets.create(set));
-        let back = self.firewall.install(rules);
-        made.map_err(|error| failed(&error))?;
-        // Without them the next audit finds them missing.
-        back.map(drop).map_err(|error| op_error(OpErrorKind::Unknown, &*error))
-    }
-
-    fn members(&mut self, ops: &[&Op]) -> Failures {
-        let foreign: BTreeMap<usize, Vec<ForeignElement>> = ops
-            .iter()
-            .enumerate()
-            .filter_map(|(at, op)| match op {
-                Op::RemoveForeignMembers(_, members) => {
-                    Some((at, members.iter().map(Into::into).collect()))
-                }
-                _ => None,
-            })
-            .collect();
-        // Which operation each change belongs to.
-        let (mut owners, mut changes) = (Vec::new(), Vec::new());
-        for (at, op) in ops.iter().enumerate() {
-            match op {
-                Op::AddMember(set, member) => {
-                    changes.push(ipset::Change::Add(set.name(), *member));
-                }
-                Op::RemoveMember(set, member) => {
-                    changes.push(ipset::Change::Remove(set.name(), *member));
-                }
-                Op::RemoveForeignMembers(set, _) => {
-                    let elements = foreign.get(&at).into_iter().flatten();
-                    changes.extend(
-                        elements.map(|element| ipset::Change::RemoveForeign(set.name(), element)),
-                    );
-                }
-                _ => {}
-            }
-            owners.resize(changes.len(), at);
-        }
-        let report = self.sets.apply(changes);
-        let kind = |error: &netlink_batch::Error| match error.kind() {
-            netlink_batch::ErrorKind::NotFound => OpErrorKind::Unknown,
-            _ => OpErrorKind::Failed,
-        };
-        let failed = report.failed.iter();
-        let failed = failed.map(|(at, error)| (*at, op_error(kind(error), error)));
-        by_operation(failed, report.uncertain, |at| owners[at])
     }
 
     /// Creates `kube-ipvs0` if it is not there.
@@ -385,7 +273,7 @@ impl Kernel {
 }
 
 /// What became of operations, each of which may be several changes, by what became of the changes.
-fn by_operation(
+pub(super) fn by_operation(
     failed: impl Iterator<Item = (usize, OpError)>,
     uncertain: Vec<Range<usize>>,
     operation: impl Fn(usize) -> usize,

@@ -28,7 +28,7 @@ use super::rescue::Rescue;
 use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
 use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
-use crate::dataplane::firewall::ruleset;
+use crate::dataplane::firewall::{Backend, ruleset};
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
     Budget, Desired, Drains, Origin, Part, Query, Reserved, Settings, Subject, Target,
@@ -383,7 +383,7 @@ impl Engine {
         }
         match &self.settings {
             None => {
-                self.desired = Desired::new(&settings.families);
+                self.desired = Desired::new(&settings.families, settings.backend);
                 self.believed = Believed::unread(&settings);
             }
             // What was left alone because it was excluded may be ours to remove now.
@@ -407,6 +407,10 @@ impl Engine {
             let mut options = options.clone();
             options.physdev &= self.external_ips;
             let rules = ruleset(*family, &options, &drops);
+            let rules = match settings.backend {
+                Backend::Iptables => rules,
+                Backend::Nftables => rules.for_nftables(),
+            };
             self.desired.set_firewall(*family, rules, &mut self.touched);
         }
     }

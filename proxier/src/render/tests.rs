@@ -194,7 +194,7 @@ mod for_people {
 
     fn desired() -> Desired {
         let settings = settings();
-        let mut desired = Desired::new(&settings.families);
+        let mut desired = Desired::new(&settings.families, settings.backend);
         let pods = ["10.244.0.1", "10.244.0.2", "10.244.0.3"];
         let services = [
             (

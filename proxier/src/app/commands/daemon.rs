@@ -143,7 +143,7 @@ fn dataplane(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families)?;
+        let kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families)?;
         let (mut reconciler, status) = Reconciler::new(kernel, resolver, timing);
         if let Some(notices) = notices {
             reconciler.notify(notices);
@@ -172,7 +172,7 @@ async fn ready(mut status: watch::Receiver<Arc<Status>>) {
 pub(in crate::app) async fn init_only(config: &Config) -> anyhow::Result<ExitCode> {
     // Looking makes the kernel load IPVS, and with it the settings below net/ipv4/vs; and iptables, which
     // is tried, loads modules that only this step may load.
-    let host = Host::look()?;
+    let host = Host::look(config)?;
     sysctls::apply(config)?;
     let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
     if off.is_ok_and(|text| text.trim() == "1") && host.abilities.families.contains(&Family::Ipv6) {

@@ -67,11 +67,11 @@ async fn difference(
     config: Config,
     sysctls: Arc<[Sysctl]>,
 ) -> anyhow::Result<Difference> {
-    let mut host = Host::look()?;
+    let mut host = Host::look(&config)?;
     host.abilities.sysctls = sysctls;
     let strict_arp = config.sysctls.strict_arp;
     let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
-    let mut kernel = Kernel::open(host.ipvs, host.firewall, host.abilities.families)?;
+    let mut kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families)?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
     let observed = observe(&mut kernel, settings).await.map_err(|error| anyhow!(error.text))?;

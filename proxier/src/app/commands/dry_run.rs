@@ -89,6 +89,7 @@ pub(in crate::app) async fn complete(
         drain_timeout: Duration::ZERO,
         drain_check: FOR_EVER,
     };
+    let abilities = Abilities { backend: config.backend.unwrap_or(abilities.backend), ..abilities };
     let config = Arc::new(config);
     let resolver = {
         let config = Arc::clone(&config);
@@ -148,6 +149,7 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
         Output::Ipset => render::ipset(state),
         Output::Iptables => render::firewall(state, Family::Ipv4),
         Output::Ip6tables => render::firewall(state, Family::Ipv6),
+        Output::Nftables => render::nftables(state),
         Output::Sysctls => sysctls.to_owned(),
         Output::All => {
             let parts = [

@@ -12,6 +12,7 @@ use super::{Host, facts};
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::iptables::closed_input;
+use crate::kernel::filter::Filter;
 use crate::reconcile::Status;
 use crate::text::chain;
 
@@ -21,10 +22,11 @@ const KEEPALIVE: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";
 /// Looks at the host. What cannot be read is not questioned.
 pub(in crate::app) fn host(config: &Config, host: &mut Host) {
     for family in &host.abilities.families {
+        let Filter::Iptables(filter) = &host.filter else { break };
         if config.firewall.accept_input {
             break;
         }
-        match host.firewall.save_text(*family) {
+        match filter.save_text(*family) {
             Ok(text) => {
                 if let Some(closed) = closed_input(&text) {
                     warn!(

@@ -221,11 +221,11 @@ fn removal_runs_nothing_where_nothing_is() {
 #[test]
 fn ipv6_is_off_where_the_kernel_says_so() {
     let proc = Fake::new(&[]);
-    assert!(ipv6_off(&proc.0).unwrap().contains("if_inet6"));
+    assert!(ipv6_off_in(&proc.0).unwrap().contains("if_inet6"));
     fs::create_dir_all(proc.0.join("sys/net/ipv6/conf/all")).unwrap();
     fs::create_dir(proc.0.join("net")).unwrap();
     proc.set("net/if_inet6", "");
-    assert_eq!(ipv6_off(&proc.0), None);
+    assert_eq!(ipv6_off_in(&proc.0), None);
     proc.set("sys/net/ipv6/conf/all/disable_ipv6", "1\n");
-    assert!(ipv6_off(&proc.0).unwrap().contains("disable_ipv6"));
+    assert!(ipv6_off_in(&proc.0).unwrap().contains("disable_ipv6"));
 }

@@ -30,6 +30,7 @@ impl Engine {
             Ok(Answer::Sysctls(found)) => self.sysctls_read(found),
             Ok(Answer::Interface(found)) => self.interface_read(found),
             Ok(Answer::Set(set, found)) => self.set_read(set, found),
+            Ok(Answer::Unchanged(set)) => _ = self.was_read(Part::Set(set)),
             Ok(Answer::List(found)) => self.listed(found),
             Ok(Answer::VirtualServers(found)) => self.virtual_servers_read(found, now),
             Ok(Answer::RealServers(found)) => self.real_servers_read(found, now),

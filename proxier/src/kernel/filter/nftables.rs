@@ -1,0 +1,242 @@
+//! One table of nftables for each family, over netlink: no program is started.
+//!
+//! What stands together in a plan is one transaction, applied whole or not at all. The kernel
+//! refuses a transaction for any request in it, and names all that it refuses: it is sent again
+//! without them.
+//!
+//! Every transaction of anybody makes the ruleset another generation. As long as only ours did, what
+//! was read or written is still so, and nothing is read.
+
+mod left;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use netlink_batch::{Error, ErrorKind};
+use netlink_ipvs::Family;
+use netlink_nftables::{Client, ElementEntry, Refused};
+
+use self::left::Left;
+use self::requests::Requests;
+use super::{Failures, Found};
+use crate::dataplane::firewall::Ruleset;
+use crate::dataplane::sets::{ForeignMember, SetId};
+use crate::dataplane::{Look, Op, OpError, OpErrorKind, Part, RulesState, SetState};
+use crate::kernel::firewall::Firewall;
+use crate::kernel::write::lost_answer;
+use crate::kernel::{failed, op_error};
+use crate::nftables;
+
+/// So often at most the kernel is asked for its generation: an audit asks once.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// So often a transaction is sent again without what was refused in it.
+const ATTEMPTS: usize = 8;
+
+/// Rules and sets in tables of our own.
+#[derive(Debug)]
+pub struct Nftables {
+    client: Client,
+    /// What others than nftables have left.
+    left: Left,
+    /// The generation up to which all changes are known.
+    generation: u32,
+    /// When the kernel last said that it has no other one.
+    asked: Option<Instant>,
+    /// What has been read or written since somebody else has changed something.
+    known: BTreeSet<Part>,
+    /// The rules that were read or written last.
+    rules: BTreeMap<Family, Option<Ruleset>>,
+}
+
+impl Nftables {
+    /// Opens a connection and changes nothing. The programs of iptables, where they are, show and
+    /// remove what other backends have left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the kernel has no nftables, [`ErrorKind::NoPermission`]
+    /// without `CAP_NET_ADMIN`.
+    pub fn open(firewall: Option<Firewall>) -> Result<Self, Error> {
+        let mut client = Client::open()?;
+        let generation = client.generation().map_err(|error| match error.kind() {
+            // What a kernel answers that does not know the subsystem.
+            ErrorKind::Invalid | ErrorKind::Unsupported => Error::with_source(
+                ErrorKind::Unsupported,
+                "the kernel has no nftables (module nf_tables)",
+                error,
+            ),
+            _ => error,
+        })?;
+        let left = Left::new(firewall)?;
+        Ok(Self {
+            client,
+            left,
+            generation,
+            asked: None,
+            known: BTreeSet::new(),
+            rules: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn processes_started(&self) -> u64 {
+        self.left.processes_started()
+    }
+
+    /// Finds out whether others have changed something.
+    fn ask(&mut self) -> Result<(), OpError> {
+        if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let generation = self.client.generation().map_err(|error| failed(&error))?;
+        if generation != self.generation {
+            self.known.clear();
+            self.generation = generation;
+        }
+        self.asked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// What a set holds.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn set(&mut self, set: SetId) -> Result<Found, OpError> {
+        self.ask()?;
+        let part = Part::Set(set);
+        if self.known.contains(&part) {
+            return Ok(Found::Unchanged);
+        }
+        let table = nftables::table(set.family);
+        let found = match self.client.elements(&table, nftables::set_name(set.role)) {
+            Ok(elements) => Some(state(set, &elements)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&error)),
+        };
+        self.known.insert(part);
+        Ok(Found::State(found))
+    }
+
+    /// Reads the rules, and looks for what others have left.
+    pub fn look(&mut self, families: &[Family]) -> Look {
+        let rules: BTreeMap<_, _> =
+            families.iter().map(|family| (*family, self.rules(*family))).collect();
+        let left = self.left.look(families);
+        Box::pin(async move {
+            let left = left.await;
+            let found = left.into_iter().map(|(family, leftovers)| {
+                let rules = rules.get(&family).cloned().unwrap_or(Ok(None));
+                let both = rules.and_then(|rules| Ok((rules, leftovers?)));
+                (family, both.map(|(rules, leftovers)| RulesState { rules, leftovers }))
+            });
+            found.collect()
+        })
+    }
+
+    fn rules(&mut self, family: Family) -> Result<Option<Ruleset>, OpError> {
+        self.ask()?;
+        if self.known.contains(&Part::Rules(family)) {
+            return Ok(self.rules.get(&family).cloned().flatten());
+        }
+        let rules = self.read_rules(family)?;
+        self.rules.insert(family, rules.clone());
+        self.known.insert(Part::Rules(family));
+        Ok(rules)
+    }
+
+    fn read_rules(&mut self, family: Family) -> Result<Option<Ruleset>, OpError> {
+        let table = nftables::table(family);
+        let read = |client: &mut Client| -> Result<_, Error> {
+            let chains = client.chains(&table)?;
+            if chains.is_empty() {
+                return Ok(None);
+            }
+            let rules = client.rules(&table, None)?;
+            let refused = match client.elements(&table, nftables::REFUSED) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                found => found?,
+            };
+            Ok(Some((chains, rules, refused)))
+        };
+        let Some((chains, rules, refused)) =
+            read(&mut self.client).map_err(|error| failed(&error))?
+        else {
+            return Ok(None);
+        };
+        let chains: Vec<_> = chains.into_iter().map(|entry| entry.object).collect();
+        let rules: Vec<_> = rules.into_iter().map(|entry| entry.object).collect();
+        let refused = refused.iter().map(|entry| nftables::refused(family, &entry.element));
+        Ok(nftables::understand(family, &chains, &rules, refused.collect()))
+    }
+
+    /// Carries out operations on rules, sets and members as one transaction, or removes leftovers.
+    /// The result are those that failed, by their place, in ascending order.
+    pub fn execute(&mut self, ops: &[&Op]) -> Failures {
+        if let Some(Op::RemoveLeftover(_)) = ops.first() {
+            return self.left.remove(ops);
+        }
+        let mut requests = Requests::new(ops);
+        for _ in 0..ATTEMPTS {
+            let transaction = match requests.transaction(&mut self.client) {
+                Ok(transaction) => transaction,
+                Err(error) => return requests.all_failed(&failed(&error)),
+            };
+            if transaction.is_empty() {
+                break;
+            }
+            match self.client.commit(&transaction, None) {
+                Ok(()) => {
+                    self.committed(requests.done());
+                    return requests.failures();
+                }
+                Err(refused) if refused.requests().is_empty() => {
+                    return requests.all_failed(&self.not_sent(&refused));
+                }
+                Err(refused) => requests.refused(&refused),
+            }
+        }
+        requests.all_failed(&OpError {
+            kind: OpErrorKind::Failed,
+            text: "the kernel refused it together with others".to_owned(),
+        })
+    }
+
+    /// A transaction took place: of what it touched everything is known, unless somebody else has
+    /// changed something meanwhile, which the generation tells.
+    fn committed<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) {
+        // The kernel passes over 0.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        for op in ops {
+            match op {
+                Op::CreateSet(set, _) => _ = self.known.insert(Part::Set(*set)),
+                Op::InstallFirewall(family, rules) => {
+                    self.known.insert(Part::Rules(*family));
+                    self.rules.insert(*family, Some(rules.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn not_sent(&mut self, refused: &Refused) -> OpError {
+        if refused.is_uncertain() {
+            self.known.clear();
+            return lost_answer();
+        }
+        op_error(OpErrorKind::Failed, refused)
+    }
+}
+
+fn state(set: SetId, elements: &[ElementEntry]) -> SetState {
+    let mut out = SetState { capacity: SetState::UNLIMITED, ..SetState::default() };
+    for entry in elements {
+        if let Some(member) = nftables::member(set, &entry.element) {
+            out.members.insert(member);
+            continue;
+        }
+        let attributes = requests::pack(&entry.element);
+        let text = nftables::foreign_text(&entry.element);
+        out.foreign.insert(ForeignMember { attributes, text: text.into() });
+    }
+    out
+}

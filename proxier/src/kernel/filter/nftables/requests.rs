@@ -1,0 +1,189 @@
+//! Operations as the requests of a transaction.
+
+use std::sync::Arc;
+
+use netlink_batch::Error;
+use netlink_ipvs::Family;
+use netlink_nftables::{Chain, Client, Element, Refused, Transaction, Value};
+
+use crate::dataplane::firewall::Ruleset;
+use crate::dataplane::sets::SetId;
+use crate::dataplane::{Op, OpError, OpErrorKind};
+use crate::nftables;
+
+use super::super::Failures;
+
+/// Elements in a request: few enough for netlink's lengths with any key.
+const TOGETHER: usize = 400;
+
+/// Operations, and what became of them.
+pub(super) struct Requests<'a> {
+    ops: &'a [&'a Op],
+    /// Why an operation is no longer part of it.
+    failed: Vec<Option<OpError>>,
+    /// Whether an operation has requests of its own, so that a refusal is about it alone.
+    alone: Vec<bool>,
+    /// Which operations each request is of.
+    owners: Vec<Vec<usize>>,
+}
+
+impl<'a> Requests<'a> {
+    pub(super) fn new(ops: &'a [&'a Op]) -> Self {
+        let (failed, alone) = (vec![None; ops.len()], vec![false; ops.len()]);
+        Self { ops, failed, alone, owners: Vec::new() }
+    }
+
+    /// All operations that have not failed, as a transaction.
+    pub(super) fn transaction(&mut self, client: &mut Client) -> Result<Transaction, Error> {
+        let mut out = Transaction::new();
+        self.owners.clear();
+        let mut at = 0;
+        while at < self.ops.len() {
+            let several = self.together(at);
+            let own: Vec<usize> =
+                (at..at + several).filter(|at| self.failed[*at].is_none()).collect();
+            if let Some(first) = own.first() {
+                match self.ops[*first] {
+                    Op::CreateSet(set, _) => create_set(&mut out, *set),
+                    Op::InstallFirewall(family, rules) => {
+                        install(&mut out, client, *family, rules)?;
+                    }
+                    Op::AddMember(set, _) | Op::RemoveMember(set, _) => {
+                        let table = nftables::table(set.family);
+                        let name = nftables::set_name(set.role);
+                        let elements = own.iter().filter_map(|at| match self.ops[*at] {
+                            Op::AddMember(_, member) | Op::RemoveMember(_, member) => {
+                                Some(nftables::element(member))
+                            }
+                            _ => None,
+                        });
+                        if matches!(self.ops[*first], Op::AddMember(..)) {
+                            out.add_elements(&table, name, elements);
+                        } else {
+                            out.delete_elements(&table, name, elements);
+                        }
+                    }
+                    Op::RemoveForeignMembers(set, members) => {
+                        let table = nftables::table(set.family);
+                        let elements = members.iter().filter_map(|it| unpack(&it.attributes));
+                        out.delete_elements(&table, nftables::set_name(set.role), elements);
+                    }
+                    // A set takes as many as there are.
+                    _ => {}
+                }
+            }
+            self.owners.resize(out.len(), own);
+            at += several;
+        }
+        Ok(out)
+    }
+
+    /// How many operations from this one on are one request.
+    fn together(&self, at: usize) -> usize {
+        let kind = |at: usize| match self.ops[at] {
+            Op::AddMember(set, _) if !self.alone[at] => Some((true, *set)),
+            Op::RemoveMember(set, _) if !self.alone[at] => Some((false, *set)),
+            _ => None,
+        };
+        let Some(first) = kind(at) else { return 1 };
+        let most = self.ops.len().min(at + TOGETHER);
+        (at..most).take_while(|at| kind(*at) == Some(first)).count()
+    }
+
+    /// Requests were refused: their operations fail, or are tried one by one where several are in
+    /// one request.
+    pub(super) fn refused(&mut self, refused: &Refused) {
+        for request in refused.requests() {
+            let Some(own) = self.owners.get(request.index) else { continue };
+            if let [only] = own.as_slice() {
+                let gone = request.refusal.is(rustix::io::Errno::NOENT)
+                    && matches!(
+                        self.ops[*only],
+                        Op::RemoveMember(..) | Op::RemoveForeignMembers(..)
+                    );
+                let kind = if gone { OpErrorKind::Unknown } else { OpErrorKind::Failed };
+                let text = format!("{}: {}", request.what, request.refusal);
+                self.failed[*only].get_or_insert(OpError { kind, text });
+            } else {
+                for at in own {
+                    self.alone[*at] = true;
+                }
+            }
+        }
+    }
+
+    /// Nothing took place.
+    pub(super) fn all_failed(self, error: &OpError) -> Failures {
+        let failed = self.failed.into_iter().enumerate();
+        failed.map(|(at, known)| (at, known.unwrap_or_else(|| error.clone()))).collect()
+    }
+
+    /// The operations that took place.
+    pub(super) fn done(&self) -> impl Iterator<Item = &Op> {
+        let all = self.ops.iter().zip(&self.failed);
+        all.filter(|(_, failed)| failed.is_none()).map(|(op, _)| *op)
+    }
+
+    /// What is not part of what took place.
+    pub(super) fn failures(self) -> Failures {
+        let failed = self.failed.into_iter().enumerate();
+        failed.filter_map(|(at, known)| Some((at, known?))).collect()
+    }
+}
+
+fn create_set(out: &mut Transaction, set: SetId) {
+    out.add_table(&nftables::new_table(set.family));
+    out.add_set(&nftables::table(set.family), &nftables::new_set(set));
+}
+
+/// The rules, whatever is there: chains that are not ours, or not as they should be, go with all
+/// rules of the table.
+fn install(
+    out: &mut Transaction,
+    client: &mut Client,
+    family: Family,
+    rules: &Ruleset,
+) -> Result<(), Error> {
+    let table = nftables::table(family);
+    let wanted = nftables::chains(rules);
+    let there: Vec<Chain> = client.chains(&table)?.into_iter().map(|it| it.object).collect();
+    out.add_table(&nftables::new_table(family));
+    let refused = nftables::new_refused_set(family);
+    out.add_set(&table, &refused);
+    out.flush_set(&table, &refused.name);
+    out.add_elements(
+        &table,
+        &refused.name,
+        rules.dropped().iter().filter_map(nftables::refused_element),
+    );
+    for chain in &there {
+        out.flush_chain(&table, &chain.name);
+    }
+    for chain in there.iter().filter(|there| !wanted.iter().any(|(it, _)| it == *there)) {
+        out.delete_chain(&table, &chain.name);
+    }
+    for (chain, _) in &wanted {
+        out.add_chain(&table, chain);
+    }
+    for rule in wanted.iter().flat_map(|(_, rules)| rules) {
+        out.append_rule(&table, rule);
+    }
+    Ok(())
+}
+
+/// An element by which it can be deleted, as bytes.
+pub(super) fn pack(element: &Element) -> Arc<[u8]> {
+    let key = element.key.as_bytes();
+    let end = element.key_end.as_ref().map(Value::as_bytes).unwrap_or_default();
+    let length = u8::try_from(key.len()).unwrap_or(u8::MAX);
+    [&[length], key, end].concat().into()
+}
+
+fn unpack(bytes: &[u8]) -> Option<Element> {
+    let (length, rest) = bytes.split_first()?;
+    let (key, end) = rest.split_at_checked(usize::from(*length))?;
+    Some(match end {
+        [] => Element::new(Value::new(key)),
+        end => Element::range(Value::new(key), Value::new(end)),
+    })
+}

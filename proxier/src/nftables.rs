@@ -1,0 +1,169 @@
+//! The words of nftables: the firewall rules and sets as a table of ours, as expressions of the kernel and
+//! as `nft list table` prints it. No other module knows these words. Pure: `kernel` speaks to the
+//! kernel.
+//!
+//! One table for each family, `ip proxier` and `ip6 proxier`. All that is in it is ours; nothing in
+//! it depends on the tables of others. Two rules are said otherwise than to iptables
+//! ([`Ruleset::for_nftables`](crate::dataplane::firewall::Ruleset::for_nftables)), and the virtual
+//! servers that the node may not use are a set instead of a rule for each.
+
+mod element;
+mod expression;
+mod names;
+mod text;
+
+use netlink_ipvs::{Family, VirtualServerKey};
+use netlink_nftables as nft;
+use netlink_nftables::{BaseChain, Chain as NftChain, ChainKind, Policy, TableKey};
+
+use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Ruleset, Table};
+use crate::dataplane::sets::SetId;
+
+pub use element::{element, foreign_text, member, refused, refused_element};
+pub use names::{REFUSED, TABLE, chain_name, set_name};
+pub use text::table_text;
+
+/// The table of a family.
+pub fn table(family: Family) -> TableKey {
+    TableKey::new(nft_family(family), TABLE)
+}
+
+/// What is created for it.
+pub fn new_table(family: Family) -> nft::Table {
+    let comment = Some("services of Kubernetes: kept by proxier, changes are undone".to_owned());
+    nft::Table { comment, ..nft::Table::new(table(family)) }
+}
+
+/// What is created for a set.
+pub fn new_set(set: SetId) -> nft::Set {
+    let comment = Some(set.role.comment().to_owned());
+    let flags = names::set_flags(set.set_type());
+    nft::Set { flags, comment, ..nft::Set::new(set_name(set.role), names::key(set)) }
+}
+
+/// What is created for the virtual servers that the node may not use.
+pub fn new_refused_set(family: Family) -> nft::Set {
+    let comment = Some("virtual servers whose source ranges leave this node out".to_owned());
+    nft::Set { comment, ..nft::Set::new(names::REFUSED, names::refused_key(family)) }
+}
+
+const fn nft_family(family: Family) -> nft::Family {
+    match family {
+        Family::Ipv4 => nft::Family::Ipv4,
+        Family::Ipv6 => nft::Family::Ipv6,
+    }
+}
+
+/// The chains of the table, in the order of a packet's way, each with its rules.
+pub fn chains(rules: &Ruleset) -> Vec<(NftChain, Vec<nft::Rule>)> {
+    let family = rules.family();
+    let mut out = Vec::new();
+    for place in names::WAY {
+        match place {
+            names::Place::Base(table, hook) => {
+                out.push((base_chain(*table, *hook), base_rules(*table, *hook).collect()));
+            }
+            names::Place::Ours(chain) => {
+                let entries = rules.chain(*chain).unwrap_or_default().iter();
+                let own = entries.filter_map(|entry| match entry {
+                    Entry::Ours(rule) => Some(expression::rule(family, *chain, rule)),
+                    Entry::Foreign(_) => None,
+                });
+                let refused = (*chain == Chain::IpvsOutFilter).then(|| expression::refused(family));
+                let mut new = NftChain::new(chain_name(*chain));
+                new.comment = Some(names::about(*chain).to_owned());
+                out.push((new, own.chain(refused).collect()));
+            }
+        }
+    }
+    out
+}
+
+fn base_chain(table: Table, hook: Hook) -> NftChain {
+    use nft::priority::{DSTNAT, FILTER, MANGLE, SRCNAT};
+    let (kind, priority) = match (table, hook) {
+        (Table::Nat, Hook::Postrouting) => (ChainKind::Nat, SRCNAT),
+        (Table::Nat, _) => (ChainKind::Nat, DSTNAT),
+        // Before IPVS, which takes packets of the node itself right after DSTNAT and gives them the
+        // address of a pod.
+        (Table::Filter, Hook::Output) => (ChainKind::Filter, MANGLE),
+        (Table::Filter, _) => (ChainKind::Filter, FILTER),
+    };
+    let hook_there = match hook {
+        Hook::Prerouting => nft::Hook::Prerouting,
+        Hook::Input => nft::Hook::Input,
+        Hook::Forward => nft::Hook::Forward,
+        Hook::Output => nft::Hook::Output,
+        Hook::Postrouting => nft::Hook::Postrouting,
+    };
+    let mut chain = NftChain::new(names::base_name(table, hook));
+    chain.base = Some(BaseChain { kind, hook: hook_there, priority, policy: Policy::Accept });
+    chain
+}
+
+fn base_rules(table: Table, hook: Hook) -> impl Iterator<Item = nft::Rule> {
+    jumps(table, hook).map(move |jump| {
+        let verdict = nft::Verdict::Jump(chain_name(jump.to).to_owned());
+        let rule = nft::Rule::new(names::base_name(table, hook), [nft::Expr::Verdict(verdict)]);
+        nft::Rule { comment: Some(jump.comment.to_owned()), ..rule }
+    })
+}
+
+/// The jumps of a base chain in their order: kube-proxy puts each before those that are there.
+fn jumps(
+    table: Table,
+    hook: Hook,
+) -> impl Iterator<Item = &'static crate::dataplane::firewall::Jump> {
+    JUMPS.iter().rev().filter(move |jump| jump.to.table() == table && jump.from == hook)
+}
+
+/// What is there of ours: equal to what is wanted exactly when there is nothing to install. `None`
+/// if there is no table, or nothing in it but sets.
+pub fn understand(
+    family: Family,
+    chains: &[NftChain],
+    rules: &[nft::Rule],
+    refused: Vec<Option<VirtualServerKey>>,
+) -> Option<Ruleset> {
+    if chains.is_empty() {
+        return None;
+    }
+    // An element that is not of our making may keep the node from anything.
+    let ours = refused.iter().all(Option::is_some);
+    let of = |name: &str| -> Vec<&nft::Rule> {
+        rules.iter().filter(|rule| rule.chain == name).collect()
+    };
+    let found = |chain: &NftChain| chains.iter().any(|there| there == chain);
+    // A chain that nobody knows may do anything.
+    let known = chains.iter().all(|chain| names::is_ours(&chain.name));
+    let jump_there = |index: usize| {
+        let jump = &JUMPS[index];
+        let base = base_chain(jump.to.table(), jump.from);
+        let wanted = base_rules(jump.to.table(), jump.from);
+        known && ours && found(&base) && of(&base.name).into_iter().cloned().eq(wanted)
+    };
+    let found_chains = Chain::ALL.into_iter().filter_map(|chain| {
+        chains.iter().find(|there| there.name == chain_name(chain))?;
+        let gate = expression::refused(family);
+        let is_gate = |rule: &nft::Rule| chain == Chain::IpvsOutFilter && *rule == gate;
+        let mut gated = chain != Chain::IpvsOutFilter;
+        let mut entries = Vec::new();
+        for rule in of(chain_name(chain)) {
+            if is_gate(rule) && !gated {
+                gated = true;
+            } else {
+                entries.push(match expression::understand(family, rule) {
+                    Some(rule) => Entry::Ours(rule),
+                    None => Entry::Foreign(format!("{rule:?}").into()),
+                });
+            }
+        }
+        gated.then_some((chain, entries))
+    });
+    let jumps = std::array::from_fn(jump_there);
+    let refused = refused.into_iter().flatten().collect();
+    Some(Ruleset::with_drops(family, found_chains.collect(), jumps, refused))
+}
+
+#[cfg(test)]
+mod tests;
