@@ -5,6 +5,7 @@ pub(super) mod ending;
 pub(super) mod feed;
 pub(super) mod notices;
 pub(super) mod reload;
+pub(super) mod rulesets;
 
 use std::sync::Arc;
 use std::time::Duration;

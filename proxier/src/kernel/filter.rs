@@ -6,7 +6,7 @@ mod nftables;
 use netlink_ipvs::Family;
 
 pub use self::iptables::Iptables;
-pub use self::nftables::Nftables;
+pub use self::nftables::{Doubt, Nftables};
 use crate::dataplane::firewall::Backend;
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{Look, Op, OpError, SetState};
@@ -38,6 +38,14 @@ impl Filter {
         match self {
             Self::Iptables(_) => Backend::Iptables,
             Self::Nftables(_) => Backend::Nftables,
+        }
+    }
+
+    /// By what to say that others have changed something; only nftables tells of that.
+    pub fn doubt(&self) -> Option<Doubt> {
+        match self {
+            Self::Iptables(_) => None,
+            Self::Nftables(filter) => Some(filter.doubt()),
         }
     }
 

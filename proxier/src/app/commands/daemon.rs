@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::app::host::alone::Alone;
 use crate::app::host::{Host, checks, privileges, sysctls};
 use crate::app::wiring::reload::{self, Reload};
-use crate::app::wiring::{self, counters, ending, feed, notices};
+use crate::app::wiring::{self, counters, ending, feed, notices, rulesets};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
@@ -76,6 +76,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
         log,
         refused: None,
     };
+    let doubt = host.filter.doubt();
     let (started, status) = oneshot::channel();
     // Netlink batches execute inside send: not on the thread that answers health checks.
     let (ended, mut end) = oneshot::channel();
@@ -93,6 +94,9 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     };
     let log_ready = tokio::spawn(ready(status.clone()));
     tasks.spawn(checks::node(config, dual_stack, status.clone()));
+    if let Some(doubt) = doubt {
+        tasks.spawn(rulesets::follow(doubt, status.clone(), sender.clone()));
+    }
     let table = Some(counters::table());
     let _servers = http::serve(Sources { current: configured, status, watches, table }).await?;
     drop(sender);

@@ -11,6 +11,8 @@ mod left;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use netlink_batch::{Error, ErrorKind};
@@ -28,11 +30,36 @@ use crate::kernel::write::lost_answer;
 use crate::kernel::{failed, op_error};
 use crate::nftables;
 
-/// So often at most the kernel is asked for its generation: an audit asks once.
+/// What the kernel said of its generation counts for so long, unless there is reason to doubt it: an
+/// audit asks for all sets at once.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// So often a transaction is sent again without what was refused in it.
 const ATTEMPTS: usize = 8;
+
+/// Reason to ask the kernel for its generation again, shared with who listens to it.
+#[derive(Debug, Clone)]
+pub struct Doubt {
+    port: u32,
+    raised: Arc<AtomicBool>,
+}
+
+impl Doubt {
+    /// Where our own changes are of this netlink port.
+    pub(crate) fn of_port(port: u32) -> Self {
+        Self { port, raised: Arc::default() }
+    }
+
+    /// Whether changes of this netlink port are our own.
+    pub fn is_own(&self, port: u32) -> bool {
+        port == self.port
+    }
+
+    /// Somebody may have changed something.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+    }
+}
 
 /// Rules and sets in tables of our own.
 #[derive(Debug)]
@@ -44,6 +71,8 @@ pub struct Nftables {
     generation: u32,
     /// When the kernel last said that it has no other one.
     asked: Option<Instant>,
+    /// Raised where the kernel tells that somebody else has changed something.
+    doubt: Doubt,
     /// What has been read or written since somebody else has changed something.
     known: BTreeSet<Part>,
     /// The rules that were read or written last.
@@ -69,14 +98,23 @@ impl Nftables {
             _ => error,
         })?;
         let left = Left::new(firewall)?;
+        let port =
+            client.port().map_err(|error| Error::failed("ask for our netlink port", error))?;
+        let doubt = Doubt::of_port(port);
         Ok(Self {
             client,
             left,
             generation,
             asked: None,
+            doubt,
             known: BTreeSet::new(),
             rules: BTreeMap::new(),
         })
+    }
+
+    /// By what others say that somebody has changed something.
+    pub(super) fn doubt(&self) -> Doubt {
+        self.doubt.clone()
     }
 
     pub(super) fn processes_started(&self) -> u64 {
@@ -85,7 +123,8 @@ impl Nftables {
 
     /// Finds out whether others have changed something.
     fn ask(&mut self) -> Result<(), OpError> {
-        if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+        let doubted = self.doubt.raised.swap(false, Ordering::AcqRel);
+        if !doubted && self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
             return Ok(());
         }
         let generation = self.client.generation().map_err(|error| failed(&error))?;
