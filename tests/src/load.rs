@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use proxier::dataplane::firewall::Backend;
 use serde_json::{Value, json};
 
 use self::churn::Probe;
@@ -35,6 +36,8 @@ const TRACED: u32 = 20;
 pub struct Plan {
     /// The cluster.
     pub size: Size,
+    /// What keeps rules and sets.
+    pub backend: Backend,
     /// One change at a time, restart.
     pub changes: bool,
     /// How long nothing happens, to see what that costs.
@@ -50,6 +53,7 @@ pub struct Plan {
 /// A cluster and the daemon that watches it, in this network namespace.
 pub(crate) struct World {
     pub(crate) size: Size,
+    backend: Backend,
     pub(crate) live: Live,
     pub(crate) watched: Watched,
     /// How often an endpoint of each plain service was exchanged.
@@ -74,9 +78,11 @@ pub fn write_manifest(size: Size, path: &Path) -> Result<()> {
 /// Measures the daemon in this network namespace, which must be new.
 pub fn measure(plan: &Plan, say: &dyn Fn(&str)) -> Result<Value> {
     let size = plan.size;
-    let mut report = json!({"services": size.services, "endpoints": size.endpoints});
+    let backend = plan.backend.to_string();
+    let mut report =
+        json!({"services": size.services, "endpoints": size.endpoints, "backend": backend});
     say("objects");
-    let mut world = World::start(size)?;
+    let mut world = World::start(size, plan.backend)?;
     say("programming");
     let metrics = world.watched.until_synced(size.services)?;
     report["programming"] = programming(&metrics);
@@ -126,32 +132,38 @@ fn programming(metrics: &Metrics) -> Value {
         "step_seconds": metrics.get(&format!("{step}{{ip_family=\"IPv4\"}}")),
         "steps": metrics.get("proxier_steps_total"),
         "writes": metrics.writes(),
-        "members_seconds": part("members"),
+        // With what makes the sets, and in nftables the rules.
+        "members_seconds": part("ipset") + part("nftables"),
         "ipvs_seconds": part("ipvs"),
-        "addresses_seconds": part("addresses"),
-        "sets_seconds": part("sets"),
+        "addresses_seconds": part("address"),
         "firewall_seconds": part("firewall"),
         "observe_seconds": part("observe"),
     })
 }
 
 impl World {
-    fn start(size: Size) -> Result<Self> {
+    fn start(size: Size, backend: Backend) -> Result<Self> {
         let live = Live::start()?;
         live.server.put(Size::node());
         live.server.put_all(size.objects());
         live.server.compact();
         let scratch = Scratch::create()?;
-        let daemon = Self::daemon(&live, &scratch, SYNC_PERIOD)?;
-        Ok(Self { size, live, watched: Watched { daemon }, rounds: Vec::new(), scratch })
+        let daemon = Self::daemon(&live, backend, &scratch, SYNC_PERIOD)?;
+        Ok(Self { size, backend, live, watched: Watched { daemon }, rounds: Vec::new(), scratch })
     }
 
-    fn daemon(live: &Live, scratch: &Scratch, sync_period: &str) -> Result<Daemon> {
+    fn daemon(
+        live: &Live,
+        backend: Backend,
+        scratch: &Scratch,
+        sync_period: &str,
+    ) -> Result<Daemon> {
         let mut words = live.arguments();
         words.push("--conntrack-max-per-core=0".to_owned());
         // What a configuration file without it means; flags alone mean a second.
         words.push("--ipvs-min-sync-period=0s".to_owned());
         words.push(format!("--ipvs-sync-period={sync_period}"));
+        words.push(format!("--firewall={backend}"));
         Daemon::start_with(None, words, &scratch.path().join("log"))
     }
 
@@ -159,7 +171,8 @@ impl World {
     fn restart(&mut self, sync_period: &str) -> Result<()> {
         let next = Scratch::create()?;
         self.watched.daemon.terminate()?;
-        self.watched = Watched { daemon: Self::daemon(&self.live, &next, sync_period)? };
+        self.watched =
+            Watched { daemon: Self::daemon(&self.live, self.backend, &next, sync_period)? };
         self.scratch = next;
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The load test; `tests/load/run` builds and starts it in the test kernel.
 //!
 //! ```text
-//! load [--steps 100x5,1000x5,...] [--churn SECONDS] [--rates 100,1000] [--idle SECONDS] [--json FILE]
+//! load [--steps 100x5,1000x5,...] [--backends iptables,nftables] [--churn SECONDS] [--rates 100,1000]
+//!      [--idle SECONDS] [--json FILE]
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
 //! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use dummy_iface::{Event, Monitor};
+use proxier::dataplane::firewall::Backend;
 use proxier_tests::load::objects::Size;
 use proxier_tests::load::{Plan, floor, measure, table, write_manifest};
 use proxier_tests::netns::require_test_kernel;
@@ -26,6 +28,8 @@ const INSIDE: &str = "PROXIER_LOAD_INSIDE";
 #[derive(Debug, Clone)]
 struct Options {
     steps: Vec<Size>,
+    /// What keeps rules and sets: every size is programmed with each.
+    backends: Vec<Backend>,
     churn: u32,
     /// Changes a second, each of them for `churn` seconds.
     rates: Vec<u32>,
@@ -53,12 +57,15 @@ fn run() -> Result<()> {
     require_test_kernel()?;
     if let Ok(part) = std::env::var(INSIDE) {
         let size = *options.steps.first().context("--steps")?;
-        return inside(&part, size, &options);
+        let backend = *options.backends.first().context("--backends")?;
+        return inside(&part, size, backend, &options);
     }
     let begin = Instant::now();
     let mut reports = Vec::new();
-    for size in &options.steps {
-        let part = |part: &str| in_namespace(part, *size, &options);
+    let each = options.steps.iter();
+    let each = each.flat_map(|size| options.backends.iter().map(move |backend| (*size, *backend)));
+    for (size, backend) in each {
+        let part = |part: &str| in_namespace(part, size, backend, &options);
         let first = part("floor")?;
         let mut report = part("daemon")?;
         let floors = [first, part("floor")?];
@@ -84,25 +91,26 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
+fn inside(part: &str, size: Size, backend: Backend, options: &Options) -> Result<()> {
     let begin = Instant::now();
     let Size { services, endpoints } = size;
     let say = |text: &str| {
         let seconds = begin.elapsed().as_secs_f64();
-        eprintln!("load: {services} x {endpoints}: {seconds:6.1} s: {text}");
+        eprintln!("load: {services} x {endpoints} {backend}: {seconds:6.1} s: {text}");
     };
     let report = if part == "floor" {
         say("floor");
         let manifest = Path::new("/dev/shm/load.json");
         write_manifest(size, manifest)?;
-        let state = floor::desired(manifest)?;
+        let state = floor::desired(manifest, backend)?;
         std::fs::remove_file(manifest)?;
-        floor::program(&state)?
+        floor::program(&state, backend)?
     } else {
         let large = services >= 10_000;
         measure(
             &Plan {
                 size,
+                backend,
                 changes: services <= 10_000,
                 idle: Duration::from_secs(if services >= 1000 { options.idle } else { 0 }),
                 churn: if services == 10_000 { options.churn } else { 0 },
@@ -117,7 +125,7 @@ fn inside(part: &str, size: Size, options: &Options) -> Result<()> {
 }
 
 /// Starts this program in a new namespace, and waits until the namespace is gone again.
-fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
+fn in_namespace(part: &str, size: Size, backend: Backend, options: &Options) -> Result<Value> {
     let program = std::env::current_exe()?;
     let script = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && exec \"$0\" \"$@\"";
     let rates: Vec<String> = options.rates.iter().map(ToString::to_string).collect();
@@ -126,6 +134,7 @@ fn in_namespace(part: &str, size: Size, options: &Options) -> Result<Value> {
         .arg(program)
         .args(["--steps", &format!("{}x{}", size.services, size.endpoints)])
         .args(["--churn", &options.churn.to_string(), "--rates", &rates.join(",")])
+        .args(["--backends", &backend.to_string()])
         .args(["--idle", &options.idle.to_string()])
         .env(INSIDE, part)
         .stderr(Stdio::inherit())
@@ -161,15 +170,29 @@ fn wait_for_clean_up() -> Result<()> {
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self> {
-        let (steps, json, write) = (Vec::new(), None, None);
-        let mut options =
-            Self { steps, churn: 60, rates: vec![100, 300, 500, 1000], idle: 60, json, write };
+        let mut options = Self {
+            steps: Vec::new(),
+            backends: vec![Backend::Iptables],
+            churn: 60,
+            rates: vec![100, 300, 500, 1000],
+            idle: 60,
+            json: None,
+            write: None,
+        };
         let mut steps = "100x5,1000x5,5000x10,10000x10";
         for pair in words.chunks(2) {
             let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
             let number = || value.parse().with_context(|| format!("{option} {value}"));
             match option.as_str() {
                 "--steps" => steps = value,
+                "--backends" => {
+                    let backend = |name| match name {
+                        "iptables" => Ok(Backend::Iptables),
+                        "nftables" => Ok(Backend::Nftables),
+                        _ => bail!("--backends: iptables, nftables or both, not {name}"),
+                    };
+                    options.backends = value.split(',').map(backend).collect::<Result<_>>()?;
+                }
                 "--churn" => options.churn = number()?,
                 "--rates" => {
                     let rates = value.split(',').map(str::parse).collect::<Result<_, _>>();

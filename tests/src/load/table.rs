@@ -42,7 +42,11 @@ const LINES: [Line; 20] = [
 pub fn table(reports: &[Value]) -> String {
     let mut out = String::from("| services x endpoints |");
     for report in reports {
-        let _ = write!(out, " {} x {} |", report["services"], report["endpoints"]);
+        let backend = match report["backend"].as_str() {
+            None | Some("iptables") => String::new(),
+            Some(other) => format!(" {other}"),
+        };
+        let _ = write!(out, " {} x {}{backend} |", report["services"], report["endpoints"]);
     }
     let _ = write!(out, "\n| --- |{}\n", " --: |".repeat(reports.len()));
     for (name, value) in LINES {
