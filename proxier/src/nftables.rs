@@ -21,7 +21,7 @@ use crate::dataplane::sets::SetId;
 
 pub use element::{element, foreign_text, member, refused, refused_element};
 pub use names::{REFUSED, TABLE, chain_name, set_name};
-pub use text::table_text;
+pub use text::{commands, table_text};
 
 /// The table of a family.
 pub fn table(family: Family) -> TableKey {

@@ -20,9 +20,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memory", &["dataplane"]),
     // The words of iptables, without its programs.
     ("iptables", &["dataplane"]),
-    ("kernel", &["dataplane", "iptables"]),
+    // The words of nftables, without netlink.
+    ("nftables", &["dataplane"]),
+    ("kernel", &["dataplane", "iptables", "nftables"]),
     // A state as text.
-    ("render", &["cluster", "dataplane", "iptables"]),
+    ("render", &["cluster", "dataplane", "iptables", "nftables"]),
     ("reconcile", &["cluster", "dataplane"]),
     // Values as Kubernetes writes them, in flags, in files and in objects.
     ("value", &[]),
@@ -48,13 +50,14 @@ const ANY: &[&str] = &["*"];
 
 /// What must not appear in a module, because it does input or output, knows the time, or speaks a
 /// language that ends elsewhere.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("text", PURE),
     ("value", PURE),
     ("cluster", PURE),
     ("dataplane", PURE),
     ("explain", PURE),
     ("iptables", PURE),
+    ("nftables", PURE),
     ("render", PURE),
     (
         "memory",

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use netlink_ipvs::{Protocol, VirtualServerKey};
 
 use super::*;
+use crate::dataplane::Op;
 use crate::dataplane::firewall::{FirewallOptions, LocalDetector, ruleset};
 use crate::dataplane::sets::{Member, SetRole};
 
@@ -146,4 +147,40 @@ fn members_that_are_read_back_are_those_that_were_made() {
     let set = SetRole::LoadBalancerSourceCidr.of(Family::Ipv4);
     assert!(member(set, &range("10.255.255.255")).is_some());
     assert!(member(set, &range("10.255.255.254")).is_none());
+}
+
+#[test]
+fn a_difference_is_said_as_one_would_tell_nft() {
+    let wanted = |ping| {
+        let options = FirewallOptions { answer_ping: ping, ..FirewallOptions::default() };
+        ruleset(Family::Ipv4, &options, &[key("192.0.2.1", Protocol::Tcp)].into()).for_nftables()
+    };
+    let say = |op: &Op, there: Option<&Ruleset>| commands(op, there).unwrap().join("\n");
+    let install = Op::InstallFirewall(Family::Ipv4, wanted(true));
+    assert_eq!(say(&install, None), "add table ip proxier");
+    assert_eq!(
+        say(&install, Some(&wanted(false))),
+        "add rule ip proxier closed-ports icmp type echo-request ip daddr @service-ips return"
+    );
+    assert_eq!(say(&install, Some(&wanted(true))), "replace the rules of table ip proxier");
+    let none = Ruleset::with_drops(Family::Ipv4, [].into(), [false; JUMPS.len()], [].into());
+    let all = say(&install, Some(&none));
+    assert!(all.contains("add rule ip proxier nat-prerouting jump services"), "{all}");
+    assert!(
+        all.contains("add element ip proxier refused-to-node { 192.0.2.1 . 192.0.2.1 . tcp . 80 }"),
+        "{all}"
+    );
+    let member = Member::IpPort("fd00::1".parse().unwrap(), Protocol::Udp, 53);
+    let set = SetRole::ClusterIp.of(Family::Ipv6);
+    for (op, line) in [
+        (Op::CreateSet(set, 0), "add set ip6 proxier cluster-ips"),
+        (Op::AddMember(set, member), "add element ip6 proxier cluster-ips { fd00::1 . udp . 53 }"),
+        (
+            Op::RemoveMember(set, member),
+            "delete element ip6 proxier cluster-ips { fd00::1 . udp . 53 }",
+        ),
+    ] {
+        assert_eq!(say(&op, None), line);
+    }
+    assert_eq!(commands(&Op::TakeLinkDown, None), None);
 }

@@ -1,16 +1,17 @@
 //! Our table as `nft list table` prints it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::names::{self, Place, WAY, chain_name, set_name};
-use crate::dataplane::State;
 use crate::dataplane::firewall::{
-    Chain, Entry, Fields, Hook, Match, Rule, Ruleset, Table, Verdict,
+    Chain, Entry, Fields, Hook, JUMPS, Match, Rule, Ruleset, Table, Verdict,
 };
-use crate::dataplane::sets::{Member, SetRole, SetType};
+use crate::dataplane::sets::{Member, SetId, SetRole, SetType};
+use crate::dataplane::{Op, State};
 
 /// What `nft list table` prints of the table of a family, members in order; nothing if there is
 /// none.
@@ -26,12 +27,7 @@ pub fn table_text(state: &State, family: Family) -> String {
         let elements = set.members.iter().map(element);
         push_set(&mut out, &new, &elements.collect::<Vec<_>>());
     }
-    let refused = rules.dropped().iter().filter_map(|key| match *key {
-        VirtualServerKey::Address { address, port, protocol } => {
-            Some(format!("{address} . {address} . {protocol} . {port}"))
-        }
-        VirtualServerKey::FirewallMark { .. } => None,
-    });
+    let refused = rules.dropped().iter().filter_map(refused_text);
     push_set(&mut out, &super::new_refused_set(family), &refused.collect::<Vec<_>>());
     for (at, place) in WAY.iter().enumerate() {
         if at > 0 {
@@ -44,6 +40,78 @@ pub fn table_text(state: &State, family: Family) -> String {
     }
     out.push_str("}\n");
     out
+}
+
+/// What an operation does to the table, as one would tell `nft`, with what is there of the rules. `None` if it
+/// is not about the table.
+pub fn commands(op: &Op, there: Option<&Ruleset>) -> Option<Vec<String>> {
+    let of = |set: SetId| format!("{} {} {}", ip(set.family), names::TABLE, set_name(set.role));
+    Some(match op {
+        Op::CreateSet(set, _) => vec![format!("add set {}", of(*set))],
+        Op::AddMember(set, member) => {
+            vec![format!("add element {} {{ {} }}", of(*set), element(member))]
+        }
+        Op::RemoveMember(set, member) => {
+            vec![format!("delete element {} {{ {} }}", of(*set), element(member))]
+        }
+        Op::RemoveForeignMembers(set, members) => {
+            let line = |member| format!("delete element {} {{ {member} }}", of(*set));
+            members.iter().map(line).collect()
+        }
+        Op::InstallFirewall(_, rules) => rules_difference(there, rules),
+        _ => return None,
+    })
+}
+
+/// The rules that are missing, and those that are too many.
+fn rules_difference(there: Option<&Ruleset>, wanted: &Ruleset) -> Vec<String> {
+    let table = format!("{} {}", ip(wanted.family()), names::TABLE);
+    let Some(there) = there else { return vec![format!("add table {table}")] };
+    let (old, new) = (rule_lines(there), rule_lines(wanted));
+    let missing = |from: &BTreeSet<String>, of: &BTreeSet<String>, verb: &str| -> Vec<String> {
+        let lines = of.difference(from);
+        lines.map(|line| format!("{verb} {line}")).collect()
+    };
+    let mut out = missing(&new, &old, "delete");
+    out.append(&mut missing(&old, &new, "add"));
+    if out.is_empty() {
+        // The order, or something that has no words here.
+        out.push(format!("replace the rules of table {table}"));
+    }
+    out
+}
+
+/// Every rule, and every element of the virtual servers that the node may not use, with its place.
+fn rule_lines(rules: &Ruleset) -> BTreeSet<String> {
+    let family = rules.family();
+    let table = format!("{} {}", ip(family), names::TABLE);
+    let mut out = BTreeSet::new();
+    for chain in Chain::ALL {
+        for entry in rules.chain(chain).unwrap_or_default() {
+            let text = match entry {
+                Entry::Ours(rule) => rule_text(family, rule),
+                Entry::Foreign(text) => text.to_string(),
+            };
+            out.insert(format!("rule {table} {} {text}", chain_name(chain)));
+        }
+    }
+    for (index, jump) in JUMPS.iter().enumerate() {
+        let base = names::base_name(jump.to.table(), jump.from);
+        let line = format!("rule {table} {base} jump {}", chain_name(jump.to));
+        out.extend(rules.has_jump(index).then_some(line));
+    }
+    let refused = rules.dropped().iter().filter_map(refused_text);
+    out.extend(refused.map(|it| format!("element {table} {} {{ {it} }}", names::REFUSED)));
+    out
+}
+
+fn refused_text(key: &VirtualServerKey) -> Option<String> {
+    match *key {
+        VirtualServerKey::Address { address, port, protocol } => {
+            Some(format!("{address} . {address} . {protocol} . {port}"))
+        }
+        VirtualServerKey::FirewallMark { .. } => None,
+    }
 }
 
 const fn ip(family: Family) -> &'static str {
@@ -116,7 +184,7 @@ fn push_base(out: &mut String, rules: &Ruleset, table: Table, hook: Hook) {
         "\tchain {name} {{\n\t\ttype {table} hook {hook_name} priority {priority}; policy accept;"
     );
     for jump in super::jumps(table, hook) {
-        let there = crate::dataplane::firewall::JUMPS.iter().position(|it| it == jump);
+        let there = JUMPS.iter().position(|it| it == jump);
         if there.is_some_and(|index| rules.has_jump(index)) {
             let _ = writeln!(out, "\t\tjump {} comment \"{}\"", chain_name(jump.to), jump.comment);
         }

@@ -15,6 +15,7 @@ use crate::app::host::{Host, facts, neighbours, sysctls};
 use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
+use crate::dataplane::firewall::Backend;
 use crate::dataplane::sets::SetId;
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
@@ -22,6 +23,7 @@ use crate::dataplane::{
     plan, unmarked,
 };
 use crate::kernel::Kernel;
+use crate::nftables;
 use crate::text::{self, chain};
 
 /// The kernel could not be read.
@@ -36,8 +38,8 @@ pub(in crate::app) async fn run(args: &Args, config: Config) -> ExitCode {
         difference(args, config, kept).await
     };
     match difference.await {
-        Ok(Difference { plan, .. }) => {
-            if let Err(error) = print(&text(&plan, args.own.output)) {
+        Ok(Difference { plan, lines, .. }) => {
+            if let Err(error) = print(&text(&lines, args.own.output)) {
                 report(&chain(&*error));
                 return ExitCode::from(EXIT_UNKNOWN);
             }
@@ -53,6 +55,10 @@ pub(in crate::app) async fn run(args: &Args, config: Config) -> ExitCode {
 /// What differs, and what else was found on the way.
 struct Difference {
     plan: Plan,
+    /// What it does, in words, each with a sign.
+    lines: Vec<(char, String)>,
+    /// What keeps rules and sets.
+    backend: Backend,
     /// Virtual servers that are there now.
     present: usize,
     /// What [`neighbours::find`] says.
@@ -92,7 +98,15 @@ async fn difference(
     let neighbours = neighbours::find(desired, strict_arp);
     let ipv6 = |key: &VirtualServerKey| key.family() == Family::Ipv6;
     let facts = facts::find(Path::new("/"), desired.virtual_servers.keys().any(ipv6));
-    Ok(Difference { plan, present: observed.virtual_servers.len(), neighbours, facts })
+    let lines = plan.ops.iter().flat_map(|op| words(op, settings.backend, &observed)).collect();
+    Ok(Difference {
+        plan,
+        lines,
+        backend: settings.backend,
+        present: observed.virtual_servers.len(),
+        neighbours,
+        facts,
+    })
 }
 
 /// Reads the whole kernel, or fails.
@@ -146,24 +160,26 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = sysctls::changes(&config)?;
-    let Difference { plan, present, neighbours, facts } =
+    let Difference { plan, lines, backend, present, neighbours, facts } =
         difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {
         let json = serde_json::json!({
             "adoptedVirtualServers": present,
+            "firewall": backend.to_string(),
             "kernelSettings": settings,
             "neighbours": neighbours,
             "host": facts,
             "removals": cut,
-            "changes": operations(&plan),
+            "changes": operations(&lines),
         });
         print_json(&json)?;
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
     let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
+    let _ = writeln!(out, "Rules and sets would be kept by {backend} (--firewall).");
     for (title, lines) in [
         ("kernel settings that would change", settings),
         ("wrong on this host, whoever serves", facts),
@@ -184,29 +200,47 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "\n{} changes of the dataplane, {cut} of them remove virtual or real servers that no \
              service asks for:\n{}",
             plan.ops.len(),
-            text(&plan, Output::Table)
+            text(&lines, Output::Table)
         );
     }
     print(&out)?;
     Ok(!plan.is_empty())
 }
 
-fn operations(plan: &Plan) -> Vec<String> {
-    plan.ops.iter().map(ToString::to_string).collect()
+/// What an operation does: to tables of nftables as one would tell `nft`.
+fn words(op: &Op, backend: Backend, there: &State) -> Vec<(char, String)> {
+    let rules = match op {
+        Op::InstallFirewall(family, _) => there.firewall.get(family),
+        _ => None,
+    };
+    let commands = match backend {
+        Backend::Iptables => None,
+        Backend::Nftables => nftables::commands(op, rules),
+    };
+    let Some(commands) = commands else { return vec![(sign(op), op.to_string())] };
+    let sign = |line: &str| match line.split(' ').next() {
+        Some("add") => '+',
+        Some("delete") => '-',
+        _ => '~',
+    };
+    commands.into_iter().map(|line| (sign(&line), line)).collect()
 }
 
-fn text(plan: &Plan, output: Output) -> String {
+fn operations(lines: &[(char, String)]) -> Vec<&str> {
+    lines.iter().map(|(_, line)| line.as_str()).collect()
+}
+
+fn text(lines: &[(char, String)], output: Output) -> String {
     if output == Output::Json {
-        let ops = operations(plan);
+        let ops = operations(lines);
         let json = serde_json::json!({ "same": ops.is_empty(), "changes": ops });
         return format!("{}\n", text::json(&format!("{json:#}")));
     }
-    if plan.is_empty() {
+    if lines.is_empty() {
         return "the kernel is as the cluster says\n".to_owned();
     }
     let colours = dry_run::style().colour;
-    plan.ops.iter().fold(String::new(), |mut out, op| {
-        let sign = sign(op);
+    lines.iter().fold(String::new(), |mut out, (sign, line)| {
         let colour = match sign {
             _ if !colours => "",
             '+' => "\x1b[32m",
@@ -214,7 +248,7 @@ fn text(plan: &Plan, output: Output) -> String {
             _ => "\x1b[33m",
         };
         let end = if colours { "\x1b[0m" } else { "" };
-        let _ = writeln!(out, "{colour}{sign} {}{end}", text::line(op));
+        let _ = writeln!(out, "{colour}{sign} {}{end}", text::line(line));
         out
     })
 }
