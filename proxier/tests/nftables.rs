@@ -14,8 +14,8 @@ use std::process::Command;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use proxier::dataplane::firewall::{FirewallOptions, LocalDetector, ruleset};
 use proxier::dataplane::leftovers::NFTABLES_TABLE;
-use proxier::dataplane::sets::{Member, SetId, SetType};
-use proxier::dataplane::{Op, SetState, State};
+use proxier::dataplane::sets::{Member, SetId, SetRole, SetType};
+use proxier::dataplane::{Op, OpErrorKind, SetState, State};
 use proxier::kernel::filter::{Failures, Found, Nftables};
 use proxier::kernel::tables::Tables;
 use proxier::nftables::table_text;
@@ -231,4 +231,65 @@ fn written_and_read() {
         assert_eq!(read.sets, state.sets);
         nft("flush ruleset");
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with nftables, nft, and permission to make a network namespace: .ci/run"]
+fn what_the_kernel_refuses_stops_nothing_else() {
+    let name = "what_the_kernel_refuses_stops_nothing_else";
+    own_namespace::in_namespace(name, &["--map-root-user"], refused_and_read);
+}
+
+fn refused_and_read() {
+    let mut nftables = Nftables::open(None).unwrap();
+    let sets: Vec<SetId> = SetId::all().filter(|set| set.family == Family::Ipv4).collect();
+    let create: Vec<Op> =
+        sets.iter().skip(1).map(|set| Op::CreateSet(*set, SetState::UNLIMITED)).collect();
+    assert_eq!(execute(&mut nftables, &create), []);
+
+    // One set is not there; of another one, some members were never in it.
+    let (missing, present) = (sets[0], SetRole::ClusterIp.of(Family::Ipv4));
+    let (some, all) = (members(missing), members(present));
+    let strange = Member::IpPort(ip("198.51.100.1"), Protocol::Tcp, 1);
+    let mut ops: Vec<Op> = all.iter().map(|it| Op::AddMember(present, *it)).collect();
+    ops.insert(2, Op::AddMember(missing, *some.first().unwrap()));
+    ops.insert(4, Op::RemoveMember(present, strange));
+    let failures = execute(&mut nftables, &ops);
+    let places: Vec<_> = failures.iter().map(|(at, error)| (*at, error.kind)).collect();
+    assert_eq!(places, [(2, OpErrorKind::Failed), (4, OpErrorKind::Unknown)]);
+    let text = &failures[0].1.text;
+    assert!(text.contains("hairpin") && text.contains("No such file"), "{text}");
+    let printed = nft("list set ip proxier cluster-ips");
+    for member in &all {
+        let Member::IpPort(address, protocol, port) = member else { unreachable!() };
+        assert!(printed.contains(&format!("{address} . {protocol} . {port}")), "{printed}");
+    }
+
+    // What was written is read once, and then only where somebody else has changed something.
+    let state = |found: Found| match found {
+        Found::State(Some(state)) => state,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(nftables.set(missing).unwrap(), Found::State(None));
+    assert_eq!(nftables.set(present).unwrap(), Found::Unchanged, "its members are our own");
+    nft("add element ip proxier cluster-ips { 198.51.100.2 . tcp . 2 comment \"mine\" }");
+    nftables.doubt().raise();
+    let found = state(nftables.set(present).unwrap());
+    assert_eq!((found.members, found.foreign.len()), (all.clone(), 1));
+    assert_eq!(nftables.set(present).unwrap(), Found::Unchanged);
+
+    // It goes by what it was read as.
+    let foreign = Op::RemoveForeignMembers(present, found.foreign.into_iter().collect());
+    assert_eq!(execute(&mut nftables, &[foreign]), []);
+    let mut other = Nftables::open(None).unwrap();
+    let found = state(other.set(present).unwrap());
+    assert_eq!((found.members, found.foreign.len()), (all, 0));
+
+    // Another table is nobody's business, but nobody knows what else was changed.
+    nft("add table ip other");
+    nftables.doubt().raise();
+    assert_ne!(nftables.set(present).unwrap(), Found::Unchanged);
+    nft("flush ruleset");
+    nftables.doubt().raise();
+    assert_eq!(nftables.set(present).unwrap(), Found::State(None));
 }

@@ -113,7 +113,7 @@ impl Nftables {
     }
 
     /// By what others say that somebody has changed something.
-    pub(super) fn doubt(&self) -> Doubt {
+    pub fn doubt(&self) -> Doubt {
         self.doubt.clone()
     }
 
