@@ -285,6 +285,14 @@ fn refused_and_read() {
     let found = state(other.set(present).unwrap());
     assert_eq!((found.members, found.foreign.len()), (all, 0));
 
+    // In a user namespace the send buffer cannot be forced: what is longer goes in parts.
+    let many = (0..20_000_u32)
+        .map(|n| Member::IpPort((0x0b00_0000 + n).to_be_bytes().into(), Protocol::Tcp, 80));
+    let many: Vec<Op> = many.map(|member| Op::AddMember(present, member)).collect();
+    assert_eq!(execute(&mut nftables, &many), []);
+    let mut other = Nftables::open(None).unwrap();
+    assert_eq!(state(other.set(present).unwrap()).members.len(), many.len() + 7);
+
     // Another table is nobody's business, but nobody knows what else was changed.
     nft("add table ip other");
     nftables.doubt().raise();

@@ -228,6 +228,14 @@ impl Nftables {
                     self.committed(requests.done());
                     return requests.failures();
                 }
+                // The socket may not send as much at once: in two parts, each whole or not at all.
+                Err(refused) if refused.is_too_long() && ops.len() > 1 => {
+                    let (first, second) = ops.split_at(ops.len() / 2);
+                    let mut failures = self.execute(first);
+                    let others = self.execute(second).into_iter();
+                    failures.extend(others.map(|(at, error)| (at + first.len(), error)));
+                    return failures;
+                }
                 Err(refused) if refused.requests().is_empty() => {
                     return requests.all_failed(&self.not_sent(&refused));
                 }
