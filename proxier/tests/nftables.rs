@@ -271,7 +271,10 @@ fn refused_and_read() {
         other => panic!("{other:?}"),
     };
     assert_eq!(nftables.set(missing).unwrap(), Found::State(None));
-    assert_eq!(nftables.set(present).unwrap(), Found::Unchanged, "its members are our own");
+    assert_eq!(state(nftables.set(present).unwrap()).members, all, "read after a failure");
+    assert_eq!(execute(&mut nftables, &[Op::AddMember(present, strange)]), []);
+    assert_eq!(execute(&mut nftables, &[Op::RemoveMember(present, strange)]), []);
+    assert_eq!(nftables.set(present).unwrap(), Found::Unchanged, "the changes were our own");
     nft("add element ip proxier cluster-ips { 198.51.100.2 . tcp . 2 comment \"mine\" }");
     nftables.doubt().raise();
     let found = state(nftables.set(present).unwrap());
@@ -286,8 +289,11 @@ fn refused_and_read() {
     assert_eq!((found.members, found.foreign.len()), (all, 0));
 
     // In a user namespace the send buffer cannot be forced: what is longer goes in parts.
-    let many = (0..20_000_u32)
-        .map(|n| Member::IpPort((0x0b00_0000 + n).to_be_bytes().into(), Protocol::Tcp, 80));
+    let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+    let most: u32 = 2 * most.trim().parse::<u32>().unwrap();
+    let address = |n: u32| IpAddr::from((0x0b00_0000 + n).to_be_bytes());
+    // An element takes 24 bytes.
+    let many = (0..most / 20).map(|n| Member::IpPort(address(n), Protocol::Tcp, 80));
     let many: Vec<Op> = many.map(|member| Op::AddMember(present, member)).collect();
     assert_eq!(execute(&mut nftables, &many), []);
     let mut other = Nftables::open(None).unwrap();

@@ -214,6 +214,15 @@ impl Nftables {
         if let Some(Op::RemoveLeftover(_)) = ops.first() {
             return self.left.remove(ops);
         }
+        let failures = self.commit(ops);
+        if !failures.is_empty() {
+            // What the kernel has is not what was believed: everything is read when it is asked for.
+            self.known.clear();
+        }
+        failures
+    }
+
+    fn commit(&mut self, ops: &[&Op]) -> Failures {
         let mut requests = Requests::new(ops);
         for _ in 0..ATTEMPTS {
             let transaction = match requests.transaction(&mut self.client) {
@@ -231,13 +240,13 @@ impl Nftables {
                 // The socket may not send as much at once: in two parts, each whole or not at all.
                 Err(refused) if refused.is_too_long() && ops.len() > 1 => {
                     let (first, second) = ops.split_at(ops.len() / 2);
-                    let mut failures = self.execute(first);
-                    let others = self.execute(second).into_iter();
+                    let mut failures = self.commit(first);
+                    let others = self.commit(second).into_iter();
                     failures.extend(others.map(|(at, error)| (at + first.len(), error)));
                     return failures;
                 }
                 Err(refused) if refused.requests().is_empty() => {
-                    return requests.all_failed(&self.not_sent(&refused));
+                    return requests.all_failed(&not_sent(&refused));
                 }
                 Err(refused) => requests.refused(&refused),
             }
@@ -264,14 +273,10 @@ impl Nftables {
             }
         }
     }
+}
 
-    fn not_sent(&mut self, refused: &Refused) -> OpError {
-        if refused.is_uncertain() {
-            self.known.clear();
-            return lost_answer();
-        }
-        op_error(OpErrorKind::Failed, refused)
-    }
+fn not_sent(refused: &Refused) -> OpError {
+    if refused.is_uncertain() { lost_answer() } else { op_error(OpErrorKind::Failed, refused) }
 }
 
 fn state(set: SetId, elements: &[ElementEntry]) -> SetState {
