@@ -18,6 +18,7 @@ use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
 use crate::dataplane::Desired;
+use crate::dataplane::firewall::Backend;
 use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
 use crate::render::{self, Style};
@@ -32,8 +33,11 @@ pub(in crate::app) async fn run(
     watch: bool,
 ) -> anyhow::Result<ExitCode> {
     let sysctls = sysctls::text(&config)?;
-    let (mut reconciler, mut source) = complete(args, config, Abilities::default()).await?;
-    print(&render(reconciler.desired(), args.own.output, &sysctls))?;
+    let output = args.own.output;
+    let backend = backend(output, config.backend)?;
+    let abilities = Abilities { backend, ..Abilities::default() };
+    let (mut reconciler, mut source) = complete(args, config, abilities).await?;
+    print(&render(reconciler.desired(), output, backend, &sysctls))?;
     if args.own.strict {
         let services = reconciler.cluster().services().len();
         if source.warnings > 0 || services == 0 {
@@ -55,6 +59,23 @@ pub(in crate::app) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The backend of which an output shows something: the one that is asked for, else the usual one, as
+/// no kernel is asked what works.
+fn backend(output: Output, choice: Option<Backend>) -> anyhow::Result<Backend> {
+    let shown = match output {
+        Output::Ipset | Output::Iptables | Output::Ip6tables => Some(Backend::Iptables),
+        Output::Nftables => Some(Backend::Nftables),
+        _ => None,
+    };
+    match (shown, choice) {
+        (Some(shown), Some(choice)) if shown != choice => anyhow::bail!(
+            "this output shows what the backend {shown} keeps, and --firewall={choice} asks for \
+             another: leave one of the two out"
+        ),
+        _ => Ok(shown.or(choice).unwrap_or_default()),
+    }
 }
 
 /// What still comes after the first complete state.
@@ -89,7 +110,6 @@ pub(in crate::app) async fn complete(
         drain_timeout: Duration::ZERO,
         drain_check: FOR_EVER,
     };
-    let abilities = Abilities { backend: config.backend.unwrap_or(abilities.backend), ..abilities };
     let config = Arc::new(config);
     let resolver = {
         let config = Arc::clone(&config);
@@ -137,7 +157,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// The desired state in one of the output formats.
-fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
+fn render(desired: &Desired, output: Output, backend: Backend, sysctls: &str) -> String {
     let state = desired.state();
     match output {
         Output::Table => render::table(desired, style()),
@@ -152,14 +172,19 @@ fn render(desired: &Desired, output: Output, sysctls: &str) -> String {
         Output::Nftables => render::nftables(state),
         Output::Sysctls => sysctls.to_owned(),
         Output::All => {
-            let parts = [
+            let mut parts = vec![
                 ("ipvsadm-save -n", render::ipvsadm(state)),
                 ("ip addr show kube-ipvs0", render::addresses(state)),
-                ("ipset save", render::ipset(state)),
-                ("iptables-save", render::firewall(state, Family::Ipv4)),
-                ("ip6tables-save", render::firewall(state, Family::Ipv6)),
-                ("sysctl", sysctls.to_owned()),
             ];
+            match backend {
+                Backend::Iptables => parts.extend([
+                    ("ipset save", render::ipset(state)),
+                    ("iptables-save", render::firewall(state, Family::Ipv4)),
+                    ("ip6tables-save", render::firewall(state, Family::Ipv6)),
+                ]),
+                Backend::Nftables => parts.push(("nft list table", render::nftables(state))),
+            }
+            parts.push(("sysctl", sysctls.to_owned()));
             parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
                 let _ = write!(out, "# {tool}\n{text}");
                 out
@@ -186,6 +211,21 @@ mod tests {
 
     use super::*;
     use crate::config::Host;
+
+    #[test]
+    fn an_output_shows_what_its_backend_keeps() {
+        use Backend::{Iptables, Nftables};
+        for (output, choice, shown) in [
+            (Output::Table, None, Some(Iptables)),
+            (Output::All, Some(Nftables), Some(Nftables)),
+            (Output::Nftables, None, Some(Nftables)),
+            (Output::Nftables, Some(Iptables), None),
+            (Output::Ipset, Some(Iptables), Some(Iptables)),
+            (Output::Ip6tables, Some(Nftables), None),
+        ] {
+            assert_eq!(backend(output, choice).ok(), shown, "{output:?} {choice:?}");
+        }
+    }
 
     /// What somebody is told who asks this server, and after how long.
     async fn asked(server: &str) -> (String, Duration) {
