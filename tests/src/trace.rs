@@ -31,9 +31,10 @@ use proxier::nftables::table_text;
 use rules::{Hook, Rules};
 pub use statement::expected;
 
-/// Where IPVS takes packets of the node itself (`ip_vs_local_request4` in net/netfilter/ipvs/ip_vs_core.c).
+/// The priority at which IPVS takes packets of the node itself (`ip_vs_ops4` of
+/// `net/netfilter/ipvs/ip_vs_core.c`: `NF_IP_PRI_NAT_DST + 2`).
 const IPVS_OUTPUT: i32 = -98;
-/// Where it takes all others (`ip_vs_remote_request4`).
+/// The one at which it takes all others (`NF_IP_PRI_NAT_SRC - 1`).
 const IPVS_INPUT: i32 = 99;
 
 /// Who sends a packet.

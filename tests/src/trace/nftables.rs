@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::Flow;
-use super::rules::{Base, Hook, Match, Rule, Rules, Target, Verdict, bits, parsed, words};
+use super::rules::{Base, Hook, Match, Matches, Rule, Rules, Target, Verdict, bits, parsed, words};
 
 /// A part of a packet that is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// The first match of a rule, and the words after it.
-    fn matches<'w, 't>(&self, words: &'w [&'t str]) -> Option<(Vec<(bool, Match)>, &'w [&'t str])> {
+    fn matches<'w, 't>(&self, words: &'w [&'t str]) -> Option<(Matches, &'w [&'t str])> {
         let (wanted, it, rest) = match words {
             ["iifname", "!=", name, rest @ ..] => (false, Match::Interface((*name).into()), rest),
             ["icmp" | "icmpv6", "type", "echo-request", rest @ ..] => (true, Match::Ping, rest),
@@ -171,7 +171,7 @@ impl Table {
     }
 
     /// Fields of a packet, and with what they are compared.
-    fn key<'w, 't>(&self, mut words: &'w [&'t str]) -> Option<(Vec<(bool, Match)>, &'w [&'t str])> {
+    fn key<'w, 't>(&self, mut words: &'w [&'t str]) -> Option<(Matches, &'w [&'t str])> {
         let (mut matches, mut fields) = (Vec::new(), Vec::new());
         loop {
             let [header, name, rest @ ..] = words else { return None };

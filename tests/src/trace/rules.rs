@@ -49,9 +49,11 @@ pub(super) struct Rules {
     chains: HashMap<String, Vec<Rule>>,
 }
 
+/// What a packet has to be, each with whether it has to be that.
+pub(super) type Matches = Vec<(bool, Match)>;
+
 pub(super) struct Rule {
-    /// Each with what it has to be.
-    pub(super) matches: Vec<(bool, Match)>,
+    pub(super) matches: Matches,
     pub(super) target: Target,
 }
 
