@@ -79,7 +79,7 @@ fn state(scenario: &Scenario, step: &Step, backend: Backend) -> State {
     })
 }
 
-/// From everybody to every virtual server, and to ports of the same addresses that none has.
+/// To every virtual server from its own pods and others, and to ports of the same addresses that none has.
 fn packets(state: &State, host: &[IpAddr]) -> impl Iterator<Item = Packet> {
     let keys = state.virtual_servers.keys().filter_map(|key| match *key {
         VirtualServerKey::Address { address, port, protocol } => Some((address, port, protocol)),
@@ -95,37 +95,41 @@ fn packets(state: &State, host: &[IpAddr]) -> impl Iterator<Item = Packet> {
     for address in state.interface.addresses.iter().chain(host) {
         places.extend(health.iter().map(|(port, protocol)| (*address, *port, *protocol)));
     }
-    let sources = sources(state);
+    let others = others(state);
     places.into_iter().flat_map(move |(destination, port, protocol)| {
-        let own = |source: &Source| match source {
+        let key = VirtualServerKey::new(destination, port, protocol);
+        let servers = state.virtual_servers.get(&key).into_iter();
+        let pods = servers.flat_map(|server| server.real_servers.iter());
+        let pods = pods.map(|server| server.key.address);
+        let pods = pods.flat_map(|pod| [Source::PodHere(pod), Source::PodElsewhere(pod)]);
+        let sources: BTreeSet<Source> = others.iter().copied().chain(pods).collect();
+        let own = move |source: &Source| match source {
             Source::Outside(ip) | Source::PodHere(ip) | Source::PodElsewhere(ip) => {
                 ip.is_ipv4() == destination.is_ipv4()
             }
             Source::Node => true,
         };
-        let sources: Vec<Source> = sources.iter().copied().filter(own).collect();
-        sources.into_iter().map(move |source| Packet { source, destination, port, protocol })
+        sources.into_iter().filter(own).map(move |source| Packet {
+            source,
+            destination,
+            port,
+            protocol,
+        })
     })
 }
 
-/// Pods that answer, those whom source ranges let in, and others.
-fn sources(state: &State) -> BTreeSet<Source> {
+/// The node, those whom source ranges let in, and strangers.
+fn others(state: &State) -> BTreeSet<Source> {
     let mut sources = BTreeSet::from([Source::Node]);
     for stranger in STRANGERS {
         let stranger: IpAddr = stranger.parse().unwrap();
         sources.extend([Source::Outside(stranger), Source::PodHere(stranger)]);
     }
-    let servers = state.virtual_servers.values().flat_map(|server| server.real_servers.iter());
-    for pod in servers.map(|server| server.key.address) {
-        sources.extend([Source::PodHere(pod), Source::PodElsewhere(pod)]);
-    }
-    for family in [Family::Ipv4, Family::Ipv6] {
-        let ranges = state.sets.get(&SetRole::LoadBalancerSourceCidr.of(family));
-        let ranges = ranges.into_iter().flat_map(|set| &set.members);
-        sources.extend(ranges.filter_map(|member| match member {
-            Member::IpPortNet(.., net) => Some(Source::Outside(net.broadcast())),
-            _ => None,
-        }));
-    }
+    let ranges = [Family::Ipv4, Family::Ipv6].map(|it| SetRole::LoadBalancerSourceCidr.of(it));
+    let ranges = ranges.into_iter().filter_map(|set| state.sets.get(&set));
+    sources.extend(ranges.flat_map(|set| &set.members).filter_map(|member| match member {
+        Member::IpPortNet(.., net) => Some(Source::Outside(net.broadcast())),
+        _ => None,
+    }));
     sources
 }
