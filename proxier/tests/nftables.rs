@@ -307,3 +307,31 @@ fn refused_and_read() {
     nftables.doubt().raise();
     assert_eq!(nftables.set(present).unwrap(), Found::State(None));
 }
+
+#[test]
+#[ignore = "needs a kernel with nftables, nft, and permission to make a network namespace: .ci/run"]
+fn networks_give_way_to_others_that_have_addresses_of_theirs() {
+    let name = "networks_give_way_to_others_that_have_addresses_of_theirs";
+    own_namespace::in_namespace(name, &["--map-root-user"], given_way);
+}
+
+fn given_way() {
+    let mut nftables = Nftables::open(None).unwrap();
+    let set = SetRole::LoadBalancerSourceCidr.of(Family::Ipv4);
+    let member =
+        |net: &str| Member::IpPortNet(ip("192.0.2.1"), Protocol::Tcp, 80, net.parse().unwrap());
+    let first =
+        [Op::CreateSet(set, SetState::UNLIMITED), Op::AddMember(set, member("10.1.0.0/16"))];
+    assert_eq!(execute(&mut nftables, &first), []);
+    let nets = ["10.1.0.0/16", "10.1.2.0/24", "10.1.2.0/25", "10.1.2.0/24", "10.0.0.0/8"];
+    for pair in nets.windows(2) {
+        let (old, new) = (member(pair[0]), member(pair[1]));
+        // In the order of a plan.
+        let ops = [Op::AddMember(set, new), Op::RemoveMember(set, old)];
+        assert_eq!(execute(&mut nftables, &ops), [], "{pair:?}");
+        let Found::State(found) = Nftables::open(None).unwrap().set(set).unwrap() else {
+            panic!("a set that was never read");
+        };
+        assert_eq!(found.unwrap().members, BTreeSet::from([new]));
+    }
+}

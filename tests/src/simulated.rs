@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+use proxier::dataplane::firewall::Backend;
 use proxier::dataplane::{
     Answer, Dataplane, Execution, Look, Op, OpError, OpErrorKind, Outcome, Part, Plan, Query,
     State, Target,
@@ -170,18 +171,21 @@ pub struct Simulation {
     /// What it says of itself.
     pub status: watch::Receiver<Arc<Status>>,
     families: Vec<Family>,
+    backend: Backend,
 }
 
 impl Simulation {
     /// A loop that has heard nothing yet.
     pub fn idle(kernel: Kernel, world: &World) -> Self {
-        Self { families: world.families.clone(), ..Self::with(kernel, world.resolver()) }
+        let (families, backend) = (world.families.clone(), world.backend);
+        Self { families, backend, ..Self::with(kernel, world.resolver()) }
     }
 
     /// The same, by settings of its own.
     pub fn with(kernel: Kernel, resolver: Resolver) -> Self {
         let (reconciler, status) = Reconciler::new(kernel, resolver, TIMING);
-        Self { reconciler, status, families: vec![Family::Ipv4, Family::Ipv6] }
+        let families = vec![Family::Ipv4, Family::Ipv6];
+        Self { reconciler, status, families, backend: Backend::default() }
     }
 
     /// A loop that has brought a kernel to what a world asks for, as far as it could.
@@ -210,7 +214,7 @@ impl Simulation {
     /// Hears of changes and acts.
     pub async fn follow<'a>(&mut self, steps: impl IntoIterator<Item = &'a crate::random::Step>) {
         for step in steps {
-            let event = step.event(&self.families);
+            let event = step.event(&self.families, self.backend);
             self.reconciler.take(event);
         }
         self.step().await;

@@ -1,29 +1,41 @@
 //! What becomes of a packet, said twice.
 //!
-//! [`Machine::walk`] takes it through a [`State`]: the rules as iptables evaluates them, the sets,
-//! the addresses, IPVS. [`expected`] says it from the Kubernetes objects alone. The two share
+//! [`Machine::walk`] takes it through a [`State`]: the rules as the kernel evaluates them, the sets,
+//! the addresses, IPVS. Rules are read from the text of `iptables-save` or, with the elements of the
+//! sets, of `nft list table`. [`expected`] says it from the Kubernetes objects alone. The two share
 //! nothing, with each other or with the code that computes the state.
 //!
 //! | hook | packets from elsewhere | packets of the node itself |
 //! | --- | --- | --- |
-//! | marks | nat PREROUTING | nat OUTPUT |
-//! | filter | INPUT (local address) or FORWARD | OUTPUT, after IPVS has rewritten them |
-//! | IPVS | after INPUT | after nat OUTPUT |
-//! | source | nat POSTROUTING, unless the real server is the node itself | the same |
+//! | prerouting | all of it | |
+//! | input (local address) or forward | all of it, then IPVS | where IPVS does not take them |
+//! | output | once IPVS has rewritten them, but nat | what stands before IPVS, IPVS, what stands after it |
+//! | postrouting | unless the real server is the node itself | the same |
 
+mod iptables;
+mod nftables;
 mod rules;
 mod statement;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeBounds;
 use std::rc::Rc;
 
 use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
 use proxier::dataplane::State;
+use proxier::dataplane::firewall::Backend;
 use proxier::iptables::save_text;
+use proxier::nftables::table_text;
 
-use rules::{Rules, Verdict};
+use rules::{Hook, Rules};
 pub use statement::expected;
+
+/// The priority at which IPVS takes packets of the node itself (`ip_vs_ops4` of
+/// `net/netfilter/ipvs/ip_vs_core.c`: `NF_IP_PRI_NAT_DST + 2`).
+const IPVS_OUTPUT: i32 = -98;
+/// The one at which it takes all others (`NF_IP_PRI_NAT_SRC - 1`).
+const IPVS_INPUT: i32 = 99;
 
 /// Who sends a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +104,9 @@ struct Flow {
     port: u16,
     protocol: Protocol,
     mark: u32,
+    /// Nothing asks nat any more where it is to go.
+    has_destination: bool,
+    masqueraded: bool,
     /// The virtual server that has taken it.
     taken_by: Option<VirtualServerKey>,
 }
@@ -99,6 +114,7 @@ struct Flow {
 /// A node's kernel with a state in it.
 pub struct Machine<'a> {
     state: &'a State,
+    backend: Backend,
     local: BTreeSet<IpAddr>,
     interfaces: Interfaces,
     rules: Rc<BTreeMap<Family, Rules>>,
@@ -106,21 +122,47 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// The kernel of a node that has these addresses on its other interfaces.
-    pub fn new(state: &'a State, host: &[IpAddr], interfaces: Interfaces) -> Self {
+    pub fn new(
+        backend: Backend,
+        state: &'a State,
+        host: &[IpAddr],
+        interfaces: Interfaces,
+    ) -> Self {
+        let text = |family| match backend {
+            Backend::Iptables => save_text(&state.firewall[&family]),
+            Backend::Nftables => table_text(state, family),
+        };
+        let texts = state.firewall.keys().map(|family| (*family, text(*family)));
+        Self::reading(backend, &texts.collect(), state, host, interfaces)
+    }
+
+    /// The same, with these texts of rules.
+    pub fn reading(
+        backend: Backend,
+        texts: &BTreeMap<Family, String>,
+        state: &'a State,
+        host: &[IpAddr],
+        interfaces: Interfaces,
+    ) -> Self {
         let local = host.iter().chain(&state.interface.addresses).copied().collect();
-        let rules =
-            state.firewall.iter().map(|(family, rules)| (*family, Rules::parse(&save_text(rules))));
-        Self { state, local, interfaces, rules: Rc::new(rules.collect()) }
+        let parse = match backend {
+            Backend::Iptables => iptables::parse,
+            Backend::Nftables => nftables::parse,
+        };
+        let rules = texts.iter().map(|(family, text)| (*family, parse(text)));
+        Self { state, backend, local, interfaces, rules: Rc::new(rules.collect()) }
     }
 
     /// The same node with another state in it. Rules are read again only where they differ.
     #[must_use]
     pub fn holding<'b>(&self, state: &'b State, host: &[IpAddr]) -> Machine<'b> {
-        if state.firewall != self.state.firewall {
-            return Machine::new(state, host, self.interfaces);
+        let Self { backend, interfaces, .. } = *self;
+        let same_sets = backend == Backend::Iptables || state.sets == self.state.sets;
+        if state.firewall != self.state.firewall || !same_sets {
+            return Machine::new(backend, state, host, interfaces);
         }
         let local = host.iter().chain(&state.interface.addresses).copied().collect();
-        Machine { state, local, interfaces: self.interfaces, rules: Rc::clone(&self.rules) }
+        Machine { state, backend, local, interfaces, rules: Rc::clone(&self.rules) }
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
@@ -140,7 +182,6 @@ impl<'a> Machine<'a> {
 
     /// What becomes of a packet.
     pub fn walk(&self, packet: &Packet) -> Outcome {
-        let from_node = packet.source == Source::Node;
         let (source, interface) = match packet.source {
             Source::Outside(address) | Source::PodElsewhere(address) => {
                 (address, self.interfaces.outside)
@@ -149,7 +190,7 @@ impl<'a> Machine<'a> {
             // What it has as its source towards others does not matter: those are not ours.
             Source::Node => (packet.destination, ""),
         };
-        let mut flow = Flow {
+        let flow = Flow {
             interface,
             bridged: self.interfaces.bridged && matches!(packet.source, Source::PodHere(_)),
             source,
@@ -157,60 +198,73 @@ impl<'a> Machine<'a> {
             port: packet.port,
             protocol: packet.protocol,
             mark: 0,
+            has_destination: false,
+            masqueraded: false,
             taken_by: None,
         };
-        let marks = if from_node { "OUTPUT" } else { "PREROUTING" };
-        if let Err(outcome) = self.hook("nat", marks, &mut flow) {
-            return outcome;
-        }
+        self.way(packet, flow).unwrap_or_else(|outcome| outcome)
+    }
+
+    /// `Err` is what ends it early.
+    fn way(&self, packet: &Packet, mut flow: Flow) -> Result<Outcome, Outcome> {
         let key = VirtualServerKey::new(packet.destination, packet.port, packet.protocol);
         let served = self.state.virtual_servers.contains_key(&key);
-        if from_node && served {
-            return self.balance(&key, flow, true);
+        let from_node = packet.source == Source::Node;
+        if from_node {
+            self.call(Hook::Output, &(..IPVS_OUTPUT), &mut flow)?;
+            if served {
+                return self.balance(&key, flow, true);
+            }
+            self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;
+        } else {
+            self.call(Hook::Prerouting, &(..), &mut flow)?;
         }
-        if from_node && let Err(outcome) = self.hook("filter", "OUTPUT", &mut flow) {
-            return outcome;
+        if self.is_local(packet.destination) {
+            self.call(Hook::Input, &(..IPVS_INPUT), &mut flow)?;
+            if served {
+                return self.balance(&key, flow, false);
+            }
+            self.call(Hook::Input, &(IPVS_INPUT..), &mut flow)?;
+        } else if !from_node {
+            self.call(Hook::Forward, &(..), &mut flow)?;
         }
-        if !self.is_local(packet.destination) {
-            let passed = from_node || self.hook("filter", "FORWARD", &mut flow).is_ok();
-            return if passed { Outcome::NotOurs } else { Outcome::Dropped };
-        }
-        if let Err(outcome) = self.hook("filter", "INPUT", &mut flow) {
-            return outcome;
-        }
-        if served { self.balance(&key, flow, false) } else { Outcome::NotOurs }
+        Ok(Outcome::NotOurs)
     }
 
     /// IPVS and what comes after it.
-    fn balance(&self, key: &VirtualServerKey, flow: Flow, from_node: bool) -> Outcome {
+    fn balance(
+        &self,
+        key: &VirtualServerKey,
+        flow: Flow,
+        from_node: bool,
+    ) -> Result<Outcome, Outcome> {
         let servers = &self.state.virtual_servers[key].real_servers;
         let mut candidates = BTreeMap::new();
         for server in servers.iter().filter(|server| server.config.weight > 0) {
             let (destination, port) = (server.key.address, server.key.port);
             let mut flow = Flow { destination, port, taken_by: Some(*key), ..flow };
             let here = self.is_local(destination);
-            if (from_node || !here)
-                && let Err(outcome) = self.hook("filter", "OUTPUT", &mut flow)
-            {
-                return outcome;
+            if from_node {
+                self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;
+            } else if !here {
+                self.call(Hook::Output, &(..), &mut flow)?;
             }
-            let masqueraded =
-                !here && self.run("nat", "POSTROUTING", &mut flow) == Some(Verdict::Masquerade);
-            candidates.insert(server.key, masqueraded);
+            if !here {
+                self.call(Hook::Postrouting, &(..), &mut flow)?;
+            }
+            candidates.insert(server.key, flow.masqueraded);
         }
-        if candidates.is_empty() { Outcome::Rejected } else { Outcome::Forwarded(candidates) }
+        let reached = !candidates.is_empty();
+        Ok(if reached { Outcome::Forwarded(candidates) } else { Outcome::Rejected })
     }
 
-    fn hook(&self, table: &'static str, chain: &str, flow: &mut Flow) -> Result<(), Outcome> {
-        match self.run(table, chain, flow) {
-            Some(Verdict::Drop) => Err(Outcome::Dropped),
-            Some(Verdict::Reject) => Err(Outcome::Rejected),
-            Some(Verdict::Accept | Verdict::Masquerade) | None => Ok(()),
-        }
-    }
-
-    fn run(&self, table: &'static str, chain: &str, flow: &mut Flow) -> Option<Verdict> {
-        let rules = self.rules.get(&Family::of(flow.source))?;
-        rules.run(table, chain, flow, self)
+    fn call(
+        &self,
+        hook: Hook,
+        priorities: &impl RangeBounds<i32>,
+        flow: &mut Flow,
+    ) -> Result<(), Outcome> {
+        let rules = self.rules.get(&Family::of(flow.source));
+        rules.map_or(Ok(()), |rules| rules.call(hook, priorities, flow, self))
     }
 }

@@ -203,6 +203,7 @@ fn a_start_over_the_remains_of_another_leaves_no_orphan() {
         let mut any = || world().new_tree(&mut runner).expect("a world").current();
         let (mut first, mut second) = (any(), any());
         first.families.clone_from(&second.families);
+        first.backend = second.backend;
         second.options.exclude_cidrs.clear();
         simulate(async {
             let mut state = Simulation::settled(kernel(), &first).await.state();

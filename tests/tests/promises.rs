@@ -151,7 +151,7 @@ impl Moment<'_> {
         if self.before.host != self.after.host {
             return None;
         }
-        let now = Machine::new(state, &self.after.host, interfaces(self.after));
+        let now = Machine::new(self.after.backend, state, &self.after.host, interfaces(self.after));
         let drawn = packets.iter().map(|sketch| sketch.of(self.after));
         drawn.chain(self.to_protected()).find_map(|packet| {
             let allowed = |world: &World| expected(world, interfaces(world), &packet);
@@ -239,7 +239,7 @@ proptest! {
                 for round in 0_u64..360 {
                     // The same few changes over and over, and others that disturb.
                     let event = match all.get(round as usize % (all.len() + 1)) {
-                        Some(step) => step.event(&world.families),
+                        Some(step) => step.event(&world.families, world.backend),
                         None => proxier::reconcile::Event::Disturbed,
                     };
                     let _ = sender.send(event).await;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proxier::cluster::Change;
 use proxier::dataplane::State;
+use proxier::dataplane::firewall::Backend;
 use proxier::reconcile::Event;
 use proxier_tests::packets::{interfaces, packet, sources};
 use proxier_tests::random::{Step, World, history, world};
@@ -149,7 +150,7 @@ proptest! {
                 let ops = simulation.done();
                 let after = simulation.state();
                 let same_node = host == world.host && ops.len() < 60;
-                let machine = |state| Machine::new(state, &world.host, interfaces(&world));
+                let machine = |state| Machine::new(world.backend, state, &world.host, interfaces(&world));
                 let (old, new) = (machine(&before), machine(&after));
                 let packets: Vec<_> = packets
                     .iter()
@@ -181,9 +182,14 @@ proptest! {
     /// that some service has, and for others.
     #[test]
     fn packets_go_where_the_objects_say(world in world(), packets in vec(packet(), 64)) {
-        let state = simulate(rebuilt(&world));
         let interfaces = interfaces(&world);
-        let machine = Machine::new(&state, &world.host, interfaces);
+        let [iptables, nftables] = [Backend::Iptables, Backend::Nftables]
+            .map(|backend| World { backend, ..world.clone() })
+            .map(|world| { let state = simulate(rebuilt(&world)); (world, state) });
+        let state = &iptables.1;
+        let machines = [&iptables, &nftables].map(|(world, state)| {
+            (world, Machine::new(world.backend, state, &world.host, interfaces))
+        });
         let own = state.virtual_servers.keys().flat_map(|key| {
             let &VirtualServerKey::Address { address, port, protocol } = key else {
                 return Vec::new();
@@ -194,12 +200,15 @@ proptest! {
                 .collect()
         });
         let others = packets.iter().map(|packet| packet.of(&world));
-        for packet in own.chain(others).filter(|packet| !machine.is_martian(packet)) {
-            prop_assert_eq!(
-                machine.walk(&packet),
-                expected(&world, interfaces, &packet),
-                "{:?}", packet
-            );
+        let is_seen = |packet: &Packet| !machines[0].1.is_martian(packet);
+        for packet in own.chain(others).filter(is_seen) {
+            for (world, machine) in &machines {
+                prop_assert_eq!(
+                    machine.walk(&packet),
+                    expected(world, interfaces, &packet),
+                    "{:?} by {}", packet, world.backend
+                );
+            }
         }
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn rule(family: Family, chain: Chain, rule: &Rule) -> NftRule {
     }
 }
 
-/// The rule that keeps the node from virtual servers whose source ranges leave it out.
+/// The rule that keeps the node from virtual servers whose source ranges leave it out. Unlike those of
+/// iptables it comes before IPVS, so that where nobody answers packets are dropped and not refused.
 pub(super) fn refused(family: Family) -> NftRule {
     let mut out = Vec::new();
     let mut key = Key { out: &mut out, word: 0 };

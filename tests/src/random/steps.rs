@@ -12,7 +12,7 @@ use proptest::sample::{select, subsequence};
 use proxier::cluster::topology::Place;
 use proxier::cluster::{self, Change};
 use proxier::dataplane::Settings;
-use proxier::dataplane::firewall::{FirewallOptions, LocalDetector};
+use proxier::dataplane::firewall::{Backend, FirewallOptions, LocalDetector};
 use proxier::reconcile::{Event, Resolver};
 
 use super::documents::{service_key, slice_key};
@@ -109,9 +109,12 @@ impl Options {
     }
 
     /// How the loop comes by its settings.
-    pub fn resolver(&self, families: &[Family]) -> Resolver {
+    pub fn resolver(&self, families: &[Family], backend: Backend) -> Resolver {
         let (options, families) = (self.clone(), families.to_vec());
-        Resolver::new(move |node, host| options.settings(&families, node, host))
+        Resolver::new(move |node, host| Settings {
+            backend,
+            ..options.settings(&families, node, host)
+        })
     }
 
     fn settings(
@@ -178,7 +181,7 @@ pub enum Step {
 
 impl Step {
     /// As the loop hears of it.
-    pub fn event(&self, families: &[Family]) -> Event {
+    pub fn event(&self, families: &[Family], backend: Backend) -> Event {
         match self {
             Self::Service(service) => service.fact().into(),
             Self::ServiceGone(name) => Change::ServiceGone(service_key(*name)).into(),
@@ -187,7 +190,8 @@ impl Step {
             Self::Node(node) => node.fact().into(),
             Self::Host(addresses) => Event::HostAddresses(addresses.clone()),
             Self::Options(options) => {
-                Event::Configured(options.resolver(families), crate::simulated::TIMING)
+                let resolver = options.resolver(families, backend);
+                Event::Configured(resolver, crate::simulated::TIMING)
             }
         }
     }
@@ -214,6 +218,8 @@ pub fn history(
 pub struct World {
     /// Families that the node serves.
     pub families: Vec<Family>,
+    /// By what the node keeps rules and sets.
+    pub backend: Backend,
     /// Services by name.
     pub services: BTreeMap<u8, Service>,
     /// Slices by name.
@@ -230,10 +236,12 @@ pub struct World {
 pub fn world() -> impl Strategy<Value = World> {
     let both = vec![Family::Ipv4, Family::Ipv6];
     let families = prop_oneof![4 => Just(both.clone()), 1 => subsequence(both, 1)];
+    let backends = select(vec![Backend::Iptables, Backend::Nftables]);
     let objects = (vec(service(), 0..4), vec(slice(), 0..5));
-    (families, objects, option::of(node()), host(), options()).prop_map(
-        |(families, (services, slices), node, host, options)| World {
+    (families, backends, objects, option::of(node()), host(), options()).prop_map(
+        |(families, backend, (services, slices), node, host, options)| World {
             families,
+            backend,
             services: services.into_iter().map(|service| (service.name, service)).collect(),
             slices: slices.into_iter().map(|slice| (slice.name, slice)).collect(),
             node,
@@ -292,6 +300,6 @@ impl World {
 
     /// How the loop comes by its settings.
     pub fn resolver(&self) -> Resolver {
-        self.options.resolver(&self.families)
+        self.options.resolver(&self.families, self.backend)
     }
 }

@@ -1,15 +1,39 @@
-//! iptables rules as iptables evaluates them, from the text of `iptables-save`.
+//! Rules as the kernel evaluates them, in whose words they may have been written.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeBounds;
+use std::rc::Rc;
 
 use ipnet::IpNet;
-use netlink_ipvs::{Protocol, VirtualServerKey};
-use proxier::dataplane::sets::{Member, SetId};
+use netlink_ipvs::VirtualServerKey;
+use proxier::dataplane::sets::SetId;
 
-use super::{Flow, Machine};
+use super::iptables::in_member;
+use super::nftables::{Field, Set};
+use super::{Flow, Machine, Outcome};
 
-/// What ends the walk through a table.
+/// A place on a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// A chain that the kernel itself calls.
+pub(super) struct Base {
+    pub(super) hook: Hook,
+    /// Lower ones are called first.
+    pub(super) priority: i32,
+    /// It decides about addresses, once for each connection and direction.
+    pub(super) is_nat: bool,
+    pub(super) chain: String,
+}
+
+/// What ends the walk through a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Accept,
@@ -19,73 +43,108 @@ pub(super) enum Verdict {
 }
 
 /// The rules of one family.
-pub(super) struct Rules(HashMap<(String, String), Vec<Rule>>);
-
-struct Rule {
-    matches: Vec<(bool, Match)>,
-    target: Target,
+pub(super) struct Rules {
+    /// In the order in which they are called.
+    base: Vec<Base>,
+    chains: HashMap<String, Vec<Rule>>,
 }
 
-enum Match {
+/// What a packet has to be, each with whether it has to be that.
+pub(super) type Matches = Vec<(bool, Match)>;
+
+pub(super) struct Rule {
+    pub(super) matches: Matches,
+    pub(super) target: Target,
+}
+
+pub(super) enum Match {
     Source(IpNet),
     Interface(String),
     Protocol(String),
-    Set(SetId, Vec<bool>),
+    /// A member of a set that the state has. What is true is compared with the sender's.
+    Member(SetId, Vec<bool>),
+    /// An element of a set that the text has.
+    Element(Vec<Field>, Rc<Set>),
     SourceLocal,
     DestinationLocal,
     Bridged,
+    /// The value of these bits.
     Mark(u32, u32),
     New,
     Known,
+    /// Only TCP, UDP and SCTP are walked.
+    Ping,
     Vip(IpAddr),
     VipPort(u16),
     VipProtocol(u16),
 }
 
-enum Target {
+pub(super) enum Target {
     Chain(String),
     Return,
-    Mark(u32, u32),
+    /// These bits are turned around after those are cleared.
+    Mark {
+        cleared: u32,
+        turned: u32,
+    },
     End(Verdict),
 }
 
 impl Rules {
     /// # Panics
-    /// On what it does not know: a rule that is passed over would be a lie.
-    pub(super) fn parse(text: &str) -> Self {
-        let mut rules: HashMap<(String, String), Vec<Rule>> = HashMap::new();
-        let mut table = String::new();
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix('*') {
-                name.clone_into(&mut table);
-            } else if let Some(rest) = line.strip_prefix("-A ") {
-                let words = words(rest);
-                let key = (table.clone(), words[0].clone());
-                rules.entry(key).or_default().push(Rule::parse(&words[1..]));
+    /// If a rule leads to a chain that is not there.
+    pub(super) fn new(mut base: Vec<Base>, chains: HashMap<String, Vec<Rule>>) -> Self {
+        for rule in chains.values().flatten() {
+            if let Target::Chain(to) = &rule.target {
+                assert!(chains.contains_key(to), "a rule leads to {to}, which is not there");
             }
         }
-        Self(rules)
+        base.sort_by_key(|base| base.priority);
+        Self { base, chains }
     }
 
-    pub(super) fn run(
+    /// Takes a packet through the base chains of a hook that have such priorities. What is accepted
+    /// in one goes on to the next.
+    pub(super) fn call(
         &self,
-        table: &'static str,
-        chain: &str,
+        hook: Hook,
+        priorities: &impl RangeBounds<i32>,
         flow: &mut Flow,
         machine: &Machine<'_>,
-    ) -> Option<Verdict> {
-        for rule in self.0.get(&(table.to_owned(), chain.to_owned())).into_iter().flatten() {
+    ) -> Result<(), Outcome> {
+        let called = |base: &&Base| base.hook == hook && priorities.contains(&base.priority);
+        let known = flow.has_destination;
+        for base in self.base.iter().filter(called) {
+            if base.is_nat && known && hook != Hook::Postrouting {
+                continue;
+            }
+            match self.walk(&base.chain, flow, machine) {
+                Some(Verdict::Drop) => return Err(Outcome::Dropped),
+                Some(Verdict::Reject) => return Err(Outcome::Rejected),
+                Some(Verdict::Masquerade) => {
+                    assert!(base.is_nat && hook == Hook::Postrouting, "masquerade in {hook:?}");
+                    flow.masqueraded = true;
+                }
+                Some(Verdict::Accept) | None => {}
+            }
+        }
+        flow.has_destination = true;
+        Ok(())
+    }
+
+    fn walk(&self, chain: &str, flow: &mut Flow, machine: &Machine<'_>) -> Option<Verdict> {
+        for rule in self.chains.get(chain).into_iter().flatten() {
             if !rule.matches.iter().all(|(wanted, it)| it.is(flow, machine) == *wanted) {
                 continue;
             }
             match &rule.target {
                 Target::Chain(chain) => {
-                    if let Some(verdict) = self.run(table, chain, flow, machine) {
+                    if let Some(verdict) = self.walk(chain, flow, machine) {
                         return Some(verdict);
                     }
                 }
                 Target::Return => return None,
-                Target::Mark(value, mask) => flow.mark = (flow.mark & !mask) ^ value,
+                Target::Mark { cleared, turned } => flow.mark = (flow.mark & !cleared) ^ turned,
                 Target::End(verdict) => return Some(*verdict),
             }
         }
@@ -93,8 +152,42 @@ impl Rules {
     }
 }
 
+impl Match {
+    fn is(&self, flow: &Flow, machine: &Machine<'_>) -> bool {
+        let taken_by = match flow.taken_by {
+            Some(VirtualServerKey::Address { address, port, protocol }) => {
+                Some((address, port, protocol.number()))
+            }
+            _ => None,
+        };
+        match self {
+            Self::Source(net) => net.contains(&flow.source),
+            Self::Interface(name) => match name.strip_suffix(['+', '*']) {
+                Some(prefix) => flow.interface.starts_with(prefix),
+                None => flow.interface == name,
+            },
+            Self::Protocol(name) => flow.protocol.to_string() == *name,
+            Self::Member(set, sources) => {
+                let members = machine.state.sets.get(set).map(|set| &set.members);
+                members.into_iter().flatten().any(|member| in_member(member, sources, flow))
+            }
+            Self::Element(fields, set) => set.has(fields, flow),
+            Self::SourceLocal => machine.is_local(flow.source),
+            Self::DestinationLocal => machine.is_local(flow.destination),
+            Self::Bridged => flow.bridged,
+            Self::Mark(value, mask) => flow.mark & mask == *value,
+            // Only first packets are walked.
+            Self::New => true,
+            Self::Known | Self::Ping => false,
+            Self::Vip(vip) => taken_by.is_some_and(|(address, ..)| address == *vip),
+            Self::VipPort(vport) => taken_by.is_some_and(|(_, port, _)| port == *vport),
+            Self::VipProtocol(number) => taken_by.is_some_and(|(.., it)| it == *number),
+        }
+    }
+}
+
 /// Words as a shell splits them.
-fn words(text: &str) -> Vec<String> {
+pub(super) fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
@@ -108,143 +201,12 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-impl Rule {
-    fn parse(words: &[String]) -> Self {
-        let mut words = words.iter().map(String::as_str);
-        let (mut matches, mut target, mut wanted) = (Vec::new(), None, true);
-        while let Some(word) = words.next() {
-            if word == "!" {
-                wanted = false;
-                continue;
-            }
-            let mut argument = || words.next().unwrap_or_else(|| panic!("{word} says nothing"));
-            let it = match word {
-                "-m" | "--comment" | "--reject-with" => {
-                    argument();
-                    continue;
-                }
-                "--random-fully" => continue,
-                "-s" => Match::Source(parsed(argument())),
-                "-i" => Match::Interface(argument().to_owned()),
-                "-p" => Match::Protocol(argument().to_owned()),
-                "--match-set" => {
-                    let name = argument();
-                    let set = SetId::by_name(name).unwrap_or_else(|| panic!("no set {name}"));
-                    Match::Set(set, argument().split(',').map(|flag| flag == "src").collect())
-                }
-                "--src-type" | "--dst-type" => {
-                    assert_eq!(argument(), "LOCAL");
-                    if word == "--src-type" { Match::SourceLocal } else { Match::DestinationLocal }
-                }
-                "--physdev-is-in" => Match::Bridged,
-                "--mark" => {
-                    let (value, mask) = value_and_mask(argument());
-                    Match::Mark(value, mask)
-                }
-                "--ctstate" => match argument() {
-                    "NEW" => Match::New,
-                    "RELATED,ESTABLISHED" => Match::Known,
-                    other => panic!("state {other}"),
-                },
-                "--vaddr" => Match::Vip(parsed(argument())),
-                "--vport" => Match::VipPort(parsed(argument())),
-                "--vproto" => Match::VipProtocol(parsed(argument())),
-                "--set-xmark" => {
-                    let (value, mask) = value_and_mask(argument());
-                    target = Some(Target::Mark(value, mask));
-                    continue;
-                }
-                "-j" => {
-                    target = match argument() {
-                        "MARK" => None,
-                        "RETURN" => Some(Target::Return),
-                        "ACCEPT" => Some(Target::End(Verdict::Accept)),
-                        "DROP" => Some(Target::End(Verdict::Drop)),
-                        "REJECT" => Some(Target::End(Verdict::Reject)),
-                        "MASQUERADE" => Some(Target::End(Verdict::Masquerade)),
-                        chain => Some(Target::Chain(chain.to_owned())),
-                    };
-                    continue;
-                }
-                other => panic!("{other} in a rule"),
-            };
-            matches.push((wanted, it));
-            wanted = true;
-        }
-        Self { matches, target: target.unwrap_or_else(|| panic!("a rule without a target")) }
-    }
-}
-
-fn parsed<T: std::str::FromStr>(text: &str) -> T {
+pub(super) fn parsed<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| panic!("{text} in a rule"))
 }
 
-fn value_and_mask(text: &str) -> (u32, u32) {
-    let number = |text: &str| {
-        let digits = text.strip_prefix("0x").unwrap_or_else(|| panic!("{text} is no mark"));
-        u32::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{text} is no mark"))
-    };
-    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    (number(value), number(mask))
-}
-
-impl Match {
-    fn is(&self, flow: &Flow, machine: &Machine<'_>) -> bool {
-        match self {
-            Self::Source(net) => net.contains(&flow.source),
-            Self::Interface(name) => match name.strip_suffix('+') {
-                Some(prefix) => flow.interface.starts_with(prefix),
-                None => flow.interface == name,
-            },
-            Self::Protocol(name) => flow.protocol.to_string() == *name,
-            Self::Set(set, sources) => {
-                let members = machine.state.sets.get(set).map(|set| &set.members);
-                members.into_iter().flatten().any(|member| in_member(member, sources, flow))
-            }
-            Self::SourceLocal => machine.is_local(flow.source),
-            Self::DestinationLocal => machine.is_local(flow.destination),
-            Self::Bridged => flow.bridged,
-            Self::Mark(value, mask) => flow.mark & mask == *value,
-            // Only first packets are walked.
-            Self::New => true,
-            Self::Known => false,
-            Self::Vip(address) => matches!(
-                flow.taken_by,
-                Some(VirtualServerKey::Address { address: vip, .. }) if vip == *address
-            ),
-            Self::VipPort(port) => matches!(
-                flow.taken_by,
-                Some(VirtualServerKey::Address { port: vport, .. }) if vport == *port
-            ),
-            Self::VipProtocol(number) => matches!(
-                flow.taken_by,
-                Some(VirtualServerKey::Address { protocol, .. })
-                    if protocol.number() == *number
-            ),
-        }
-    }
-}
-
-/// Whether a packet is the member; `sources` says which parts are compared with the sender's.
-fn in_member(member: &Member, sources: &[bool], flow: &Flow) -> bool {
-    let address = |at: usize| if sources[at] { flow.source } else { flow.destination };
-    let ports = |at: usize, port: u16| {
-        assert!(!sources[at], "nobody knows the source port");
-        port == flow.port
-    };
-    let first = |ip: &IpAddr, protocol: &Protocol, port: u16| {
-        *ip == address(0) && *protocol == flow.protocol && ports(1, port)
-    };
-    match member {
-        Member::Ip(ip) => *ip == address(0),
-        Member::IpPort(ip, protocol, port) => first(ip, protocol, *port),
-        Member::IpPortIp(ip, protocol, port, other) => {
-            first(ip, protocol, *port) && *other == address(2)
-        }
-        Member::IpPortNet(ip, protocol, port, net) => {
-            first(ip, protocol, *port) && net.contains(&address(2))
-        }
-        // The kernel looks no other protocol up in a bitmap of ports.
-        Member::Port(port) => flow.protocol != Protocol::Sctp && ports(0, *port),
-    }
+/// A hexadecimal number.
+pub(super) fn bits(text: &str) -> u32 {
+    let digits = text.strip_prefix("0x").unwrap_or_else(|| panic!("{text} is no mark"));
+    u32::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("{text} is no mark"))
 }

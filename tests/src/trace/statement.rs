@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 
+use proxier::dataplane::firewall::Backend;
+
 use super::{Interfaces, Outcome, Packet, Source};
 use crate::random::{Detector, Endpoint, Kind, Port, Service, World, node_ip};
 use proxier::builders::NODE;
@@ -57,7 +59,10 @@ impl<'a> Statement<'a> {
             return if closed { Outcome::Rejected } else { Outcome::NotOurs };
         };
         let allowed = self.may_ask(&holder, source, packet);
-        if packet.source != Source::Node && !allowed {
+        // iptables keeps the node from a virtual server once IPVS has found who answers, nftables
+        // before.
+        let is_early = packet.source != Source::Node || self.world.backend == Backend::Nftables;
+        if is_early && !allowed {
             return Outcome::Dropped;
         }
         let answering = self.answering(&holder);
@@ -140,7 +145,12 @@ impl<'a> Statement<'a> {
     }
 
     fn is_health_check(&self, (_, port, protocol): Place) -> bool {
-        protocol != Protocol::Sctp
+        let is_looked_up = match self.world.backend {
+            // A bitmap of ports has those of TCP and UDP alike.
+            Backend::Iptables => protocol != Protocol::Sctp,
+            Backend::Nftables => protocol == Protocol::Tcp,
+        };
+        is_looked_up
             && self.services().any(|service| {
                 service.kind == Kind::LoadBalancer
                     && service.external_local

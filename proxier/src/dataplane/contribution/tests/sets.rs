@@ -86,6 +86,19 @@ fn c06_source_ranges_without_and_with_the_node() {
     }
 }
 
+/// The kernel refuses an element of an nftables set that overlaps another one.
+#[test]
+fn source_ranges_do_not_overlap_in_nftables() {
+    let ranges = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.128/25", "192.0.2.0/25"];
+    let service = base().port(80).load_balancer("1.2.3.4").source_ranges(&ranges);
+    let of = |backend| {
+        let asked = ask(&service, &[], &Settings { backend, ..node(V4, &["192.0.2.1"]) });
+        members(&asked).remove("KUBE-LOAD-BALANCER-SOURCE-CIDR").unwrap().len()
+    };
+    assert_eq!(of(Backend::Iptables), 4);
+    assert_eq!(of(Backend::Nftables), 2);
+}
+
 #[test]
 fn the_node_is_dropped_where_the_ranges_leave_it_out() {
     for (ranges, dropped) in [

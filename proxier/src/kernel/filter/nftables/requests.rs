@@ -19,6 +19,9 @@ const TOGETHER: usize = 400;
 /// Operations, and what became of them.
 pub(super) struct Requests<'a> {
     ops: &'a [&'a Op],
+    /// In which order they are requests. The kernel refuses a network that overlaps one of its set,
+    /// so members go before others come; as all of it takes place at once, nobody misses them.
+    order: Vec<usize>,
     /// Why an operation is no longer part of it.
     failed: Vec<Option<OpError>>,
     /// Whether an operation has requests of its own, so that a refusal is about it alone.
@@ -30,7 +33,13 @@ pub(super) struct Requests<'a> {
 impl<'a> Requests<'a> {
     pub(super) fn new(ops: &'a [&'a Op]) -> Self {
         let (failed, alone) = (vec![None; ops.len()], vec![false; ops.len()]);
-        Self { ops, failed, alone, owners: Vec::new() }
+        let mut order: Vec<usize> = (0..ops.len()).collect();
+        order.sort_by_key(|at| match ops[*at] {
+            Op::AddMember(..) => 2,
+            Op::RemoveMember(..) | Op::RemoveForeignMembers(..) => 1,
+            _ => 0,
+        });
+        Self { ops, order, failed, alone, owners: Vec::new() }
     }
 
     /// All operations that have not failed, as a transaction.
@@ -38,10 +47,10 @@ impl<'a> Requests<'a> {
         let mut out = Transaction::new();
         self.owners.clear();
         let mut at = 0;
-        while at < self.ops.len() {
+        while at < self.order.len() {
             let several = self.together(at);
-            let own: Vec<usize> =
-                (at..at + several).filter(|at| self.failed[*at].is_none()).collect();
+            let own = self.order[at..at + several].iter().copied();
+            let own: Vec<usize> = own.filter(|at| self.failed[*at].is_none()).collect();
             if let Some(first) = own.first() {
                 match self.ops[*first] {
                     Op::CreateSet(set, _) => create_set(&mut out, *set),
@@ -78,11 +87,11 @@ impl<'a> Requests<'a> {
         Ok(out)
     }
 
-    /// How many operations from this one on are one request.
+    /// How many operations from this one of the order on are one request.
     fn together(&self, at: usize) -> usize {
-        let kind = |at: usize| match self.ops[at] {
-            Op::AddMember(set, _) if !self.alone[at] => Some((true, *set)),
-            Op::RemoveMember(set, _) if !self.alone[at] => Some((false, *set)),
+        let kind = |at: usize| match (self.order[at], self.ops[self.order[at]]) {
+            (at, Op::AddMember(set, _)) if !self.alone[at] => Some((true, *set)),
+            (at, Op::RemoveMember(set, _)) if !self.alone[at] => Some((false, *set)),
             _ => None,
         };
         let Some(first) = kind(at) else { return 1 };

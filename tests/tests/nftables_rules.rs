@@ -1,0 +1,240 @@
+//! Every rule of the nftables table matters, and so do the elements of every set: without them some packet
+//! takes another way. The exceptions are listed with their reasons.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use netlink_ipvs::{Family, Protocol, VirtualServerKey};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use proxier::builders::{NODE, ip};
+use proxier::dataplane::State;
+use proxier::dataplane::firewall::Backend;
+use proxier::nftables::table_text;
+use proxier_tests::packets::{interfaces, sources};
+use proxier_tests::random::{
+    Endpoint, Kind, Node, OTHER_NODE, Port, Slice, World, pods_here, world,
+};
+use proxier_tests::simulated::{Kernel, Simulation, simulate};
+use proxier_tests::trace::{Machine, Outcome, Packet};
+
+const WORLDS: usize = 100;
+
+/// What may be left out without any effect on the packets of these worlds, and why.
+const UNSEEN: &[(&str, &str)] = &[
+    ("services: ip saddr 127.0.0.0/8 return", LOOPBACK),
+    ("services: ip saddr ::1 return", LOOPBACK),
+    (
+        "services: ip daddr . meta l4proto . th dport @external-ips fib saddr type != local accept",
+        MARKED,
+    ),
+    (
+        "services: ip daddr . meta l4proto . th dport @external-ips fib daddr type local accept",
+        MARKED,
+    ),
+    (
+        "services: ip daddr . meta l4proto . th dport @external-ips-local fib saddr type != local accept",
+        "the next rule accepts them too, because these addresses are bound",
+    ),
+    ("services: ip daddr . meta l4proto . th dport @cluster-ips accept", LAST),
+    ("services: ip daddr . meta l4proto . th dport @load-balancer-ips accept", LAST),
+    (
+        "masquerading: meta mark set meta mark ^ BIT",
+        "a packet that passes again is not masqueraded twice",
+    ),
+    ("allowed-node", NODE_FIRST),
+    (
+        "allowed-sources: ip daddr . meta l4proto . th dport . ip saddr @allowed-node return",
+        NODE_FIRST,
+    ),
+    ("open-ports: tcp dport @health-check-ports accept", LAST),
+    ("filter-input: jump open-ports", LAST),
+    (
+        "filter-forward: jump restricted",
+        "these addresses are bound, so packets to them are not forwarded",
+    ),
+    ("forward: meta mark & BIT == BIT accept", LAST),
+    ("forward: ct state established,related accept", LAST),
+    ("filter-forward: jump forward", LAST),
+];
+const LOOPBACK: &str =
+    "no packet comes from a loopback address: the node's have their destination's";
+const MARKED: &str = "an earlier rule has marked them, and later rules only mark";
+const LAST: &str = "no rule of ours follows, and accept ends only its own base chain";
+const NODE_FIRST: &str = "IPVS takes packets of the node before input";
+
+#[test]
+fn every_rule_and_set_matters() {
+    let mut runner = TestRunner::deterministic();
+    let (mut all, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for at in 0..WORLDS {
+        let mut world = world().new_tree(&mut runner).expect("a world").current();
+        world.backend = Backend::Nftables;
+        if at % 4 == 0 {
+            rarely_met(&mut world);
+        }
+        answer_everywhere(&mut world);
+        // Most ports are TCP's.
+        (0..at % 3).for_each(|_| turn_protocols(&mut world));
+        let kernel = Kernel::new(State::default());
+        let state = simulate(async { Simulation::settled(kernel, &world).await.state() });
+        for family in &world.families {
+            let case = Case::new(&world, &state, *family);
+            for (what, lines) in parts(&case.text) {
+                if !seen.contains(&what) && case.tells_without(lines) {
+                    seen.insert(what.clone());
+                }
+                all.insert(what);
+            }
+        }
+    }
+    let unseen: BTreeSet<&str> = all.difference(&seen).map(String::as_str).collect();
+    let known = UNSEEN.iter().map(|(what, _)| *what).collect();
+    assert_eq!(unseen, known, "without effect, and known to be");
+}
+
+/// Every Service has endpoints, on this node and on another one, and source ranges may have this one.
+fn answer_everywhere(world: &mut World) {
+    world.node = Some(Node { zone: None, addresses: world.host.clone() });
+    let endpoint = |(address, node)| Endpoint {
+        address,
+        ready: None,
+        serving: None,
+        terminating: None,
+        node: Some(node),
+        zones: Vec::new(),
+        nodes: Vec::new(),
+    };
+    let slices = world.services.values().flat_map(|service| {
+        service.families.iter().map(move |&family| {
+            let elsewhere = match family {
+                Family::Ipv4 => ip("10.244.1.1"),
+                Family::Ipv6 => ip("fd00:244:1::1"),
+            };
+            let pods = [(pods_here(family)[0], NODE), (elsewhere, OTHER_NODE)];
+            let port = |port: &Port| Port { number: 8080, node_port: 0, ..port.clone() };
+            let ports = service.ports.iter().map(port).collect();
+            let endpoints = pods.map(endpoint).into();
+            Slice { name: 0, service: service.name, family, ports, endpoints }
+        })
+    });
+    let named = (0..).zip(slices).map(|(name, slice)| (name, Slice { name, ..slice }));
+    world.slices = named.collect();
+}
+
+/// What few worlds have: an external IP, Local, with a port that is a node port of another Service, not
+/// Local, whose source ranges have this node.
+fn rarely_met(world: &mut World) {
+    let mut services = world.services.values_mut();
+    if let (Some(one), Some(other)) = (services.next(), services.next()) {
+        (one.kind, other.kind) = (Kind::ClusterIp, Kind::LoadBalancer);
+        (one.external_local, other.external_local) = (true, false);
+        one.external_ips = vec![ip("203.0.113.1")];
+        one.ports = vec![Port { name: "", protocol: Protocol::Tcp, number: 30_080, node_port: 0 }];
+        other.external_ips = Vec::new();
+        other.ingress = vec![(ip("203.0.113.3"), None)];
+        other.source_ranges = vec!["192.0.2.0/24".parse().expect("a network")];
+        other.ports = vec![Port { node_port: 30_080, number: 80, ..one.ports[0].clone() }];
+    }
+}
+
+/// What was TCP's is UDP's, and so on.
+fn turn_protocols(world: &mut World) {
+    let of_services = world.services.values_mut().flat_map(|service| &mut service.ports);
+    let of_slices = world.slices.values_mut().flat_map(|slice| &mut slice.ports);
+    for port in of_services.chain(of_slices) {
+        port.protocol = match port.protocol {
+            Protocol::Tcp => Protocol::Udp,
+            Protocol::Udp => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
+    }
+}
+
+/// A world in one family.
+struct Case<'a> {
+    world: &'a World,
+    state: &'a State,
+    family: Family,
+    text: String,
+    /// With what becomes of them.
+    packets: Vec<(Packet, Outcome)>,
+}
+
+impl<'a> Case<'a> {
+    fn new(world: &'a World, state: &'a State, family: Family) -> Self {
+        let mut places = BTreeSet::new();
+        for key in state.virtual_servers.keys() {
+            if let VirtualServerKey::Address { address, port, protocol } = *key {
+                places.insert((address, port, protocol));
+            }
+        }
+        for address in state.interface.addresses.iter().chain(&world.host) {
+            let others = [22, 30_080, 30_200].map(|port| (*address, port, Protocol::Tcp));
+            places.extend(others);
+        }
+        places.retain(|(address, ..)| Family::of(*address) == family);
+        let of = |(destination, port, protocol)| {
+            let sources = sources(family).into_iter();
+            sources.map(move |source| Packet { source, destination, port, protocol })
+        };
+        let text = table_text(state, family);
+        let mut case = Self { world, state, family, text, packets: Vec::new() };
+        let machine = case.machine(case.text.clone());
+        let packets = places.into_iter().flat_map(of);
+        let packets = packets.filter(|packet| !machine.is_martian(packet));
+        case.packets = packets.map(|packet| (packet, machine.walk(&packet))).collect();
+        case
+    }
+
+    fn machine(&self, text: String) -> Machine<'a> {
+        let texts = BTreeMap::from([(self.family, text)]);
+        let interfaces = interfaces(self.world);
+        Machine::reading(Backend::Nftables, &texts, self.state, &self.world.host, interfaces)
+    }
+
+    /// Whether some packet takes another way without these lines.
+    fn tells_without(&self, lines: Range<usize>) -> bool {
+        let kept = self.text.lines().enumerate().filter(|(at, _)| !lines.contains(at));
+        let kept: Vec<&str> = kept.map(|(_, line)| line).collect();
+        let machine = self.machine(kept.join("\n"));
+        self.packets.iter().any(|(packet, outcome)| machine.walk(packet) != *outcome)
+    }
+}
+
+/// Every rule (`CHAIN: RULE`) and every set that has elements, with its lines. Names have no mark bits, and
+/// those of both families are the same.
+fn parts(text: &str) -> Vec<(String, Range<usize>)> {
+    let mut parts: Vec<(String, Range<usize>)> = Vec::new();
+    let mut within = ("", "");
+    let mut is_open = false;
+    for (at, line) in text.lines().map(str::trim).enumerate() {
+        let mut words = line.split(' ');
+        let first = words.next().unwrap_or_default();
+        if is_open {
+            if let Some((_, lines)) = parts.last_mut() {
+                lines.end = at + 1;
+            }
+            is_open = !line.ends_with('}');
+            continue;
+        }
+        match (within.0, first) {
+            (_, "chain" | "set") => within = (first, words.next().unwrap_or_default()),
+            ("set", "elements") => {
+                parts.push((within.1.to_owned(), at..at + 1));
+                is_open = !line.ends_with('}');
+            }
+            ("chain", first) if !matches!(first, "" | "type" | "comment" | "}") => {
+                let rule = line.split(" comment ").next().unwrap_or_default();
+                let rule = rule.replace("ip6 ", "ip ");
+                let words = rule.split(' ');
+                let words = words.map(|word| if word.starts_with("0x") { "BIT" } else { word });
+                let words: Vec<&str> = words.collect();
+                parts.push((format!("{}: {}", within.1, words.join(" ")), at..at + 1));
+            }
+            _ => {}
+        }
+    }
+    parts
+}
