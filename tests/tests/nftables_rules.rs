@@ -21,7 +21,7 @@ use proxier_tests::trace::{Machine, Outcome, Packet};
 
 const WORLDS: usize = 100;
 
-/// What may be left out without any effect on the packets of these worlds, and why.
+/// How the names begin of what may be left out without any effect on the packets of these worlds, and why.
 const UNSEEN: &[(&str, &str)] = &[
     ("services: ip saddr 127.0.0.0/8 return", LOOPBACK),
     ("services: ip saddr ::1 return", LOOPBACK),
@@ -48,14 +48,14 @@ const UNSEEN: &[(&str, &str)] = &[
         "allowed-sources: ip daddr . meta l4proto . th dport . ip saddr @allowed-node return",
         NODE_FIRST,
     ),
-    ("open-ports: tcp dport @health-check-ports accept", LAST),
+    ("closed-ports: icmp", "only TCP, UDP and SCTP are walked"),
+    ("open-ports: ", LAST),
     ("filter-input: jump open-ports", LAST),
     (
         "filter-forward: jump restricted",
         "these addresses are bound, so packets to them are not forwarded",
     ),
-    ("forward: meta mark & BIT == BIT accept", LAST),
-    ("forward: ct state established,related accept", LAST),
+    ("forward: ", LAST),
     ("filter-forward: jump forward", LAST),
 ];
 const LOOPBACK: &str =
@@ -90,8 +90,12 @@ fn every_rule_and_set_matters() {
         }
     }
     let unseen: BTreeSet<&str> = all.difference(&seen).map(String::as_str).collect();
-    let known = UNSEEN.iter().map(|(what, _)| *what).collect();
-    assert_eq!(unseen, known, "without effect, and known to be");
+    let begins = |what: &str, known: &str| what.starts_with(known);
+    let is_known = |what: &&str| UNSEEN.iter().any(|(known, _)| begins(what, known));
+    let matters = |known: &&str| !unseen.iter().any(|what| begins(what, known));
+    let new: Vec<&str> = unseen.iter().copied().filter(|what| !is_known(what)).collect();
+    let old: Vec<&str> = UNSEEN.iter().map(|(known, _)| *known).filter(matters).collect();
+    assert_eq!((new, old), (vec![], vec![]), "without effect, and listed although they matter");
 }
 
 /// Every Service has endpoints, on this node and on another one, and source ranges may have this one.

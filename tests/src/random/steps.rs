@@ -26,6 +26,8 @@ pub struct Options {
     pub masquerade_all: bool,
     /// `iptables.masqueradeBit`
     pub masquerade_bit: u8,
+    /// `--answer-ping` and `--accept-input`, which change nothing for packets that may pass.
+    pub opens: [bool; 2],
     /// How pods of this node are recognised.
     pub detector: Detector,
     /// Gate `AllowServiceExternalIPs`.
@@ -58,6 +60,7 @@ pub fn options() -> impl Strategy<Value = Options> {
     let exclude = ["10.96.0.2/32", "203.0.113.0/24"].map(net).to_vec();
     (
         any::<bool>(),
+        any::<[bool; 2]>(),
         select(vec![14, 0, 31]),
         select(detectors),
         prop_oneof![4 => Just(true), 1 => Just(false)],
@@ -66,10 +69,12 @@ pub fn options() -> impl Strategy<Value = Options> {
         select(vec!["rr", "rr", "sh", "mh"]),
     )
         .prop_map(|values| {
-            let (all, bit, detector, external_ips, exclude_cidrs, node_ports, scheduler) = values;
+            let (all, opens, bit, detector, external_ips, exclude_cidrs, node_ports, scheduler) =
+                values;
             Options {
                 masquerade_all: all,
                 masquerade_bit: bit,
+                opens,
                 detector,
                 external_ips,
                 exclude_cidrs,
@@ -128,6 +133,8 @@ impl Options {
             let options = FirewallOptions {
                 masquerade_all: self.masquerade_all,
                 masquerade_bit: self.masquerade_bit,
+                answer_ping: self.opens[0],
+                accept_input: self.opens[1],
                 detector: self.detector(*family),
                 ..FirewallOptions::default()
             };

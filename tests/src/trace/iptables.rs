@@ -72,6 +72,10 @@ fn rule(table: &str, words: &[String]) -> Rule {
                 assert_eq!(argument(), "LOCAL");
                 if word == "--src-type" { Match::SourceLocal } else { Match::DestinationLocal }
             }
+            "--icmp-type" | "--icmpv6-type" => {
+                argument();
+                Match::Ping
+            }
             "--physdev-is-in" => Match::Bridged,
             "--mark" => {
                 let (value, mask) = value_and_mask(argument());
