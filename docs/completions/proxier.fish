@@ -44,7 +44,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_needs_command" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_needs_command" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
@@ -136,7 +136,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_using_subcommand diff" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
@@ -223,7 +223,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_using_subcommand explain" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
@@ -310,7 +310,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_using_subcommand status" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
@@ -397,7 +397,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
@@ -485,7 +485,7 @@ iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
-complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l accept-input -d 'Accept packets to services in the firewall\'s INPUT chain, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node' -r
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r

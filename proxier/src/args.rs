@@ -125,8 +125,9 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub answer_ping: bool,
-    /// Accept packets to services in the firewall's INPUT chain, for hosts that drop there what no
-    /// rule accepts. Node ports are accepted on every address of the node.
+    /// Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no
+    /// rule accepts. Node ports are accepted on every address of the node. Without effect where
+    /// nftables is the backend.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::{Host, facts};
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
+use crate::dataplane::firewall::Backend;
 use crate::iptables::closed_input;
 use crate::kernel::filter::Filter;
 use crate::reconcile::Status;
@@ -21,6 +22,12 @@ const KEEPALIVE: &str = "/proc/sys/net/ipv4/tcp_keepalive_time";
 
 /// Looks at the host. What cannot be read is not questioned.
 pub(in crate::app) fn host(config: &Config, host: &mut Host) {
+    if config.firewall.accept_input && host.filter.backend() == Backend::Nftables {
+        warn!(
+            "--accept-input has no effect with the backend nftables: what another table drops stays \
+             dropped; let services through in the rules that drop"
+        );
+    }
     for family in &host.abilities.families {
         let Filter::Iptables(filter) = &host.filter else { break };
         if config.firewall.accept_input {
