@@ -230,7 +230,7 @@ pub(super) fn source_ranges_let_nobody_else_in_nor_the_node(backend: Backend) {
             let address = GUARDED[index];
             let friend = topology.client.address(family);
             let let_in = from(&topology.client, Some(friend), protocol, address, port);
-            assert_eq!(let_in.answered(), 2, "{protocol} {address} {port}: {let_in:?}");
+            assert_eq!(let_in.answered(), 1, "{protocol} {address} {port}: {let_in:?}");
             let stranger = Some(STRANGER[index].parse().unwrap());
             let node = &topology.node().host;
             let other = topology.node().pod("pod-b");
@@ -241,14 +241,14 @@ pub(super) fn source_ranges_let_nobody_else_in_nor_the_node(backend: Backend) {
             ] {
                 let kept_out = from(host, source, protocol, address, port);
                 let place = format!("{who} {protocol} {address} {port}: {kept_out:?}");
-                assert_eq!((kept_out.answered(), kept_out.failed()), (0, 2), "{place}");
+                assert_eq!((kept_out.answered(), kept_out.failed()), (0, 1), "{place}");
                 // The cluster IP of the same Service is for everybody.
                 let report = from(host, source, protocol, cluster[index], port);
-                assert_eq!(report.answered(), 2, "{who} {protocol} cluster IP: {report:?}");
+                assert_eq!(report.answered(), 1, "{who} {protocol} cluster IP: {report:?}");
             }
         }
     }
     // A pod that is in a range, beside one that is not.
     let report = from(topology.node().pod("pod-c"), None, Protocol::Tcp, GUARDED[0], 80);
-    assert_eq!(report.answered(), 2, "{report:?}");
+    assert_eq!(report.answered(), 1, "{report:?}");
 }
