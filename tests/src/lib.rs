@@ -14,6 +14,7 @@ pub mod live;
 pub mod load;
 pub mod manifest;
 pub mod netns;
+pub mod nft;
 pub mod own_namespace;
 pub mod packets;
 pub mod random;

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use proxier::dataplane::firewall::Backend;
 use serde_json::Value;
 
-use crate::command::program;
+use crate::command::{output, program};
 use crate::daemon::{Daemon, Scratch};
 use crate::golden::blocks;
 use crate::manifest;
+use crate::nft;
 use crate::topology::{Family, Topology};
 use crate::traffic::{Place, Protocol, Server};
 
@@ -31,6 +33,8 @@ pub struct World {
     daemon: Option<Daemon>,
     config: PathBuf,
     servers: BTreeMap<String, Server>,
+    /// By what the daemon keeps its rules, if that is not for itself to find out.
+    backend: Option<Backend>,
 }
 
 // === impl World ===
@@ -44,6 +48,11 @@ impl World {
             world.start_server(&pod, &pod)?;
         }
         Ok(world)
+    }
+
+    /// As [`World::build`], with a daemon that keeps its rules by this backend.
+    pub fn build_by(backend: Backend, scheduler: &str) -> Result<Self> {
+        Ok(Self { backend: Some(backend), ..Self::build(scheduler)? })
     }
 
     /// A topology without servers, and a daemon to be started with these fields of `ipvs` in its
@@ -62,7 +71,14 @@ impl World {
                  ipvs: {{{ipvs}}}\n"
             ),
         )?;
-        Ok(Self { topology, scratch, daemon: None, config, servers: BTreeMap::new() })
+        Ok(Self {
+            topology,
+            scratch,
+            daemon: None,
+            config,
+            servers: BTreeMap::new(),
+            backend: None,
+        })
     }
 
     /// Starts a server in a pod, in both families; `name` is how it answers. Replaces the pod's last.
@@ -167,6 +183,22 @@ impl World {
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
+    /// Waits until the daemon has nothing left to do, and reads its rules and sets back with the tools of
+    /// its backend: fails unless they are there, and nothing is of the other backend.
+    pub fn reads_back(&mut self) -> Result<()> {
+        self.ready()?;
+        let node = &self.topology.node().host.namespace;
+        if self.backend != Some(Backend::Nftables) {
+            let rules = node.sh("iptables-save; ip6tables-save")?;
+            ensure!(rules.matches("-A KUBE-SERVICES ").count() > 2, "{rules}");
+            return Ok(());
+        }
+        let wanted = output(self.proxier(&["--dry-run", "-o", "nftables"])?.stdin(Stdio::null()))?;
+        let found = node.sh("nft list ruleset")?;
+        ensure!(nft::lines(&found) == nft::lines(&wanted), "found:\n{found}\nwanted:\n{wanted}");
+        Ok(())
+    }
+
     /// What the daemon has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
@@ -176,6 +208,7 @@ impl World {
         let manifests = self.scratch.path().join("manifests");
         let mut words: Vec<OsString> = vec!["--config".into(), self.config.clone().into()];
         words.extend(["--manifests".into(), manifests.into()]);
+        words.extend(self.backend.map(|backend| format!("--firewall={backend}").into()));
         words.extend(flags.iter().map(Into::into));
         words
     }

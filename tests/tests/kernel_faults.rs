@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails outside of a test function fails the test, too")]
 
+#[path = "kernel_faults/nftables.rs"]
+mod nftables;
+
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -1,40 +1,19 @@
 //! End to end: connections through service addresses reach pods, with the daemon's work in a real
 //! kernel between them. Who answered and whose address the pod saw is checked.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+#[path = "traffic/firewall.rs"]
+mod firewall;
+#[path = "traffic/nftables.rs"]
+mod nftables;
 
+use std::collections::BTreeMap;
+
+use proxier::dataplane::firewall::Backend;
 use proxier_tests::manifest::Service;
 use proxier_tests::topology::{Family, Host};
-use proxier_tests::traffic::{Client, Load, Place, Protocol, Report, Server};
-use proxier_tests::world::{SCTP, TCP, UDP, World};
+use proxier_tests::traffic::{Client, Load, Place, Protocol, Report};
+use proxier_tests::world::{TCP, World};
 use serde_json::{Value, json};
-
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// The addresses of the Service `web`, by family.
-const CLUSTER: [&str; 2] = ["10.96.0.10", "fd00:10:96::10"];
-const EXTERNAL: [&str; 2] = ["203.0.113.10", "2001:db8::10"];
-const BALANCER: [&str; 2] = ["203.0.113.20", "2001:db8::20"];
-
-/// Its ports and node ports.
-const PORTS: [(Protocol, u16, u16); 3] =
-    [(Protocol::Tcp, 80, 30080), (Protocol::Udp, 53, 30053), (Protocol::Sctp, 7777, 30777)];
-
-fn target(protocol: Protocol) -> u16 {
-    match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-        Protocol::Sctp => SCTP,
-    }
-}
-
-fn web() -> Service {
-    let service = Service::new("web", &CLUSTER).external_ips(&EXTERNAL).load_balancer(&BALANCER);
-    PORTS.iter().fold(service, |service, &(protocol, port, node_port)| {
-        service.node_port(protocol, port, target(protocol), node_port)
-    })
-}
 
 /// A Service with one TCP port 80 and one cluster IP.
 fn small(name: &str) -> Service {
@@ -62,161 +41,42 @@ fn counts<const N: usize>(pairs: [(&str, u32); N]) -> BTreeMap<String, u32> {
     pairs.map(|(name, count)| (name.to_owned(), count)).into()
 }
 
-/// Every frontend of `web`: what it is called, its address and its ports.
-fn frontends(world: &World, family: Family) -> Vec<(&'static str, String, bool)> {
-    let index = usize::from(family == Family::V6);
-    vec![
-        ("external IP", EXTERNAL[index].to_owned(), false),
-        ("load balancer IP", BALANCER[index].to_owned(), false),
-        ("node port", world.topology.node().host.address(family).to_string(), true),
-        ("cluster IP", CLUSTER[index].to_owned(), false),
-    ]
-}
-
-fn bound() -> Vec<&'static str> {
-    [CLUSTER, EXTERNAL, BALANCER].concat()
-}
-
-/// 4 frontends, of which the node port is on two addresses of the node per family (`eth0`, `cni0`),
-/// 3 protocols, 2 families.
-const WEB_VIRTUAL_SERVERS: usize = 5 * 3 * 2;
-
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_frontend_carries_every_protocol_in_both_families() {
-    let mut world = World::build("rr").unwrap();
-    let objects = objects(&world, &web(), &["pod-a", "pod-b", "pod-d"], &FAMILIES);
-    world.apply(&objects, WEB_VIRTUAL_SERVERS * 3, &bound()).unwrap();
-    let topology = &world.topology;
-    for family in FAMILIES {
-        // The client is outside the cluster: it is masqueraded, with the node's address on the way.
-        let gateway: IpAddr = match family {
-            Family::V4 => "10.244.0.1".parse().unwrap(),
-            Family::V6 => "fd00:10:244::1".parse().unwrap(),
-        };
-        let node = topology.node().host.address(family);
-        for (what, address, is_node_port) in frontends(&world, family) {
-            for (protocol, port, node_port) in PORTS {
-                let port = if is_node_port { node_port } else { port };
-                let report = connect(&topology.client, &load(protocol, &address, port, 6));
-                let place = format!("{what} {protocol} {address} {port}: {report:?}");
-                assert_eq!(
-                    report.answers,
-                    counts([("pod-a", 2), ("pod-b", 2), ("pod-d", 2)]),
-                    "{place}"
-                );
-                assert_eq!(report.peers, [(gateway, 4), (node, 2)].into(), "{place}");
-            }
-        }
-    }
+    firewall::every_frontend_carries_every_protocol_in_both_families(Backend::Iptables);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn pods_and_the_node_use_cluster_ips() {
-    let mut world = World::build("rr").unwrap();
-    let objects = objects(&world, &web(), &["pod-a", "pod-b", "pod-d"], &FAMILIES);
-    world.apply(&objects, WEB_VIRTUAL_SERVERS * 3, &bound()).unwrap();
-    let topology = &world.topology;
-    for family in FAMILIES {
-        let address = CLUSTER[usize::from(family == Family::V6)];
-        for (protocol, port, _) in PORTS {
-            // A pod is inside the cluster: its own address arrives, on its node and on another.
-            let from = topology.node().pod("pod-c");
-            let report = connect(from, &load(protocol, address, port, 6));
-            assert_eq!(
-                report.answers,
-                counts([("pod-a", 2), ("pod-b", 2), ("pod-d", 2)]),
-                "{report:?}"
-            );
-            assert_eq!(report.peers, [(from.address(family), 6)].into(), "{protocol} {address}");
-
-            // The node's own connections leave with the address of the link they leave by.
-            let report = connect(&topology.node().host, &load(protocol, address, port, 3));
-            assert_eq!(
-                report.answers,
-                counts([("pod-a", 1), ("pod-b", 1), ("pod-d", 1)]),
-                "{report:?}"
-            );
-            assert!(!report.peers.contains_key(&address.parse().unwrap()), "{report:?}");
-        }
-    }
+    firewall::pods_and_the_node_use_cluster_ips(Backend::Iptables);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn external_traffic_policy_local_keeps_the_client_address_and_the_node() {
-    let mut world = World::build("rr").unwrap();
-    let service = web()
-        .with("externalTrafficPolicy", json!("Local"))
-        .with("healthCheckNodePort", json!(31999));
-    let objects = objects(&world, &service, &["pod-a", "pod-b", "pod-d"], &FAMILIES);
-    // Only the cluster IPs lead to pod-d too.
-    world.apply(&objects, WEB_VIRTUAL_SERVERS * 2 + 3 * 2, &bound()).unwrap();
-    for family in FAMILIES {
-        let client = &world.topology.client;
-        for (what, address, is_node_port) in frontends(&world, family) {
-            for (protocol, port, node_port) in PORTS {
-                let port = if is_node_port { node_port } else { port };
-                let report = connect(client, &load(protocol, &address, port, 6));
-                let place = format!("{what} {protocol} {address} {port}: {report:?}");
-                if what == "cluster IP" {
-                    assert_eq!(
-                        report.answers,
-                        counts([("pod-a", 2), ("pod-b", 2), ("pod-d", 2)]),
-                        "{place}"
-                    );
-                } else {
-                    assert_eq!(report.answers, counts([("pod-a", 3), ("pod-b", 3)]), "{place}");
-                    assert_eq!(report.peers, [(client.address(family), 6)].into(), "{place}");
-                }
-            }
-        }
-    }
+    firewall::external_traffic_policy_local_keeps_the_client_address_and_the_node(
+        Backend::Iptables,
+    );
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_pod_reaches_itself_through_its_service() {
-    let mut world = World::build("rr").unwrap();
-    let objects = objects(&world, &web(), &["pod-a"], &FAMILIES);
-    world.apply(&objects, WEB_VIRTUAL_SERVERS, &bound()).unwrap();
-    let pod = world.topology.node().pod("pod-a");
-    for family in FAMILIES {
-        let address = CLUSTER[usize::from(family == Family::V6)];
-        for (protocol, port, _) in PORTS {
-            let report = connect(pod, &load(protocol, address, port, 2));
-            assert_eq!(report.answers, counts([("pod-a", 2)]), "{protocol} {address}: {report:?}");
-            // Its own address would be answered past the node.
-            assert!(
-                !report.peers.contains_key(&pod.address(family)),
-                "{protocol} {address}: {report:?}"
-            );
-        }
-    }
+    firewall::a_pod_reaches_itself_through_its_service(Backend::Iptables);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn a_port_that_no_service_has_is_refused() {
-    let mut world = World::build("rr").unwrap();
-    // A process of the node must not be reachable through a service address.
-    let node = &world.topology.node().host;
-    // Of both families: IPv6's wildcard takes IPv4 too.
-    let listening = Place::new(Protocol::Tcp, Ipv6Addr::UNSPECIFIED.into(), 22);
-    let _server = Server::start(&node.namespace, "node", &[listening]).unwrap();
-    let objects = objects(&world, &web(), &["pod-a"], &FAMILIES);
-    world.apply(&objects, WEB_VIRTUAL_SERVERS, &bound()).unwrap();
-    let topology = &world.topology;
-    for from in [&topology.client, topology.node().pod("pod-c")] {
-        for address in bound() {
-            for (protocol, port) in [(Protocol::Tcp, 22), (Protocol::Udp, 80)] {
-                let report = connect(from, &load(protocol, address, port, 1));
-                let place = format!("{protocol} {address} {port}: {report:?}");
-                assert_eq!(report.errors, counts([("refused", 1)]), "{place}");
-            }
-        }
-    }
+    firewall::a_port_that_no_service_has_is_refused(Backend::Iptables);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn source_ranges_let_nobody_else_in_nor_the_node() {
+    firewall::source_ranges_let_nobody_else_in_nor_the_node(Backend::Iptables);
 }
 
 #[test]

@@ -146,14 +146,23 @@ impl Nftables {
         if self.known.contains(&part) {
             return Ok(Found::Unchanged);
         }
-        let table = nftables::table(set.family);
-        let found = match self.client.elements(&table, nftables::set_name(set.role)) {
-            Ok(elements) => Some(state(set, &elements)),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(&error)),
-        };
+        let found = self.read_set(set).map_err(|error| failed(&error))?;
         self.known.insert(part);
         Ok(Found::State(found))
+    }
+
+    /// A set. One of another shape is none: it cannot hold what is wanted.
+    fn read_set(&mut self, set: SetId) -> Result<Option<SetState>, Error> {
+        let (table, wanted) = (nftables::table(set.family), nftables::new_set(set));
+        let there = requests::sets(&mut self.client, &table)?;
+        if !there.contains(&wanted) {
+            return Ok(None);
+        }
+        match self.client.elements(&table, &wanted.name) {
+            Ok(elements) => Ok(Some(state(set, &elements))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the rules, and looks for what others have left.
@@ -186,6 +195,11 @@ impl Nftables {
     fn read_rules(&mut self, family: Family) -> Result<Option<Ruleset>, OpError> {
         let table = nftables::table(family);
         let read = |client: &mut Client| -> Result<_, Error> {
+            let new = nftables::new_table(family);
+            // Chains of a dormant table see no packets.
+            if client.table(&table)?.is_none_or(|there| there.table.flags != new.flags) {
+                return Ok(None);
+            }
             let chains = client.chains(&table)?;
             if chains.is_empty() {
                 return Ok(None);

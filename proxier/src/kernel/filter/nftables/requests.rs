@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use netlink_batch::Error;
+use netlink_batch::{Error, ErrorKind};
 use netlink_ipvs::Family;
-use netlink_nftables::{Chain, Client, Element, Refused, Transaction, Value};
+use netlink_nftables::{Chain, Client, Element, Refused, Set, TableKey, Transaction, Value};
 
 use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::sets::SetId;
@@ -53,7 +53,7 @@ impl<'a> Requests<'a> {
             let own: Vec<usize> = own.filter(|at| self.failed[*at].is_none()).collect();
             if let Some(first) = own.first() {
                 match self.ops[*first] {
-                    Op::CreateSet(set, _) => create_set(&mut out, *set),
+                    Op::CreateSet(set, _) => create_set(&mut out, client, *set)?,
                     Op::InstallFirewall(family, rules) => {
                         install(&mut out, client, *family, rules)?;
                     }
@@ -105,10 +105,11 @@ impl<'a> Requests<'a> {
         for request in refused.requests() {
             let Some(own) = self.owners.get(request.index) else { continue };
             if let [only] = own.as_slice() {
+                // The member, the set or the table: nobody knows what else is gone.
                 let gone = request.refusal.is(rustix::io::Errno::NOENT)
                     && matches!(
                         self.ops[*only],
-                        Op::RemoveMember(..) | Op::RemoveForeignMembers(..)
+                        Op::AddMember(..) | Op::RemoveMember(..) | Op::RemoveForeignMembers(..)
                     );
                 let kind = if gone { OpErrorKind::Unknown } else { OpErrorKind::Failed };
                 let text = format!("{}: {}", request.what, request.refusal);
@@ -140,9 +141,24 @@ impl<'a> Requests<'a> {
     }
 }
 
-fn create_set(out: &mut Transaction, set: SetId) {
+/// The sets of a table; none if it is not there.
+pub(super) fn sets(client: &mut Client, table: &TableKey) -> Result<Vec<Set>, Error> {
+    match client.sets(table) {
+        Ok(sets) => Ok(sets.into_iter().map(|it| it.object).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A set. One of another shape in its place goes, which the kernel refuses while rules refer to it.
+fn create_set(out: &mut Transaction, client: &mut Client, set: SetId) -> Result<(), Error> {
+    let (table, wanted) = (nftables::table(set.family), nftables::new_set(set));
     out.add_table(&nftables::new_table(set.family));
-    out.add_set(&nftables::table(set.family), &nftables::new_set(set));
+    if sets(client, &table)?.iter().any(|it| it.name == wanted.name && *it != wanted) {
+        out.delete_set(&table, &wanted.name);
+    }
+    out.add_set(&table, &wanted);
+    Ok(())
 }
 
 /// The rules, whatever is there: chains that are not ours, or not as they should be, go with all

@@ -1,0 +1,153 @@
+//! What others do to our tables of nftables: repaired by the next audit, and read back with `nft`.
+
+use std::collections::BTreeMap;
+
+use netlink_nftables::Client;
+use proxier_tests::apiserver::object::{service, slice};
+use proxier_tests::command::output;
+use proxier_tests::disturbed::{
+    AUDITS, Background, behind_its_back, cluster, counted_beyond, metric, sh,
+};
+use proxier_tests::live::Live;
+use proxier_tests::nft::lines;
+use serde_json::json;
+
+const NFTABLES: &str = "--firewall=nftables";
+
+/// A cluster with source ranges, too, which leave the node out.
+fn guarded() -> Live {
+    let live = cluster();
+    let mut guarded = service("dev", "guarded", "10.96.0.3");
+    guarded["spec"]["type"] = "LoadBalancer".into();
+    guarded["spec"]["loadBalancerSourceRanges"] = json!(["198.51.100.0/25"]);
+    guarded["status"] =
+        json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.3", "ipMode": "VIP"}]}});
+    live.server.put_all([guarded, slice("dev", "guarded-1", "guarded", &["10.244.0.5"])]);
+    live
+}
+
+/// What `nft` should print of our tables.
+fn wanted(live: &Live) -> Vec<String> {
+    let mut command = live.proxier(&[NFTABLES, "--dry-run", "-o", "nftables"]).unwrap();
+    lines(&output(&mut command).unwrap())
+}
+
+/// What `nft` prints of our tables; nothing while one is missing.
+fn found() -> Vec<String> {
+    lines(&sh("nft list table ip proxier && nft list table ip6 proxier || true"))
+}
+
+fn until_right(live: &mut Live, what: &str) {
+    let right = wanted(live);
+    let until = live.until(what, |_, _| found() == right);
+    until.unwrap_or_else(|error| panic!("{error:#}\n{}", difference(&found(), &right)));
+}
+
+fn difference(found: &[String], right: &[String]) -> String {
+    let mut counts: BTreeMap<&String, i32> = BTreeMap::new();
+    found.iter().for_each(|line| *counts.entry(line).or_default() += 1);
+    right.iter().for_each(|line| *counts.entry(line).or_default() -= 1);
+    format!("{:#?}", counts.into_iter().filter(|(_, count)| *count != 0).collect::<Vec<_>>())
+}
+
+fn generation() -> u32 {
+    Client::open().unwrap().generation().unwrap()
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn what_others_do_to_the_table_is_repaired_by_the_next_audit() {
+    let mut live = guarded();
+    live.start_daemon(&[AUDITS, &[NFTABLES]].concat()).unwrap();
+    until_right(&mut live, "everything");
+    let mut drift = metric("proxier_drift_total");
+    for fault in [
+        "nft delete table ip proxier",
+        "nft flush ruleset",
+        "nft delete rule ip proxier masquerading handle $(nft -a list chain ip proxier masquerading |
+             sed -n 's/.*hairpin.* # handle //p')",
+        "nft insert rule ip6 proxier services accept",
+        "nft add rule ip proxier forward counter accept",
+        "nft add chain ip proxier mine '{ type filter hook input priority -200; policy accept; }'
+         nft add rule ip proxier mine tcp dport 1 drop",
+        "nft chain ip proxier filter-forward '{ policy drop; }'",
+        "nft delete element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 }'
+         nft add element ip proxier cluster-ips '{ 10.96.0.98 . tcp . 80 }'",
+        "nft flush set ip proxier refused-to-node",
+        "nft add element ip proxier refused-to-node '{ 10.96.0.1 . 10.96.0.1 . tcp . 80 }'",
+        "nft add element ip proxier refused-to-node '{ 10.96.0.1 . 10.96.0.2 . tcp . 80 }'",
+        "nft add element ip proxier cluster-ips '{ 10.96.0.99 . tcp . 80 comment \"mine\" }'",
+        "nft delete element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 }'
+         nft add element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 comment \"mine\" }'",
+        "nft add element ip proxier source-ranges '{ 203.0.113.3 . tcp . 80 . 192.0.2.1-192.0.2.9 }'",
+        "nft flush table ip proxier; nft delete set ip proxier cluster-ips",
+        "nft flush table ip proxier; nft delete set ip proxier cluster-ips
+         nft add set ip proxier cluster-ips '{ type ipv4_addr; }'",
+        "nft flush set ip proxier hairpin
+         nft add table ip proxier '{ flags dormant; }'",
+        "nft add set ip proxier mine '{ type ipv4_addr; }'",
+    ] {
+        behind_its_back(&live, fault);
+        eprintln!("{fault}");
+        until_right(&mut live, fault);
+        drift = counted_beyond(&mut live, fault, drift);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn a_change_gets_through_whatever_others_put_in_its_way() {
+    let mut live = guarded();
+    live.start_daemon(&[AUDITS, &[NFTABLES]].concat()).unwrap();
+    until_right(&mut live, "everything");
+    let ends = [10, 11, 12, 13];
+    for (fault, last) in [
+        "nft flush table ip proxier; nft delete set ip proxier cluster-ips",
+        "nft delete table ip proxier",
+        "nft add element ip proxier cluster-ips '{ 10.96.0.12 . tcp . 80 }'",
+        "nft flush ruleset; nft add table ip proxier",
+    ]
+    .into_iter()
+    .zip(ends)
+    {
+        eprintln!("{fault}");
+        // In the way of what is written next.
+        behind_its_back(&live, fault);
+        live.server.put(service("dev", &format!("late-{last}"), &format!("10.96.0.{last}")));
+        live.server.put(slice(
+            "dev",
+            &format!("late-{last}"),
+            &format!("late-{last}"),
+            &["10.244.0.9"],
+        ));
+        until_right(&mut live, fault);
+    }
+
+    // Tables of others come and go all the time, so that the generation is never what it was.
+    let noise = Background::start(
+        "while :; do nft 'add table inet noise; add chain inet noise one'; nft delete table inet noise; done",
+    );
+    for last in 20..25 {
+        live.server.put(service("dev", &format!("late-{last}"), &format!("10.96.0.{last}")));
+        until_right(&mut live, "a Service more");
+    }
+    drop(noise);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn a_restart_over_right_tables_writes_nothing() {
+    let mut live = guarded();
+    sh("nft add table ip others; nft add chain ip others theirs");
+    live.start_daemon(&[AUDITS, &[NFTABLES]].concat()).unwrap();
+    until_right(&mut live, "everything");
+    live.until("ready", |log, _| log.contains("ready: ")).unwrap();
+    for restart in 2..4 {
+        let (before, operations) = (generation(), live.operations().unwrap().len());
+        live.start_daemon(&[AUDITS, &[NFTABLES]].concat()).unwrap();
+        live.until("ready again", |log, _| log.matches("ready: ").count() == restart).unwrap();
+        assert_eq!((generation(), live.operations().unwrap().len()), (before, operations));
+        until_right(&mut live, "the same");
+    }
+    assert!(sh("nft list tables").contains("table ip others"));
+}
