@@ -1,5 +1,7 @@
 //! What `nft list` prints, so that it can be compared.
 
+use std::collections::BTreeMap;
+
 /// The lines of a listing, elements in order and one a line: nft prints them as the kernel has them.
 /// Empty lines, which only separate, are left out.
 pub fn lines(text: &str) -> Vec<String> {
@@ -25,6 +27,23 @@ pub fn lines(text: &str) -> Vec<String> {
             out.append(list);
             elements = None;
         }
+    }
+    out
+}
+
+/// A listing by table and then set or chain: a set that was made anew is listed last. The order within
+/// each counts, but for elements.
+pub fn blocks(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut table, mut block) = (String::new(), String::new());
+    for line in lines(text) {
+        if line.starts_with("table ") {
+            table.clone_from(&line);
+            block.clone_from(&line);
+        } else if line.starts_with("\tset ") || line.starts_with("\tchain ") {
+            block = format!("{table}{line}");
+        }
+        out.entry(block.clone()).or_default().push(line);
     }
     out
 }

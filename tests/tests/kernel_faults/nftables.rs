@@ -9,8 +9,10 @@ use proxier_tests::disturbed::{
     AUDITS, Background, behind_its_back, cluster, counted_beyond, metric, sh,
 };
 use proxier_tests::live::Live;
-use proxier_tests::nft::lines;
+use proxier_tests::nft::blocks;
 use serde_json::json;
+
+type Blocks = BTreeMap<String, Vec<String>>;
 
 const NFTABLES: &str = "--firewall=nftables";
 
@@ -27,14 +29,14 @@ fn guarded() -> Live {
 }
 
 /// What `nft` should print of our tables.
-fn wanted(live: &Live) -> Vec<String> {
+fn wanted(live: &Live) -> Blocks {
     let mut command = live.proxier(&[NFTABLES, "--dry-run", "-o", "nftables"]).unwrap();
-    lines(&output(&mut command).unwrap())
+    blocks(&output(&mut command).unwrap())
 }
 
 /// What `nft` prints of our tables; nothing while one is missing.
-fn found() -> Vec<String> {
-    lines(&sh("nft list table ip proxier && nft list table ip6 proxier || true"))
+fn found() -> Blocks {
+    blocks(&sh("nft list table ip proxier && nft list table ip6 proxier || true"))
 }
 
 fn until_right(live: &mut Live, what: &str) {
@@ -43,11 +45,9 @@ fn until_right(live: &mut Live, what: &str) {
     until.unwrap_or_else(|error| panic!("{error:#}\n{}", difference(&found(), &right)));
 }
 
-fn difference(found: &[String], right: &[String]) -> String {
-    let mut counts: BTreeMap<&String, i32> = BTreeMap::new();
-    found.iter().for_each(|line| *counts.entry(line).or_default() += 1);
-    right.iter().for_each(|line| *counts.entry(line).or_default() -= 1);
-    format!("{:#?}", counts.into_iter().filter(|(_, count)| *count != 0).collect::<Vec<_>>())
+fn difference(found: &Blocks, right: &Blocks) -> String {
+    let differs = right.iter().filter(|(name, lines)| found.get(*name) != Some(lines));
+    format!("{:#?}", differs.map(|(name, lines)| (lines, found.get(name))).collect::<Vec<_>>())
 }
 
 fn generation() -> u32 {
@@ -105,7 +105,7 @@ fn a_change_gets_through_whatever_others_put_in_its_way() {
         "nft flush table ip proxier; nft delete set ip proxier cluster-ips",
         "nft delete table ip proxier",
         "nft add element ip proxier cluster-ips '{ 10.96.0.12 . tcp . 80 }'",
-        "nft flush ruleset; nft add table ip proxier",
+        "nft flush ruleset",
     ]
     .into_iter()
     .zip(ends)
