@@ -1,5 +1,7 @@
 //! Traffic that the firewall has a part in, with either backend.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use proxier::dataplane::firewall::Backend;
