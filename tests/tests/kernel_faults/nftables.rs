@@ -85,7 +85,6 @@ fn what_others_do_to_the_table_is_repaired_by_the_next_audit() {
          nft add set ip proxier cluster-ips '{ type ipv4_addr; }'",
         "nft flush set ip proxier hairpin
          nft add table ip proxier '{ flags dormant; }'",
-        "nft add set ip proxier mine '{ type ipv4_addr; }'",
     ] {
         behind_its_back(&live, fault);
         eprintln!("{fault}");
