@@ -250,6 +250,7 @@ fn refused_and_read() {
     // One set is not there; of another one, some members were never in it.
     let (missing, present) = (sets[0], SetRole::ClusterIp.of(Family::Ipv4));
     let (some, all) = (members(missing), members(present));
+    let all_members = all.clone();
     let strange = Member::IpPort(ip("198.51.100.1"), Protocol::Tcp, 1);
     let mut ops: Vec<Op> = all.iter().map(|it| Op::AddMember(present, *it)).collect();
     ops.insert(2, Op::AddMember(missing, *some.first().unwrap()));
@@ -287,6 +288,14 @@ fn refused_and_read() {
     let mut other = Nftables::open(None).unwrap();
     let found = state(other.set(present).unwrap());
     assert_eq!((found.members, found.foreign.len()), (all, 0));
+
+    // What changes nothing is no generation for the kernel: the next change of others is seen.
+    let again = Op::AddMember(present, *all_members.first().unwrap());
+    assert_eq!(execute(&mut nftables, &[again]), []);
+    nft("delete element ip proxier cluster-ips { 10.96.0.1 . tcp . 30001 }");
+    nftables.doubt().raise();
+    assert_eq!(state(nftables.set(present).unwrap()).members.len(), 6);
+    nft("add element ip proxier cluster-ips { 10.96.0.1 . tcp . 30001 }");
 
     // In a user namespace the send buffer cannot be forced: what is longer goes in parts.
     let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();

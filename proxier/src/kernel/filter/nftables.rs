@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use netlink_batch::{Error, ErrorKind};
 use netlink_ipvs::Family;
-use netlink_nftables::{Client, ElementEntry, Refused};
+use netlink_nftables::{Client, ElementEntry, Refused, Table, TableKey, Transaction};
 
 use self::left::Left;
 use self::requests::Requests;
@@ -97,6 +97,10 @@ impl Nftables {
             ),
             _ => error,
         })?;
+        // There are kernels with nftables, but not for these families.
+        for family in [Family::Ipv4, Family::Ipv6] {
+            probe(&mut client, family)?;
+        }
         let left = Left::new(firewall)?;
         let port =
             client.port().map_err(|error| Error::failed("ask for our netlink port", error))?;
@@ -246,10 +250,18 @@ impl Nftables {
             if transaction.is_empty() {
                 break;
             }
-            match self.client.commit(&transaction, None) {
+            match self.client.commit(&transaction, Some(self.generation)) {
                 Ok(()) => {
                     self.committed(requests.done());
                     return requests.failures();
+                }
+                // Somebody else was faster: what has been read may no longer be so.
+                Err(refused) if refused.is_outdated() => {
+                    self.known.clear();
+                    match self.client.generation() {
+                        Ok(generation) => self.generation = generation,
+                        Err(error) => return requests.all_failed(&failed(&error)),
+                    }
                 }
                 // The socket may not send as much at once: in two parts, each whole or not at all.
                 Err(refused) if refused.is_too_long() && ops.len() > 1 => {
@@ -271,11 +283,19 @@ impl Nftables {
         })
     }
 
-    /// A transaction took place: of what it touched everything is known, unless somebody else has
-    /// changed something meanwhile, which the generation tells.
+    /// A transaction took place. It made another generation, unless it has changed nothing: then the
+    /// kernel passes over it. Any other one is somebody else's.
     fn committed<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) {
+        let Ok(generation) = self.client.generation() else {
+            self.known.clear();
+            return;
+        };
         // The kernel passes over 0.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        let next = self.generation.checked_add(1).unwrap_or(1);
+        if generation != self.generation && generation != next {
+            self.known.clear();
+        }
+        self.generation = generation;
         for op in ops {
             match op {
                 Op::CreateSet(set, _) => _ = self.known.insert(Part::Set(*set)),
@@ -286,6 +306,23 @@ impl Nftables {
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether tables of a family can be made: asked by a transaction that is refused in any case, since it
+/// also deletes a table that is not there.
+fn probe(client: &mut Client, family: Family) -> Result<(), Error> {
+    let mut transaction = Transaction::new();
+    let of = |name: &str| TableKey { name: name.to_owned(), ..nftables::table(family) };
+    let wanted = transaction.add_table(&Table::new(of("proxier-probe")));
+    transaction.delete_table(&of("proxier-probe-of-none"));
+    let Err(refused) = client.commit(&transaction, None) else { return Ok(()) };
+    match refused.requests().iter().find(|request| request.index == wanted) {
+        Some(request) => {
+            let operation = format!("{}: the kernel has no nftables for {family}", request.what);
+            Err(Error::failed(operation, request.refusal.clone()))
+        }
+        None => Ok(()),
     }
 }
 
