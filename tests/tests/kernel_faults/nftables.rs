@@ -122,3 +122,24 @@ fn a_restart_over_right_tables_writes_nothing() {
     }
     assert!(sh("nft list tables").contains("table ip others"));
 }
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn each_backend_removes_what_the_other_has_left() {
+    let mut live = guarded();
+    let servers = || sh("ipvsadm-save -n");
+    let mut before = None;
+    for (at, backend) in ["--firewall=iptables", NFTABLES, "--firewall=iptables"].iter().enumerate()
+    {
+        live.start_daemon(&[AUDITS, &[backend]].concat()).unwrap();
+        live.until("ready", |log, _| log.matches("ready: ").count() == at + 1).unwrap();
+        let left = if *backend == NFTABLES {
+            "iptables-save; ip6tables-save; ipset list -n"
+        } else {
+            "nft list tables | sed -n 's/^table ip6* proxier$/KUBE/p'"
+        };
+        live.until("the other backend's is gone", |_, _| !sh(left).contains("KUBE")).unwrap();
+        let now = servers();
+        assert!(now.contains("-A") && *before.get_or_insert_with(|| now.clone()) == now, "{now}");
+    }
+}
