@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../tests/src/nft.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests crate")]
+mod nft_text;
 #[path = "../../tests/src/own_namespace.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests crate")]
 mod own_namespace;
@@ -19,6 +22,8 @@ use proxier::dataplane::{Op, OpErrorKind, SetState, State};
 use proxier::kernel::filter::{Failures, Found, Nftables};
 use proxier::kernel::tables::Tables;
 use proxier::nftables::table_text;
+
+use nft_text::lines;
 
 const TEST: &str = "the_table_is_found_and_deleted_and_no_other";
 
@@ -155,34 +160,6 @@ fn operations(state: &State) -> Vec<Op> {
 
 fn execute(nftables: &mut Nftables, ops: &[Op]) -> Failures {
     nftables.execute(&ops.iter().collect::<Vec<_>>())
-}
-
-/// The lines of a listing, elements in order and one a line: nft prints them as the kernel has them.
-fn lines(text: &str) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    let mut elements: Option<Vec<String>> = None;
-    for line in text.lines() {
-        let (line, begins) = match line.split_once("elements = { ") {
-            Some((_, rest)) => (rest, true),
-            None => (line, false),
-        };
-        if begins {
-            elements = Some(Vec::new());
-        }
-        let Some(list) = &mut elements else {
-            out.push(line.to_owned());
-            continue;
-        };
-        let (some, ends) = line.strip_suffix('}').map_or((line, false), |some| (some, true));
-        let some = some.split(',').map(|each| each.trim().to_owned());
-        list.extend(some.filter(|each| !each.is_empty()));
-        if ends {
-            let mut list = elements.take().unwrap();
-            list.sort_unstable();
-            out.append(&mut list);
-        }
-    }
-    out
 }
 
 fn read(nftables: &mut Nftables) -> State {

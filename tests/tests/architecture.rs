@@ -45,6 +45,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", ANY),
 ];
 
+/// The sources of every crate but the tests.
+const SOURCES: [&str; 5] = [
+    "proxier/src",
+    "netlink-batch/src",
+    "netlink-ipvs/src",
+    "netlink-nftables/src",
+    "dummy-iface/src",
+];
+
 /// No restriction.
 const ANY: &[&str] = &["*"];
 
@@ -129,13 +138,7 @@ fn modules_use_only_what_the_arrows_allow() {
 /// thing told in several files.
 #[test]
 fn no_files_use_each_other_in_a_circle() {
-    for folder in [
-        "proxier/src",
-        "netlink-batch/src",
-        "netlink-ipvs/src",
-        "netlink-nftables/src",
-        "dummy-iface/src",
-    ] {
+    for folder in SOURCES {
         let sources = sources(folder);
         let uses: BTreeMap<&[String], BTreeSet<&[String]>> =
             sources.iter().map(|source| (&*source.module, source.files_used(&sources))).collect();
@@ -195,13 +198,7 @@ fn pure_modules_do_no_input_or_output() {
 #[test]
 fn no_unsafe_code_and_processes_in_one_place_only() {
     let mut wrong = Vec::new();
-    for folder in [
-        "proxier/src",
-        "netlink-batch/src",
-        "netlink-ipvs/src",
-        "netlink-nftables/src",
-        "dummy-iface/src",
-    ] {
+    for folder in SOURCES {
         for source in sources(folder) {
             let name = source.path.display().to_string();
             let for_tests = ["fuzz.rs", "builders.rs", "captures.rs"]

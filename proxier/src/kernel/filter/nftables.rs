@@ -247,8 +247,9 @@ impl Nftables {
                 Ok(transaction) => transaction,
                 Err(error) => return requests.all_failed(&failed(&error)),
             };
+            // Whatever is left needs no request.
             if transaction.is_empty() {
-                break;
+                return requests.failures();
             }
             match self.client.commit(&transaction, Some(self.generation)) {
                 Ok(()) => {
@@ -292,10 +293,12 @@ impl Nftables {
         };
         // The kernel passes over 0.
         let next = self.generation.checked_add(1).unwrap_or(1);
-        if generation != self.generation && generation != next {
-            self.known.clear();
-        }
+        let own = generation == self.generation || generation == next;
         self.generation = generation;
+        if !own {
+            self.known.clear();
+            return;
+        }
         for op in ops {
             match op {
                 Op::CreateSet(set, _) => _ = self.known.insert(Part::Set(*set)),
