@@ -84,6 +84,8 @@ pub struct Sources {
     pub current: watch::Receiver<Arc<Current>>,
     /// What the loop publishes.
     pub status: watch::Receiver<Arc<Status>>,
+    /// The same, when health check node ports had to change last.
+    pub node_ports: watch::Receiver<Arc<Status>>,
     /// The watches of the API server, if there are any.
     pub watches: Option<Watches>,
     /// The kernel's counters, if they can be had.
@@ -99,9 +101,9 @@ pub struct Sources {
 #[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
 pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     let mut servers = Servers { health: None, metrics: None, tasks: JoinSet::new() };
-    let Sources { current, status, watches, table } = sources;
+    let Sources { current, status, node_ports, watches, table } = sources;
     let config = &*current.borrow().config.clone();
-    let monitor = health::Monitor::new(current.clone(), status.clone());
+    let monitor = health::Monitor::new(current.clone(), status);
     if let Some(address) = config.healthz_bind {
         let bind = Bind { what: "health", setting: "healthzBindAddress", address };
         let handler = health::HealthServer::new(monitor.clone());
@@ -111,7 +113,7 @@ pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
     let handler = pages::MetricsServer::new(monitor.clone(), watches, Desk::new(table));
     servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
-    servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, status).run());
+    servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, node_ports).run());
     Ok(servers)
 }
 

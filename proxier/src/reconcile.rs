@@ -103,6 +103,11 @@ impl<D: Dataplane> Reconciler<D> {
         (Self { dataplane, engine, reporter, look: None }, receiver)
     }
 
+    /// The status when health check node ports had to change last.
+    pub fn node_ports(&self) -> watch::Receiver<Arc<Status>> {
+        self.reporter.node_ports()
+    }
+
     /// Tells what an operator should see from now on.
     pub fn notify(&mut self, receiver: mpsc::Sender<Notice>) {
         self.reporter.notify(receiver);

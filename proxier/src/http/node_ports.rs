@@ -98,15 +98,10 @@ impl NodePorts {
 
     /// Follows the status, for ever.
     pub(super) async fn run(mut self) {
-        let mut last: Option<Arc<Status>> = None;
         let mut current = self.current.clone();
         loop {
             let status = self.status.borrow_and_update().clone();
-            if !self.failed.is_empty() || last.as_deref().is_none_or(|last| is_other(last, &status))
-            {
-                self.update(&status).await;
-            }
-            last = Some(status);
+            self.update(&status).await;
             tokio::select! {
                 changed = self.status.changed() => {
                     if changed.is_err() {
@@ -115,7 +110,7 @@ impl NodePorts {
                     }
                 }
                 // The addresses may be others. Without a sender the configuration is what it is.
-                Ok(()) = current.changed() => last = None,
+                Ok(()) = current.changed() => {}
                 () = tokio::time::sleep(LISTEN_AGAIN), if !self.failed.is_empty() => {}
             }
         }
@@ -194,14 +189,6 @@ impl NodePorts {
             self.failed.insert(place, error);
         }
     }
-}
-
-/// Whether the sockets may have to be others.
-fn is_other(last: &Status, status: &Status) -> bool {
-    last.health.version() != status.health.version()
-        || last.host_addresses != status.host_addresses
-        || last.node_addresses != status.node_addresses
-        || !last.families.keys().eq(status.families.keys())
 }
 
 // === impl Sockets ===

@@ -70,7 +70,8 @@ fn current(config: Config) -> watch::Receiver<Arc<Current>> {
 }
 
 async fn start(config: Config, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Servers> {
-    serve(Sources { current: current(config), status, watches: None, table: None }).await
+    let (current, node_ports) = (current(config), status.clone());
+    serve(Sources { current, status, node_ports, watches: None, table: None }).await
 }
 
 /// Sends this and returns all that comes until the connection ends.

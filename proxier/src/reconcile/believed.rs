@@ -53,6 +53,18 @@ impl Believed {
         self.real_servers -= had.as_ref().map_or(0, count);
     }
 
+    /// Real servers that were found as they are wanted are kept once, not twice.
+    pub(super) fn share(&mut self, desired: &State, keys: impl Iterator<Item = VirtualServerKey>) {
+        for key in keys {
+            let known = self.state.virtual_servers.get_mut(&key);
+            if let (Some(wanted), Some(known)) = (desired.virtual_servers.get(&key), known)
+                && wanted.real_servers == known.real_servers
+            {
+                known.real_servers = wanted.real_servers.clone();
+            }
+        }
+    }
+
     /// How many virtual and real servers there are.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.state.virtual_servers.len(), self.real_servers)

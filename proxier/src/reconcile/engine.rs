@@ -490,8 +490,8 @@ impl Engine {
     /// that a new node can reach the one and resolve names while the rest is being programmed. What
     /// no service asks for comes last.
     fn compute_first_step(&mut self) {
-        /// Services in a part: some megabytes of operations, and few searches for stale flows.
-        const PART: usize = 2048;
+        /// Services in a part: less than a megabyte of operations, and few searches for stale flows.
+        const PART: usize = 512;
         let services = self.cluster.services().count();
         self.desired.reserve(services);
         let dirty = self.take_dirty();
@@ -506,7 +506,10 @@ impl Engine {
             for key in part {
                 drops_changed |= self.compute_service(key);
             }
-            self.later.push_back(std::mem::take(&mut self.touched));
+            let touched = std::mem::take(&mut self.touched);
+            let servers = touched.iter().filter_map(Target::virtual_server);
+            self.believed.share(self.desired.state(), servers);
+            self.later.push_back(touched);
         }
         self.computed(drops_changed);
 

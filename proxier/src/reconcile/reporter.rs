@@ -34,6 +34,8 @@ pub(super) struct Reporter {
     writes_shown: u64,
     shown: Option<Instant>,
     publish: watch::Sender<Arc<Status>>,
+    /// Those who wait for this one are not woken by every change.
+    node_ports: watch::Sender<Arc<Status>>,
 }
 
 impl Reporter {
@@ -46,6 +48,7 @@ impl Reporter {
             writes_shown: 0,
             shown: None,
             publish,
+            node_ports: watch::Sender::default(),
         };
         (reporter, receiver)
     }
@@ -308,8 +311,17 @@ impl Reporter {
         self.publish();
     }
 
+    /// The status when health check node ports had to change last.
+    pub(super) fn node_ports(&self) -> watch::Receiver<Arc<Status>> {
+        self.node_ports.subscribe()
+    }
+
     fn publish(&self) {
-        self.publish.send_replace(Arc::new(self.status.clone()));
+        let status = Arc::new(self.status.clone());
+        if !self.node_ports.borrow().has_node_ports_of(&status) {
+            self.node_ports.send_replace(Arc::clone(&status));
+        }
+        self.publish.send_replace(status);
     }
 
     /// Notes what has caused a change that is about to be applied.

@@ -75,6 +75,16 @@ pub struct Status {
     pub live: Arc<Live>,
 }
 
+impl Status {
+    /// Whether health check node ports have to be as they are by another status.
+    pub(super) fn has_node_ports_of(&self, other: &Self) -> bool {
+        self.health.version() == other.health.version()
+            && self.host_addresses == other.host_addresses
+            && self.node_addresses == other.node_addresses
+            && self.families.keys().eq(other.families.keys())
+    }
+}
+
 /// How syncing a family goes as a whole. It fails if the kernel cannot be read, or the family's
 /// rules or a set of it cannot be put in place; what only one service lacks does not count, or one
 /// bad Service would take every node out of every load balancer.

@@ -36,8 +36,15 @@ async fn answers(text: &str) -> Vec<(String, String)> {
     for table in [page::table(&[5]), failing] {
         let current = watch::channel(Arc::new(current.clone())).1;
         let status = status.clone();
-        let servers =
-            serve(Sources { current, status, watches: None, table: Some(table) }).await.unwrap();
+        let servers = serve(Sources {
+            current,
+            node_ports: status.clone(),
+            status,
+            watches: None,
+            table: Some(table),
+        })
+        .await
+        .unwrap();
         let address = servers.metrics_address().unwrap();
         for path in [
             "/status",

@@ -80,7 +80,10 @@ pub(in crate::http) fn with_services(
 async fn show(status: Status, table: Option<Table>) -> (Servers, SocketAddr) {
     let (_, status) = publish(status);
     let current = current(config());
-    let servers = serve(Sources { current, status, watches: None, table }).await.unwrap();
+    let servers =
+        serve(Sources { current, node_ports: status.clone(), status, watches: None, table })
+            .await
+            .unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address)
 }
@@ -255,7 +258,13 @@ async fn hostile_texts_stay_texts() {
 async fn a_changed_configuration_reaches_everything() {
     let (sender, receiver) = watch::channel(Arc::new(Current::new(Arc::new(config()))));
     let (_, status) = publish(synced());
-    let sources = Sources { current: receiver, status, watches: None, table: None };
+    let sources = Sources {
+        current: receiver,
+        node_ports: status.clone(),
+        status,
+        watches: None,
+        table: None,
+    };
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     assert_eq!(code(&get(address, "/statusz").await), "200");

@@ -67,7 +67,9 @@ impl Engine {
 
     /// Notes what a plan leaves out, and that there is nothing to do about what it does not mention.
     fn account(&mut self, touched: &BTreeSet<Target>, plan: &Plan, now: Instant) {
-        let planned: BTreeSet<Target> = plan.ops.iter().map(Op::target).collect();
+        let mut planned: Vec<Target> = plan.ops.iter().map(Op::target).collect();
+        planned.sort_unstable();
+        let is_planned = |target: &Target| planned.binary_search(target).is_ok();
         let held: BTreeMap<Target, Subject> = plan.held.iter().copied().collect();
         for (target, subject) in &held {
             if *subject == Subject::Target(*target) {
@@ -92,7 +94,7 @@ impl Engine {
         // Of a virtual server that waits for its protection, a part may be planned.
         for target in seen.into_iter().filter(|target| !held.contains_key(target)) {
             self.held.let_go(&target);
-            if !planned.contains(&target) {
+            if !is_planned(&target) {
                 let subject = Subject::Target(target);
                 self.retries.rest(subject, now);
                 self.touched.extend(self.held.release(&subject));
@@ -102,7 +104,7 @@ impl Engine {
             // What others wait for has to be tried by somebody.
             if let Subject::Target(target) = subject
                 && !self.retries.contains(&subject)
-                && !planned.contains(&target)
+                && !is_planned(&target)
             {
                 self.touched.insert(target);
             }
