@@ -6,6 +6,7 @@
 //! requests and what is kept for a connection are bounded; who does not read is cut off, and when a
 //! server has as many connections as it may have, the oldest makes room.
 
+mod attention;
 mod body;
 mod counters;
 mod health;
@@ -30,6 +31,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config::Config;
@@ -75,7 +77,16 @@ pub struct Current {
     /// What it says.
     pub config: Arc<Config>,
     /// Why the configuration file, as it is now, is not in force.
-    pub refused: Option<String>,
+    pub refused: Option<Refused>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// When that was found out.
+    pub since: Instant,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// What the answers are made of.

@@ -92,9 +92,12 @@ fn the_status_does_not_need_the_file_that_is_broken() {
     let mut status = Command::new(program("proxier").unwrap());
     let out = status.args(["status", "--config"]).arg(world.path("config")).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(text.contains("in sync") && text.contains("configuration    refused: "), "{out:?}");
+    assert!(
+        text.contains("in sync, needs attention") && text.contains("cannot be used"),
+        "{out:?}"
+    );
     assert!(String::from_utf8_lossy(&out.stderr).contains("is not used"), "{out:?}");
-    assert!(out.status.success());
+    assert_eq!(out.status.code(), Some(2));
     world.daemon.stop().unwrap();
 }
 

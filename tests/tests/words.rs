@@ -313,7 +313,8 @@ fn what_answers_instead_of_the_daemon_reaches_no_terminal_as_it_is() {
     let view = json!({
         "node": EVIL, "version": EVIL, "upSeconds": 1, "complete": true, "synced": false,
         "healthy": true, "services": EVIL, "virtualServers": 1, "realServers": 1,
-        "failingTargets": EVIL, "failingSeconds": 1, "configurationRefused": EVIL,
+        "failingTargets": EVIL, "failingSeconds": 1, "state": EVIL,
+        "attention": [{"kind": EVIL, "what": EVIL, "seconds": 1, "then": EVIL}],
         "watches": [{"resource": EVIL, "connected": true, "silentSeconds": EVIL, "failures": EVIL}],
         "draining": {"total": 2, "first": [{"virtualServer": EVIL, "realServer": EVIL,
             "connections": EVIL, "secondsLeft": 9}]},

@@ -73,7 +73,12 @@ impl Refusal {
     /// Whether an Event tells of it: it is about what others need, and not about how this node is
     /// configured.
     pub fn is_told(self) -> bool {
-        self != Self::GateOff
+        Self::is_told_kind(self.kind())
+    }
+
+    /// The same of a kind.
+    pub fn is_told_kind(kind: &str) -> bool {
+        kind != Self::GateOff.kind()
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) use self::services::Reading;
 pub(super) use self::text::CONTENT_TYPE;
 use self::text::{Labels, Metric, Text};
 use super::Watch;
+use super::attention::Attention;
 use super::health::Monitor;
 use crate::dataplane::{NoLocal, Refusal, sysctls};
 use crate::reconcile::{Counters, Status};
@@ -97,6 +98,10 @@ const FAILING: Metric =
     Metric::gauge("proxier_failing_targets", "Things that failed and will be tried again.");
 const FAILING_SECONDS: Metric =
     Metric::gauge("proxier_failing_seconds", "For how long something has been failing; 0 if not.");
+const ATTENTION: Metric = Metric::gauge(
+    "proxier_needs_attention",
+    "Whether there is something to look at although the kernel may be as it is wanted, by what it is.",
+);
 const HELD: Metric = Metric::gauge(
     "proxier_held_back",
     "Things that are not programmed, since something that they need has failed.",
@@ -188,7 +193,14 @@ pub(super) fn render(monitor: &Monitor, status: &Status, watches: &[Watch]) -> T
     kube_proxy(&mut out, status, monitor);
     process(&mut out, &Process::read());
     ours(&mut out, status);
-    out.value(&REFUSED, u8::from(monitor.current().refused.is_some()));
+    let current = monitor.current();
+    out.value(&REFUSED, u8::from(current.refused.is_some()));
+    let attention = Attention::of(status, &current, watches);
+    let kinds = Attention::KINDS.into_iter().map(|kind| {
+        let is_there = attention.iter().any(|one| one.kind == kind);
+        (Labels::one("what", kind), u8::from(is_there))
+    });
+    out.samples(&ATTENTION, kinds);
     watched(&mut out, watches);
     out
 }

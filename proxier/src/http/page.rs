@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 use std::hash::{BuildHasher as _, Hasher as _};
 
+use super::attention::State;
 use super::view::{FrontendView, Listing, Part, ServiceView, View};
 use crate::text;
 use crate::value::GoDuration;
@@ -94,26 +95,23 @@ pub(super) fn render(view: &View) -> Page {
 }
 
 fn state(html: &mut String, view: &View) {
-    let (class, text) = if !view.complete {
-        ("warn", "reading the cluster")
-    } else if !view.synced {
-        ("bad", "not in sync")
-    } else if !view.healthy {
-        ("bad", "unhealthy")
-    } else {
-        ("good", "in sync")
+    let class = match view.state {
+        State::InSync => "good",
+        State::Reading | State::NeedsAttention => "warn",
+        State::NotInSync | State::Unhealthy => "bad",
     };
-    let _ = writeln!(html, "<span class=\"pill {class}\" role=\"status\">{text}</span>");
+    let _ = writeln!(html, "<span class=\"pill {class}\" role=\"status\">{}</span>", view.state);
 }
 
 /// What somebody has to look at.
 fn troubles(html: &mut String, view: &View) {
-    if let Some(refused) = &view.configuration_refused {
+    for look in &view.attention {
         let _ = writeln!(
             html,
-            "<p class=\"note bad\">The configuration file has changed and cannot be used; what it said \
-             before is in force: {}</p>",
-            Escaped(refused)
+            "<p class=\"note warn\">For {}: {}. <span class=\"soft\">{}</span></p>",
+            GoDuration::from_secs(look.seconds.cast_signed()),
+            Escaped(&look.what),
+            Escaped(&look.then)
         );
     }
     if let Some(seconds) = view.failing_seconds {

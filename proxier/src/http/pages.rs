@@ -81,7 +81,7 @@ impl MetricsServer {
         line("Draining real servers", &status.draining.len());
         line("Conflicts", &status.conflicts.len());
         if let Some(refused) = &self.monitor.current().refused {
-            line("Configuration refused", refused);
+            line("Configuration refused", &refused.why);
         }
         for error in status.observe_error.iter().chain(status.errors.iter()) {
             line("Error", error);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use netlink_ipvs::Family;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, advance};
+use tokio::time::advance;
 
 use super::*;
 use crate::args::Args;
@@ -15,6 +15,7 @@ use crate::config::{Environment, NodePortAddresses};
 use crate::dataplane::Health;
 use crate::reconcile::FamilyStatus;
 
+mod attention;
 mod hostile;
 mod limits;
 mod metrics;

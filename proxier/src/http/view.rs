@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Watch;
+use super::attention::{Attention, State};
 use super::counters::{Counted, Table};
 use super::health::Monitor;
 use super::time::rfc3339;
@@ -46,6 +47,9 @@ pub(super) struct View {
     pub(super) version: &'static str,
     pub(super) time: String,
     pub(super) up_seconds: u64,
+    pub(super) state: State,
+    /// What is to be looked at although the kernel is as wanted.
+    pub(super) attention: Vec<Attention>,
     /// Everything has been read from the cluster once.
     pub(super) complete: bool,
     /// The kernel is as wanted.
@@ -56,7 +60,6 @@ pub(super) struct View {
     pub(super) services: usize,
     pub(super) virtual_servers: usize,
     pub(super) real_servers: usize,
-    pub(super) configuration_refused: Option<String>,
     pub(super) watches: Vec<WatchView>,
     /// The last ones, newest first.
     pub(super) errors: Vec<String>,
@@ -278,6 +281,8 @@ impl View {
             connections: drain.connections,
             seconds_left: drain.deadline.saturating_duration_since(now).as_secs(),
         };
+        let healthy = monitor.verdict(&status).healthy();
+        let attention = Attention::of(&status, &current, watches);
         let errors = status.observe_error.iter().chain(status.errors.iter().rev());
         let up = monitor.started().elapsed().unwrap_or(Duration::ZERO);
         Self {
@@ -285,18 +290,16 @@ impl View {
             version: env!("CARGO_PKG_VERSION"),
             time: rfc3339(SystemTime::now()),
             up_seconds: up.as_secs(),
+            state: State::of(&status, healthy, &attention),
+            attention,
             complete: status.complete,
             synced: status.synced,
-            healthy: monitor.verdict(&status).healthy(),
+            healthy,
             failing_targets: status.pending,
             failing_seconds: status.failing_since.map(|since| since.elapsed().as_secs()),
             services: status.services,
             virtual_servers: status.virtual_servers,
             real_servers: status.real_servers,
-            configuration_refused: current
-                .refused
-                .as_ref()
-                .map(|text| text::line(text).to_string()),
             watches: watches.iter().map(watch).collect(),
             errors: errors.map(|error| text::line(error).to_string()).collect(),
             held_back: Part { total: status.held, first: held },

@@ -16,7 +16,7 @@ use super::notice::Notices;
 use super::report::Report;
 use super::{Draining, Event, FamilyStatus, HeldBack, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
-use crate::dataplane::{Fate, Outcome, Part, Plan, Subject, Target};
+use crate::dataplane::{Fate, Outcome, Part, Plan, Refusal, Subject, Target};
 
 /// The next line of the log, and the next list of many draining servers, are at least so much later.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -238,6 +238,10 @@ impl Reporter {
         } else {
             status.failing_since.get_or_insert(started);
         }
+        let since = |before: Option<Instant>, there| before.or(Some(started)).filter(|_| there);
+        let told = |(kind, count): (&&str, &usize)| Refusal::is_told_kind(kind) && *count > 0;
+        status.refused_since = since(status.refused_since, status.refused.iter().any(told));
+        status.conflicts_since = since(status.conflicts_since, status.conflicts.len() > 0);
         status.last_step = Some(now);
         status.complete = true;
         status.pending = engine.retries().len() + engine.held().len();

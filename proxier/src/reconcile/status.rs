@@ -55,8 +55,12 @@ pub struct Status {
     pub real_servers: usize,
     /// Virtual servers that more than one service claims.
     pub conflicts: Published<VirtualServerKey, Conflict>,
+    /// Since when there are any.
+    pub conflicts_since: Option<Instant>,
     /// What services ask for and do not get, by kind.
     pub refused: BTreeMap<&'static str, usize>,
+    /// Since when there is any that services should be told of.
+    pub refused_since: Option<Instant>,
     /// Real servers that keep connections though no longer wanted.
     pub draining: Arc<[Draining]>,
     /// The last errors, newest last.

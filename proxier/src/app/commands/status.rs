@@ -20,10 +20,15 @@ use crate::render::Style;
 use crate::text::{self, chain};
 use crate::value::GoDuration;
 
+/// States, as the proxy says them.
+const IN_SYNC: &str = "in sync";
+const NEEDS_ATTENTION: &str = "in sync, needs attention";
+
 /// How long the running proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Prints what `/status.json` of the metrics address says of the whole. Exit status: 0 in sync, 1 not.
+/// Prints what `/status.json` of the metrics address says of the whole. Exit status: 0 in sync, 2 in sync and
+/// something needs attention, 1 anything else.
 pub(in crate::app) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let body = ask(local(config.metrics_bind))?;
     let status: Value = serde_json::from_str(&body).context("read the status")?;
@@ -32,8 +37,11 @@ pub(in crate::app) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCo
     } else {
         print(&text(&status, style()))?;
     }
-    let fine = status["synced"] == true && status["healthy"] == true;
-    Ok(ExitCode::from(u8::from(!fine)))
+    Ok(ExitCode::from(match state(&status) {
+        IN_SYNC => 0,
+        NEEDS_ATTENTION => 2,
+        _ => 1,
+    }))
 }
 
 /// With a configuration that cannot be used: the daemon still has the one before, and answers where that, as far
@@ -111,15 +119,20 @@ fn ask(address: SocketAddr) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
+/// How the whole is doing, in the proxy's words.
+fn state(status: &Value) -> &str {
+    status["state"].as_str().unwrap_or("unknown")
+}
+
 /// For people. Writing to a string does not fail, here and below.
 fn text(status: &Value, style: Style) -> String {
     let mut out = String::new();
     let (bold, plain) = if style.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let (state, colour) = match (&status["complete"], &status["synced"], &status["healthy"]) {
-        (Value::Bool(false), ..) => ("reading the cluster", "\x1b[33m"),
-        (_, Value::Bool(false), _) => ("not in sync", "\x1b[31m"),
-        (_, _, Value::Bool(false)) => ("unhealthy", "\x1b[31m"),
-        _ => ("in sync", "\x1b[32m"),
+    let state = state(status);
+    let colour = match state {
+        IN_SYNC => "\x1b[32m",
+        NEEDS_ATTENTION | "reading the cluster" => "\x1b[33m",
+        _ => "\x1b[31m",
     };
     let colour = if style.colour { colour } else { "" };
     let seconds = |value: &Value| {
@@ -127,8 +140,9 @@ fn text(status: &Value, style: Style) -> String {
     };
     let _ = writeln!(
         out,
-        "{bold}{}{plain}: {colour}{state}{plain} (proxier {}, up {})",
+        "{bold}{}{plain}: {colour}{}{plain} (proxier {}, up {})",
         word(&status["node"]),
+        text::line(state),
         word(&status["version"]),
         seconds(&status["upSeconds"])
     );
@@ -146,8 +160,10 @@ fn text(status: &Value, style: Style) -> String {
         let since = seconds(&status["failingSeconds"]);
         line("failing", &format!("{}, for {since}", word(&status["failingTargets"])));
     }
-    if status["configurationRefused"].is_string() {
-        line("configuration", &format!("refused: {}", word(&status["configurationRefused"])));
+    for look in list(&status["attention"]) {
+        let (what, since) = (word(&look["what"]), seconds(&look["seconds"]));
+        line("attention", &format!("{what} (for {since})"));
+        line("", &word(&look["then"]));
     }
     for watch in list(&status["watches"]) {
         let state = if watch["connected"] == true { "connected" } else { "not connected" };
@@ -241,7 +257,9 @@ mod tests {
             "node": "n1", "version": "1.2.3", "upSeconds": 3700, "complete": true, "synced": false,
             "healthy": true, "services": 3, "virtualServers": 5, "realServers": 9,
             "failingTargets": 2, "failingSeconds": 61,
-            "configurationRefused": "mode: no such mode",
+            "state": "not in sync",
+            "attention": [{"kind": "configuration", "what": "it is refused: mode: no such mode",
+                "seconds": 5, "then": "mend the file"}],
             "watches": [{"resource": "services", "connected": false, "silentSeconds": 12, "failures": 4}],
             "heldBack": {"total": 3, "first": [{"target": "address 10.96.0.1",
                 "waitsFor": "IPv4 firewall rules", "address": "10.96.0.1"}]},
@@ -259,7 +277,8 @@ mod tests {
              virtual servers  5\n\
              real servers     9\n\
              failing          2, for 1m1s\n\
-             configuration    refused: mode: no such mode\n\
+             attention        it is refused: mode: no such mode (for 5s)\n\
+             \x20                mend the file\n\
              watch            services        not connected, last heard 12s ago; 4 failures since the start\n\
              held back        address 10.96.0.1 waits for IPv4 firewall rules\n\
              held back        and 2 more\n\

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{feed, program};
 use crate::app::host;
 use crate::args::Args;
 use crate::config::{Config, Host};
-use crate::http::Current;
+use crate::http::{Current, Refused};
 use crate::input;
 use crate::reconcile::Event;
 use crate::settings::Abilities;
@@ -37,7 +38,7 @@ pub(in crate::app) struct Reload {
     pub(in crate::app) current: watch::Sender<Arc<Current>>,
     pub(in crate::app) log: LogHandle,
     /// Why the file as it is now is not in force: said once.
-    pub(in crate::app) refused: Option<String>,
+    pub(in crate::app) refused: Option<Refused>,
 }
 
 impl Reload {
@@ -120,13 +121,13 @@ impl Reload {
     }
 
     fn refuse(&mut self, text: String) {
-        if self.refused.as_ref() != Some(&text) {
+        if self.refused.as_ref().is_none_or(|refused| refused.why != text) {
             error!(
                 error = text,
                 "the configuration file has changed and cannot be used; what it said before stays \
                  in force"
             );
-            self.refused = Some(text);
+            self.refused = Some(Refused { since: Instant::now(), why: text });
             self.publish();
         }
     }

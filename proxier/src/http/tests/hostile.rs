@@ -28,7 +28,8 @@ async fn answers(text: &str) -> Vec<(String, String)> {
         service_metrics: ServiceMetrics::All,
         ..config()
     };
-    let current = Current { config: Arc::new(config), refused: Some(text.to_owned()) };
+    let refused = Some(Refused { since: Instant::now(), why: text.to_owned() });
+    let current = Current { config: Arc::new(config), refused };
     let (_publish, status) = publish(status);
     let failing = text.to_owned();
     let failing: Table = Arc::new(move |_| Err(failing.clone()));

@@ -270,11 +270,11 @@ async fn a_changed_configuration_reaches_everything() {
     assert_eq!(code(&get(address, "/statusz").await), "200");
 
     let changed = Config { statusz: false, ..config() };
-    let refused = Some("mode: no such <mode>".to_owned());
+    let refused = Some(Refused { since: Instant::now(), why: "mode: no such <mode>".to_owned() });
     sender.send_replace(Arc::new(Current { config: Arc::new(changed), refused }));
     assert_eq!(code(&get(address, "/statusz").await), "404");
     let metrics = get(address, "/metrics").await;
     assert!(metrics.contains("\nproxier_configuration_refused 1\n"), "{metrics}");
     let page = get(address, "/status").await;
-    assert!(page.contains("in force: mode: no such &lt;mode&gt;</p>"), "{page}");
+    assert!(page.contains("in force: mode: no such &lt;mode&gt;"), "{page}");
 }
