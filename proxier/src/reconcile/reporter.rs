@@ -241,7 +241,8 @@ impl Reporter {
         let since = |before: Option<Instant>, there| before.or(Some(started)).filter(|_| there);
         let told = |(kind, count): (&&str, &usize)| Refusal::is_told_kind(kind) && *count > 0;
         status.refused_since = since(status.refused_since, status.refused.iter().any(told));
-        status.conflicts_since = since(status.conflicts_since, status.conflicts.len() > 0);
+        status.conflicts_since =
+            since(status.conflicts_since, status.conflicts.iter().next().is_some());
         status.last_step = Some(now);
         status.complete = true;
         status.pending = engine.retries().len() + engine.held().len();

@@ -88,7 +88,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
             let _ = ended.send(result);
         })
         .context("start the dataplane thread")?;
-    let Ok((status, node_ports)) = status.await else {
+    let Ok([status, node_ports]) = status.await else {
         end.await.context("the dataplane thread ended")??;
         bail!("the dataplane thread ended before it began");
     };
@@ -144,7 +144,7 @@ fn dataplane(
     timing: Timing,
     events: mpsc::Receiver<crate::reconcile::Event>,
     notices: Option<mpsc::Sender<Notice>>,
-    started: oneshot::Sender<(watch::Receiver<Arc<Status>>, watch::Receiver<Arc<Status>>)>,
+    started: oneshot::Sender<[watch::Receiver<Arc<Status>>; 2]>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -154,7 +154,7 @@ fn dataplane(
             reconciler.notify(notices);
         }
         // Nobody waits any more only when the process is ending.
-        let _ = started.send((status, reconciler.node_ports()));
+        let _ = started.send([status, reconciler.node_ports()]);
         reconciler.run(events).await;
         Ok(())
     })
