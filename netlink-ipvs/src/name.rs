@@ -120,6 +120,11 @@ const fn in_module_names(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
+impl PersistenceEngine {
+    /// The Call-ID of SIP messages over UDP.
+    pub const SIP: Self = Self(Name::fixed(b"sip"));
+}
+
 impl Scheduler {
     /// Round robin.
     pub const RR: Self = Self::fixed("rr");

@@ -69,6 +69,7 @@ pub fn settings() -> Settings {
         place: Place { node: NODE.into(), zone: Some("zone-a".into()) },
         families: families.to_vec(),
         scheduler: Scheduler::RR,
+        missing_modules: std::collections::BTreeSet::new(),
         exclude_cidrs: Vec::new(),
         external_ips: true,
         source_ranges_everywhere: false,
@@ -106,6 +107,7 @@ pub fn service(name: &str) -> Service {
         internal_local: false,
         external_local: false,
         health_check_node_port: 0,
+        settings: None,
     }
 }
 
@@ -253,8 +255,8 @@ pub trait SliceExt: BorrowMut<EndpointSlice> + Sized {
 
 impl SliceExt for EndpointSlice {}
 
-/// An endpoint in words, in any order after the address: `@NODE`, `zone=A,B`, `node=A,B` (hints),
-/// and one of `unready`, `terminating` (still serving), `gone` (terminating, no longer serving).
+/// An endpoint in words, in any order after the address: `@NODE`, `in=ZONE`, `zone=A,B`, `node=A,B`
+/// (hints), and one of `unready`, `terminating` (still serving), `gone` (terminating, no longer serving).
 /// `10.244.0.1 @node-1 terminating`
 pub fn endpoint(text: &str) -> Endpoint {
     let mut words = text.split_whitespace();
@@ -262,6 +264,7 @@ pub fn endpoint(text: &str) -> Endpoint {
         address: ip(words.next().unwrap_or_default()),
         conditions: Conditions::default(),
         node: None,
+        zone: None,
         hints: None,
     };
     let names = |list: &str| list.split(',').map(Into::into).collect();
@@ -269,6 +272,8 @@ pub fn endpoint(text: &str) -> Endpoint {
         let hints = || Box::new(Hints::default());
         if let Some(node) = word.strip_prefix('@') {
             endpoint.node = Some(node.into());
+        } else if let Some(zone) = word.strip_prefix("in=") {
+            endpoint.zone = Some(zone.into());
         } else if let Some(zones) = word.strip_prefix("zone=") {
             endpoint.hints.get_or_insert_with(hints).zones = names(zones);
         } else if let Some(nodes) = word.strip_prefix("node=") {

@@ -4,6 +4,7 @@ mod address;
 mod change;
 mod index;
 mod object;
+mod service_settings;
 pub mod topology;
 
 pub use address::{Special, Use};
@@ -12,4 +13,7 @@ pub use index::{Cluster, Dirty};
 pub use object::{
     Conditions, Endpoint, EndpointSlice, Hints, Node, ObjectKey, Service, ServicePort, SlicePort,
     SourceRanges, UNDATED,
+};
+pub use service_settings::{
+    Annotated, Annotation, Rejected, SchedulerFlags, ServiceSettings, WeightRule, Weights,
 };

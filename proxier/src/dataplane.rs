@@ -18,8 +18,10 @@ mod plan;
 mod refusal;
 mod reserved;
 pub mod sets;
+mod slow_start;
 mod state;
 pub mod sysctls;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -43,10 +45,12 @@ pub(crate) use plan::protects;
 pub use plan::{Needs, Plan, Planning, plan};
 pub use refusal::{Refusal, Skipped};
 pub use reserved::{Need, Origin, Reservation, Reserved};
+pub use slow_start::SlowStarts;
 pub(crate) use state::set_differences;
 pub use state::{
     ForeignAddress, InterfaceState, RealServers, RulesState, SetState, State, VirtualServerState,
 };
+pub use tuning::{Applied, InForce, Module, flag_names};
 
 use crate::cluster::topology::Place;
 
@@ -60,8 +64,10 @@ pub struct Settings {
     pub place: Place,
     /// Families that this node serves.
     pub families: Vec<Family>,
-    /// Scheduler of every virtual server.
+    /// Scheduler of every virtual server, unless its Service says otherwise.
     pub scheduler: Scheduler,
+    /// What the kernel was found not to have.
+    pub missing_modules: BTreeSet<Module>,
     /// Virtual servers on these addresses are never removed.
     pub exclude_cidrs: Vec<IpNet>,
     /// Whether `spec.externalIPs` is honoured (feature gate `AllowServiceExternalIPs`).

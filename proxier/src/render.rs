@@ -7,12 +7,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use netlink_ipvs::{
-    Family, Flags, Forwarding, Protocol, RealServer, Scheduler, Tunnel, VirtualServerConfig,
-    VirtualServerKey,
+    Family, Flags, Forwarding, Protocol, RealServer, Tunnel, VirtualServerConfig, VirtualServerKey,
 };
 
-use crate::dataplane::State;
 use crate::dataplane::sets::{SetId, SetType};
+use crate::dataplane::{State, flag_names};
 use crate::{iptables, nftables};
 
 pub use table::{Style, table};
@@ -100,17 +99,7 @@ fn virtual_server_arguments(key: &VirtualServerKey, config: &VirtualServerConfig
 
 /// Scheduler flags by the names that `ipvsadm -b` has for them.
 pub fn scheduler_flags(config: &VirtualServerConfig) -> Vec<&'static str> {
-    let names = match config.scheduler {
-        Scheduler::SH => ["sh-fallback", "sh-port", "flag-3"],
-        Scheduler::MH => ["mh-fallback", "mh-port", "flag-3"],
-        _ => ["flag-1", "flag-2", "flag-3"],
-    };
-    [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3]
-        .into_iter()
-        .zip(names)
-        .filter(|(flag, _)| config.flags.contains(*flag))
-        .map(|(_, name)| name)
-        .collect()
+    flag_names(config.scheduler, config.flags)
 }
 
 /// Without thresholds, which `ipvsadm-save` leaves out.

@@ -1,6 +1,7 @@
 //! How the settings of the dataplane follow from the configuration, the node object and the
 //! addresses of the host. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ pub fn settings(
         },
         families: abilities.families.clone(),
         scheduler: config.scheduler,
+        missing_modules: BTreeSet::new(),
         exclude_cidrs: config.exclude_cidrs.clone(),
         external_ips: config.external_ips,
         source_ranges_everywhere: config.source_ranges_everywhere,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol};
 
+use super::ServiceSettings;
 use crate::text;
 
 /// Namespace and name of an object.
@@ -65,6 +66,8 @@ pub struct Service {
     pub external_local: bool,
     /// `spec.healthCheckNodePort` of a LoadBalancer with externalTrafficPolicy Local; 0 is none.
     pub health_check_node_port: u16,
+    /// What its annotations set for it alone; most have none.
+    pub settings: Option<Box<ServiceSettings>>,
 }
 
 impl Service {
@@ -178,6 +181,8 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// Node it runs on.
     pub node: Option<Arc<str>>,
+    /// Zone that it is in.
+    pub zone: Option<Arc<str>>,
     /// Topology hints, if any.
     pub hints: Option<Box<Hints>>,
 }

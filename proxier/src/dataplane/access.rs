@@ -41,6 +41,8 @@ pub struct OpError {
 pub enum OpErrorKind {
     /// The operation did not take place.
     Failed,
+    /// It did not take place, as the kernel has not what it asks for.
+    Unsupported,
     /// The answer was lost, or the kernel does not hold what was believed: only reading tells.
     Unknown,
 }
@@ -50,6 +52,8 @@ pub enum OpErrorKind {
 pub enum Fate {
     /// It did not take place.
     Failed(String),
+    /// It did not take place, as the kernel has not what it asks for.
+    Unsupported(String),
     /// Nobody knows whether it took place, or it found something else than was believed.
     Unknown(String),
     /// It was not tried, or could not work, since this target is not as it has to be.
@@ -107,6 +111,7 @@ impl<'a> Execution<'a> {
         let fate = match (self.missing(index), error.kind) {
             (Some(needed), _) => Fate::HeldBack(needed),
             (None, OpErrorKind::Failed) => Fate::Failed(error.text),
+            (None, OpErrorKind::Unsupported) => Fate::Unsupported(error.text),
             (None, OpErrorKind::Unknown) => Fate::Unknown(error.text),
         };
         self.miss(index, fate);

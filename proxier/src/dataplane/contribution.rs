@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_ipvs::{
-    Family, Flags, RealServer, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
-    VirtualServerKey,
-};
+use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
 
 use super::firewall::Backend;
 use super::frontend::{Frontend, FrontendKind, SourceRanges};
 use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole, SetType};
-use super::{Over, RealServers, Settings, Target, VirtualServerState};
+use super::tuning::Tuning;
+use super::{Applied, Over, RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
-use crate::cluster::{EndpointSlice, Service, ServicePort};
+use crate::cluster::{Endpoint, EndpointSlice, Service, ServicePort};
 
 /// A health check node port and what it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +46,8 @@ pub struct Contribution {
     pub health: Option<Box<Health>>,
     /// Where a Local policy leaves it without endpoints; most are nowhere.
     pub no_local: Option<Box<NoLocal>>,
+    /// What became of its annotations; most have none.
+    pub applied: Option<Box<Applied>>,
 }
 
 impl Contribution {
@@ -83,7 +83,8 @@ pub fn contribution<'a, S>(service: &Service, slices: &S, settings: &Settings) -
 where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
-    let mut out = Contribution::default();
+    let (tuning, applied) = Tuning::new(service, settings);
+    let mut out = Contribution { applied, ..Contribution::default() };
     let mut places = BTreeMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {
         let mut local_ready = Vec::new();
@@ -91,9 +92,10 @@ where
         let addresses = Addresses::usable(service, family, settings, &mut out);
         for port in &service.ports {
             let endpoints = targets.of(port);
-            let (addresses, places) = (&addresses, &mut places);
-            let out = &mut out;
-            let mut builder = Builder { service, port, family, settings, addresses, out, places };
+            let (addresses, tuning) = (&addresses, &tuning);
+            let (out, places) = (&mut out, &mut places);
+            let mut builder =
+                Builder { service, port, family, settings, tuning, addresses, out, places };
             builder.port(&endpoints);
             local_ready.extend(
                 endpoints
@@ -124,6 +126,7 @@ struct Builder<'a> {
     port: &'a ServicePort,
     family: Family,
     settings: &'a Settings,
+    tuning: &'a Tuning<'a>,
     addresses: &'a Addresses,
     out: &'a mut Contribution,
     /// Where in `out` each frontend is.
@@ -193,6 +196,14 @@ impl Builder<'_> {
             local: service.internal_local || (service.external_local && external),
         };
         let selection = select(endpoints, needs, &self.settings.place);
+        let real_servers = |keys: &[RealServerKey]| -> RealServers {
+            let chosen = keys.iter().filter_map(|key| endpoints.get_key_value(key));
+            let tuned = |(key, endpoint): (&RealServerKey, &&Endpoint)| RealServer {
+                key: *key,
+                config: self.tuning.real_server(endpoint),
+            };
+            chosen.map(tuned).collect()
+        };
         let cluster = real_servers(selection.cluster.as_deref().unwrap_or_default());
         let local = match &selection.local {
             Some(keys) if selection.cluster.as_ref() != Some(keys) => real_servers(keys),
@@ -329,14 +340,7 @@ impl Builder<'_> {
             }
             return;
         }
-        let mut config = VirtualServerConfig::new(self.settings.scheduler, self.family);
-        if let Some(timeout) = self.service.affinity {
-            config.flags = config.flags | Flags::PERSISTENT;
-            config.timeout = timeout;
-        }
-        if self.settings.scheduler == Scheduler::MH {
-            config.flags = config.flags | Flags::SCHED2;
-        }
+        let config = self.tuning.virtual_server(self.port.protocol, self.family);
         let server = VirtualServerState { config, real_servers: real_servers.clone() };
         let port = self.port.name.clone();
         self.places.insert(key, self.out.frontends.len());
@@ -350,11 +354,6 @@ impl Builder<'_> {
             members,
         });
     }
-}
-
-fn real_servers(keys: &[RealServerKey]) -> RealServers {
-    let config = RealServerConfig::masquerade(1);
-    keys.iter().map(|key| RealServer { key: *key, config }).collect()
 }
 
 #[cfg(test)]

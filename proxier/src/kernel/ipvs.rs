@@ -111,6 +111,7 @@ fn command(op: &Op) -> Option<Command> {
 fn failed(error: netlink_ipvs::Error) -> OpError {
     let kind = match error.kind() {
         ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::Uncertain => OpErrorKind::Unknown,
+        ErrorKind::Unsupported => OpErrorKind::Unsupported,
         _ => OpErrorKind::Failed,
     };
     op_error(kind, &error)

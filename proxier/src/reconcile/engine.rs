@@ -13,6 +13,7 @@
 mod answers;
 mod needs;
 mod planning;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -31,8 +32,8 @@ use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::{Backend, ruleset};
 use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
-    Budget, Desired, Drains, Origin, Part, Query, Reserved, Settings, Subject, Target,
-    contribution, left_out,
+    Budget, Desired, Drains, Module, Origin, Part, Query, Reserved, Settings, SlowStarts, Subject,
+    Target, contribution, left_out,
 };
 
 /// The loop's state.
@@ -68,6 +69,9 @@ pub(super) struct Engine {
     audit: Audit,
     drains: Drains,
     drain_check: Option<Instant>,
+    slow_starts: SlowStarts,
+    /// What the kernel was found not to have since the configuration was read.
+    missing_modules: BTreeSet<Module>,
     /// Plans made in this step.
     plans: u32,
     report: Report,
@@ -99,6 +103,8 @@ impl Engine {
             audit: Audit::new(now),
             drains: Drains::new(timing.drain_timeout),
             drain_check: None,
+            slow_starts: SlowStarts::default(),
+            missing_modules: BTreeSet::new(),
             plans: 0,
             report: Report::default(),
         }
@@ -124,6 +130,10 @@ impl Engine {
 
     pub(super) fn drains(&self) -> &Drains {
         &self.drains
+    }
+
+    pub(super) fn slow_starts(&self) -> &SlowStarts {
+        &self.slow_starts
     }
 
     pub(super) fn retries(&self) -> &Retries {
@@ -187,6 +197,7 @@ impl Engine {
                 self.resolver = resolver;
                 self.timing = timing;
                 self.audit.within(now, timing.sync_period);
+                self.missing_modules.clear();
                 self.needs_changed(now);
             }
             Event::Reserved(origin, reserved) => self.reserve(origin, reserved, now),
@@ -232,6 +243,7 @@ impl Engine {
                 || self.believed.has_unread()
                 || self.audit.ended
                 || self.retries.next().is_some_and(|due| due <= now)
+                || self.next_slow_start().is_some_and(|due| due <= now)
                 || self.drain_check.is_some_and(|due| due <= now))
     }
 
@@ -239,7 +251,8 @@ impl Engine {
     /// place that decides.
     pub(super) fn next_wake(&self, now: Instant, not_before: Instant) -> Instant {
         let work = self.has_work(now).then_some(now);
-        let step = [work, self.retries.next(), self.drain_check].into_iter().flatten().min();
+        let due = [work, self.retries.next(), self.next_slow_start(), self.drain_check];
+        let step = due.into_iter().flatten().min();
         let piece = self.audit.next_wake();
         step.map_or(piece, |step| step.max(not_before).min(piece))
     }
@@ -266,13 +279,13 @@ impl Engine {
             }
         }
         if self.adopting {
-            self.compute_first_step();
+            self.compute_first_step(now);
             self.adopting = false;
             if let Some(effect) = self.find_foreign() {
                 return Some(effect);
             }
         } else {
-            self.compute();
+            self.compute(now);
         }
         while let Some(touched) = self.next_touched() {
             if let Some(plan) = self.plan(&touched, now) {
@@ -350,6 +363,7 @@ impl Engine {
                 }
             }
         }
+        self.dirty.services.extend(self.slow_starts.take_due(now.into_std()));
         self.look_after_drains(now);
     }
 
@@ -415,13 +429,13 @@ impl Engine {
         }
     }
 
-    fn compute(&mut self) {
+    fn compute(&mut self, now: Instant) {
         if self.dirty.is_empty() {
             return;
         }
         let mut drops_changed = false;
         for key in self.take_dirty() {
-            drops_changed |= self.compute_service(&key);
+            drops_changed |= self.compute_service(&key, now);
         }
         self.computed(drops_changed);
     }
@@ -453,15 +467,16 @@ impl Engine {
     }
 
     /// Whether the virtual servers that the node may not use have changed.
-    fn compute_service(&mut self, key: &ObjectKey) -> bool {
+    fn compute_service(&mut self, key: &ObjectKey, now: Instant) -> bool {
         let Some(settings) = &self.settings else { return false };
-        let wanted = self.cluster.service(key).map(|service| {
+        let mut wanted = self.cluster.service(key).map(|service| {
             let asked = match self.budget.over(key) {
                 Some(over) => left_out(service, settings, over),
                 None => contribution(service, &self.cluster.slices(key), settings),
             };
             (service.created, asked)
         });
+        self.start_slowly(key, wanted.as_mut().map(|(_, asked)| asked), now);
         self.report.contributions += 1;
         let before = self.desired.contribution(key).cloned();
         let drops_changed = self.desired.set(key, wanted, &mut self.touched);
@@ -489,7 +504,7 @@ impl Engine {
     /// Settings, sets and rules, the API server and the cluster DNS come before everything else, so
     /// that a new node can reach the one and resolve names while the rest is being programmed. What
     /// no service asks for comes last.
-    fn compute_first_step(&mut self) {
+    fn compute_first_step(&mut self, now: Instant) {
         /// Services in a part: less than a megabyte of operations, and few searches for stale flows.
         const PART: usize = 512;
         let services = self.cluster.services().count();
@@ -504,7 +519,7 @@ impl Engine {
         let mut drops_changed = false;
         for part in std::iter::once(&*first).chain(rest.chunks(PART)) {
             for key in part {
-                drops_changed |= self.compute_service(key);
+                drops_changed |= self.compute_service(key, now);
             }
             let touched = std::mem::take(&mut self.touched);
             let servers = touched.iter().filter_map(Target::virtual_server);

@@ -16,6 +16,8 @@ pub enum Notice {
     Conflict(Conflict),
     /// A service does not get something that it asks for; what and why, in words.
     Refused(ObjectKey, String),
+    /// An annotation of a service cannot be used; which and why, in words.
+    Setting(ObjectKey, String),
     /// An address that this node needs was on `kube-ipvs0` at the start; which and why, in words.
     Released(String),
     /// A draining real server was removed with its connections.

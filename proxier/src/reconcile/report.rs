@@ -61,7 +61,7 @@ impl Report {
                     self.held_back += 1;
                     continue;
                 }
-                Fate::Failed(text) | Fate::Unknown(text) => text,
+                Fate::Failed(text) | Fate::Unsupported(text) | Fate::Unknown(text) => text,
             };
             self.operations.entry(Counters::kind(op)).or_default().1 += 1;
             self.failed.push((op.target(), format!("{op}: {text}")));

@@ -104,7 +104,9 @@ impl Reporter {
         for (index, op) in plan.ops.iter().enumerate() {
             match outcome.missed.get(&index) {
                 None => debug!(%op, "done"),
-                Some(Fate::Failed(error) | Fate::Unknown(error)) => warn!(%op, error, "failed"),
+                Some(Fate::Failed(error) | Fate::Unsupported(error) | Fate::Unknown(error)) => {
+                    warn!(%op, error, "failed");
+                }
                 Some(Fate::HeldBack(needed)) => {
                     warn!(%op, %needed, "held back: what it needs failed");
                 }
@@ -205,6 +207,7 @@ impl Reporter {
             return;
         }
         self.skipped(key, before.as_deref(), asked.map(Arc::as_ref));
+        self.settings(key, before.as_deref(), asked.map(Arc::as_ref));
         self.shared_ports(key, asked.map(Arc::as_ref), engine);
         let status = &mut self.status;
         status.health.put(key, asked.and_then(|asked| asked.health.as_deref().cloned()));
@@ -248,6 +251,7 @@ impl Reporter {
         status.pending = engine.retries().len() + engine.held().len();
         status.services = engine.cluster().services().len();
         (status.virtual_servers, status.real_servers) = engine.believed().counts();
+        status.slow_starts = engine.slow_starts().count();
         status.held = engine.held().len();
         if status.held > 0 || !status.held_back.is_empty() {
             let held = engine.held().iter().take(FEW);

@@ -12,7 +12,7 @@ use super::engine::Engine;
 use super::reporter::Reporter;
 use crate::cluster::ObjectKey;
 use crate::dataplane::sets::{Member, SetRole};
-use crate::dataplane::{Conflict, Contribution, FrontendKind, Need, OpError, Skipped};
+use crate::dataplane::{Applied, Conflict, Contribution, FrontendKind, Need, OpError, Skipped};
 use crate::text;
 
 /// Addresses of one service that are named, and conflicts of one step that have a line of their own.
@@ -50,6 +50,41 @@ impl Reporter {
         let told: Vec<_> = now.iter().filter(|skipped| skipped.reason.is_told()).collect();
         if !told.is_empty() {
             self.notices.send(Notice::Refused(key.clone(), text::few(told, TOLD)));
+        }
+    }
+
+    /// Counts, says and tells what became of a service's annotations, where that has changed.
+    pub(super) fn settings(
+        &mut self,
+        key: &ObjectKey,
+        before: Option<&Contribution>,
+        now: Option<&Contribution>,
+    ) {
+        let applied = |asked: Option<&Contribution>| -> Applied {
+            asked.and_then(|asked| asked.applied.as_deref().cloned()).unwrap_or_default()
+        };
+        let (before, now) = (applied(before), applied(now));
+        if before == now {
+            return;
+        }
+        for (applied, counts) in [(&before, false), (&now, true)] {
+            let change = |count: &mut usize, by: usize| {
+                *count = if counts { *count + by } else { count.saturating_sub(by) };
+            };
+            let settings: BTreeSet<_> = applied.in_force.iter().map(|it| it.setting).collect();
+            for setting in settings {
+                change(self.status.settings.entry(setting).or_default(), 1);
+            }
+            change(&mut self.status.rejected_settings, applied.rejected.len());
+        }
+        for rejected in now.rejected.iter().filter(|it| !before.rejected.contains(it)) {
+            let annotation = rejected.annotation.name();
+            let (value, reason) = (&*rejected.value, &*rejected.reason);
+            warn!(
+                service = %key, annotation, value, reason,
+                "an annotation cannot be used, the cluster-wide setting holds"
+            );
+            self.notices.send(Notice::Setting(key.clone(), rejected.to_string()));
         }
     }
 

@@ -61,6 +61,12 @@ pub struct Status {
     pub refused: BTreeMap<&'static str, usize>,
     /// Since when there is any that services should be told of.
     pub refused_since: Option<Instant>,
+    /// Services that have a setting of their own in force, by the name of the setting.
+    pub settings: BTreeMap<&'static str, usize>,
+    /// Annotations that cannot be used.
+    pub rejected_settings: usize,
+    /// Endpoints that have not reached their weight yet.
+    pub slow_starts: usize,
     /// Real servers that keep connections though no longer wanted.
     pub draining: Arc<[Draining]>,
     /// The last errors, newest last.

@@ -58,6 +58,7 @@ fn service(number: u8) -> Service {
         internal_local: false,
         external_local: false,
         health_check_node_port: 0,
+        settings: None,
     }
 }
 
@@ -74,7 +75,7 @@ fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
 
 fn endpoint(address: [u8; 4]) -> Endpoint {
     let address = address.into();
-    Endpoint { address, conditions: Conditions::default(), node: None, hints: None }
+    Endpoint { address, conditions: Conditions::default(), node: None, zone: None, hints: None }
 }
 
 fn vip(number: u8) -> VirtualServerKey {

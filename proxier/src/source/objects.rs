@@ -4,6 +4,7 @@
 //! cost the other ports. The rules are those of kube-proxy and, for manifests that no API server
 //! has seen, the defaults and the validation that an API server would apply.
 
+mod annotations;
 mod endpoints;
 mod intern;
 mod lenient;

@@ -52,6 +52,12 @@ fn translate(notice: Notice, this_node: &str) -> Vec<Report> {
             action: "Program",
             note: format!("node {this_node}: not programmed: {what}"),
         }],
+        Notice::Setting(service, what) => vec![Report {
+            regarding: Regarding::Service(service),
+            reason: "SettingNotUsed",
+            action: "Program",
+            note: format!("node {this_node}: annotation {what}. The cluster-wide setting holds."),
+        }],
         Notice::Released(what) => on_node("AddressReleased", "Release", what),
         Notice::DrainCut { service, virtual_server, real_server, connections } => {
             let note = format!(

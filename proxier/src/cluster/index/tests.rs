@@ -15,6 +15,7 @@ fn service(name: &str) -> Service {
         internal_local: false,
         external_local: false,
         health_check_node_port: 0,
+        settings: None,
     }
 }
 
@@ -30,6 +31,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
                 address: address.parse().unwrap(),
                 conditions: Conditions::default(),
                 node: None,
+                zone: None,
                 hints: None,
             })
             .collect(),

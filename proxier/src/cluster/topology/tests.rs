@@ -12,6 +12,7 @@ fn endpoint(spec: &str) -> (String, Endpoint) {
         address: format!("10.1.2.{last}").parse().unwrap(),
         conditions: Conditions::default(),
         node: None,
+        zone: None,
         hints: None,
     };
     for word in words {

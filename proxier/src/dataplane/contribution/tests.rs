@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netlink_ipvs::Protocol;
+use netlink_ipvs::{Flags, Protocol, Scheduler};
 
 use super::*;
 use crate::builders::*;

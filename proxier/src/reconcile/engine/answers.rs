@@ -271,7 +271,12 @@ impl Engine {
                         self.believed.forget(Part::Interface);
                     }
                 }
-                Some(fate) => self.missed(op.target(), fate, now),
+                Some(fate) => {
+                    self.missed(op.target(), fate, now);
+                    if let Fate::Unsupported(_) = fate {
+                        self.unsupported(op);
+                    }
+                }
             }
         }
         self.virtual_servers_written(plan, outcome, now);
@@ -286,6 +291,8 @@ impl Engine {
         match fate {
             Fate::HeldBack(needed) => self.held.hold(target, Subject::Target(*needed)),
             Fate::Failed(text) => self.retries.fail(subject, text.clone(), now, false),
+            // It may be wanted without that in the same step.
+            Fate::Unsupported(text) => self.retries.fail(subject, text.clone(), now, true),
             Fate::Unknown(text) => {
                 self.retries.fail(subject, text.clone(), now, true);
                 match target.part() {

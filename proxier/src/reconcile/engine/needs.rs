@@ -19,6 +19,7 @@ impl Engine {
         let mut reserved = self.api_endpoints();
         self.reserved.values().for_each(|known| reserved.merge(known));
         settings.reserved = reserved.without(&settings.allow_reserved);
+        settings.missing_modules.clone_from(&self.missing_modules);
         settings
     }
 

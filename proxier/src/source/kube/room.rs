@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use crate::cluster::{Change, EndpointSlice, ObjectKey, Service};
+use crate::cluster::{Change, EndpointSlice, ObjectKey, Service, Weights};
 
 /// Bytes that an object costs whatever it has: in the indexes, and in the lists of keys.
 const OBJECT: u64 = 600;
@@ -132,7 +132,12 @@ fn of_service(service: &Service) -> u64 {
     let addresses = service.external_ips.len() + service.load_balancer_ips.len();
     let ranges = service.source_ranges.len();
     let ports = service.ports.iter().map(|port| text(&port.name));
-    ports.sum::<u64>() + (addresses + ranges) as u64 * ENTRY
+    let settings = service.settings.as_ref().map_or(0, |settings| {
+        // Some values are kept twice: as what was asked for, and as what became of it.
+        let weights = settings.weights.as_ref().map_or(0, Weights::bytes);
+        HINTS * (8 + settings.rejected.len() as u64) + 3 * weights as u64
+    });
+    ports.sum::<u64>() + (addresses + ranges) as u64 * ENTRY + settings
 }
 
 fn of_slice(slice: &EndpointSlice) -> u64 {
@@ -142,7 +147,8 @@ fn of_slice(slice: &EndpointSlice) -> u64 {
             let names = hints.zones.iter().chain(&hints.nodes);
             HINTS + names.map(|name| text(name)).sum::<u64>()
         });
-        ENDPOINT + endpoint.node.as_ref().map_or(0, |node| text(node)) + hints
+        let names = [&endpoint.node, &endpoint.zone].into_iter().flatten();
+        ENDPOINT + names.map(|name| text(name)).sum::<u64>() + hints
     });
     ports.sum::<u64>() + endpoints.sum::<u64>()
 }
@@ -201,6 +207,7 @@ mod tests {
                 address: [10, 0, 0, 1].into(),
                 conditions: crate::cluster::Conditions::default(),
                 node: Some("node".into()),
+                zone: None,
                 hints: None,
             };
             EndpointSlice {

@@ -61,7 +61,7 @@ impl Converter {
                 };
                 let node = raw.node_name.take(format_args!("{field}.nodeName"), report);
                 let node = node.filter(|name| !name.is_empty()).map(|name| self.shared(&name));
-                endpoints.push(Endpoint { address, conditions, node, hints: None });
+                endpoints.push(Endpoint { address, conditions, node, zone: None, hints: None });
             }
         }
         by_family(key, n, &ports, endpoints)

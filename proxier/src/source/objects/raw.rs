@@ -43,6 +43,24 @@ pub(crate) struct Labels {
 pub(crate) struct Annotations {
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     pub(crate) triggered: Text,
+    #[serde(rename = "proxier.io/scheduler")]
+    pub(crate) scheduler: Text,
+    #[serde(rename = "kube-router.io/service.scheduler")]
+    pub(crate) kube_router_scheduler: Text,
+    #[serde(rename = "service.cilium.io/lb-algorithm")]
+    pub(crate) cilium_algorithm: Text,
+    #[serde(rename = "proxier.io/scheduler-flags")]
+    pub(crate) scheduler_flags: Text,
+    #[serde(rename = "kube-router.io/service.schedflags")]
+    pub(crate) kube_router_flags: Text,
+    #[serde(rename = "proxier.io/one-packet")]
+    pub(crate) one_packet: Text,
+    #[serde(rename = "proxier.io/weights")]
+    pub(crate) weights: Text,
+    #[serde(rename = "proxier.io/slow-start")]
+    pub(crate) slow_start: Text,
+    #[serde(rename = "proxier.io/max-connections")]
+    pub(crate) max_connections: Text,
 }
 
 /// v1 Service
@@ -140,6 +158,7 @@ pub(crate) struct Endpoint {
     pub(crate) addresses: List<Box<str>>,
     pub(crate) conditions: Lenient<Conditions>,
     pub(crate) node_name: Text,
+    pub(crate) zone: Text,
     pub(crate) hints: Lenient<Hints>,
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, Protocol};
 
 use super::{
-    Converted, Converter, Lenient, Origin, Report, parse, port_number, quote, raw, usable_address,
+    Converted, Converter, Lenient, Origin, Report, annotations, parse, port_number, quote, raw,
+    usable_address,
 };
 use crate::cluster::{
     Change, NotProxied, ObjectKey, Service, ServicePort, SourceRanges, UNDATED, Use,
@@ -99,6 +100,8 @@ impl Converter {
             .take("metadata.creationTimestamp", report)
             .and_then(|text| parse::timestamp(&text))
             .map_or(UNDATED, |millis| millis.div_euclid(1000));
+        let settings =
+            annotations::settings(metadata.annotations.or_default("metadata.annotations", report));
         let (load_balancer_ips, source_ranges) =
             load_balancer(status, spec.load_balancer_source_ranges, report);
         Change::Service(Service {
@@ -113,6 +116,7 @@ impl Converter {
             internal_local,
             external_local,
             health_check_node_port,
+            settings,
         })
     }
 

@@ -127,10 +127,12 @@ impl Converter {
             };
             let Some(address) = backend(&text, family, &field, report) else { continue };
             let node = raw.node_name.take(format_args!("{field}.nodeName"), report);
+            let zone = raw.zone.take(format_args!("{field}.zone"), report);
             endpoints.push(Endpoint {
                 address,
                 conditions: conditions(raw.conditions, &field, report),
                 node: node.filter(|name| !name.is_empty()).map(|name| self.shared(&name)),
+                zone: zone.filter(|name| !name.is_empty()).map(|name| self.shared(&name)),
                 hints: self.hints(raw.hints, &field, report),
             });
         }

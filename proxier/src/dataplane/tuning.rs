@@ -1,0 +1,289 @@
+//! How connections to a Service are distributed: what is set for all Services, and what annotations
+//! set for this one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use netlink_ipvs::{
+    Family, Flags, PersistenceEngine, Protocol, RealServerConfig, Scheduler, VirtualServerConfig,
+};
+
+use super::{Settings, SlowStarts};
+use crate::cluster::{
+    Annotated, Annotation, Endpoint, Rejected, SchedulerFlags, Service, ServiceSettings, Weights,
+};
+
+/// A module of the kernel that not every kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Module {
+    /// Of a scheduler.
+    Scheduler(Scheduler),
+    /// Of a persistence engine.
+    PersistenceEngine(PersistenceEngine),
+}
+
+/// Its name.
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scheduler(scheduler) => write!(f, "ip_vs_{scheduler}"),
+            Self::PersistenceEngine(engine) => write!(f, "ip_vs_pe_{engine}"),
+        }
+    }
+}
+
+/// What became of the annotations of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// What is in force because of them.
+    pub in_force: Vec<InForce>,
+    /// What cannot be used: what holds for every Service holds instead.
+    pub rejected: Vec<Rejected>,
+    /// How long a new endpoint takes to reach its weight.
+    pub slow_start: Option<Duration>,
+}
+
+/// A setting that an annotation has brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// Its name: `scheduler`.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: Box<str>,
+    /// Where it is from.
+    pub annotation: Annotation,
+}
+
+/// `scheduler wrr (proxier.io/weights)`
+impl fmt::Display for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.setting, self.value, self.annotation)
+    }
+}
+
+impl Applied {
+    fn set(&mut self, annotation: Annotation, value: impl fmt::Display) {
+        self.set_as(annotation.setting(), annotation, value);
+    }
+
+    /// Sets something else than the annotation names.
+    fn set_as(&mut self, setting: &'static str, of: Annotation, value: impl fmt::Display) {
+        let value = value.to_string().into();
+        self.in_force.push(InForce { setting, value, annotation: of });
+    }
+
+    fn reject(
+        &mut self,
+        annotation: Annotation,
+        value: impl fmt::Display,
+        reason: impl Into<Cow<'static, str>>,
+    ) {
+        let value = format!("\"{value}\"").into();
+        self.rejected.push(Rejected { annotation, value, reason: reason.into() });
+    }
+}
+
+/// The configuration of the virtual and real servers of one Service.
+pub(super) struct Tuning<'a> {
+    scheduler: Scheduler,
+    flags: Flags,
+    affinity: Option<u32>,
+    one_packet: bool,
+    weights: Option<&'a Weights>,
+    /// By what every weight is multiplied, so that there are smaller ones.
+    scale: u32,
+    upper_threshold: u32,
+}
+
+impl<'a> Tuning<'a> {
+    /// For a Service, and what became of its annotations if it has any.
+    pub(super) fn new(service: &'a Service, settings: &Settings) -> (Self, Option<Box<Applied>>) {
+        let mut tuning = Self {
+            scheduler: settings.scheduler,
+            flags: Flags::NONE,
+            affinity: service.affinity,
+            one_packet: false,
+            weights: None,
+            scale: 1,
+            upper_threshold: 0,
+        };
+        let asked = service.settings.as_deref();
+        let applied = asked.map(|asked| {
+            let mut out =
+                Box::new(Applied { rejected: asked.rejected.clone(), ..Applied::default() });
+            tuning.distribute(asked, settings, &mut out);
+            if asked.one_packet {
+                tuning.one_packet = may_be_one_packet(service, settings, &mut out);
+            }
+            if let Some(most) = asked.max_connections {
+                tuning.upper_threshold = most;
+                out.set(Annotation::MaxConnections, most);
+            }
+            out
+        });
+        let flags = asked.and_then(|asked| asked.scheduler_flags);
+        tuning.flags = tuning.scheduler_flags(flags);
+        (tuning, applied)
+    }
+
+    /// The scheduler and its flags, weights and slow start, which depend on one another.
+    fn distribute(&mut self, asked: &'a ServiceSettings, settings: &Settings, out: &mut Applied) {
+        if let Some(Annotated { value, annotation }) = asked.scheduler {
+            if settings.missing_modules.contains(&Module::Scheduler(value)) {
+                out.reject(annotation, value, lacking(Module::Scheduler(value)));
+            } else {
+                self.scheduler = value;
+                out.set(annotation, value);
+            }
+        }
+        if let Some(weights) = &asked.weights
+            && self.heed_weights(Annotation::Weights, weights, settings, out)
+        {
+            self.weights = Some(weights);
+            out.set(Annotation::Weights, weights);
+        }
+        if let Some(duration) = asked.slow_start {
+            self.slow_start(duration, settings, out);
+        }
+        if let Some(Annotated { value, annotation }) = asked.scheduler_flags {
+            let names = flag_names(self.scheduler, value.flags);
+            match value.of.filter(|of| *of != self.scheduler) {
+                Some(of) => {
+                    let names = flag_names(of, value.flags);
+                    let scheduler = self.scheduler;
+                    let reason =
+                        format!("these are flags of {of}, and the scheduler is {scheduler}");
+                    out.reject(annotation, names.join(","), reason);
+                }
+                None if names.is_empty() => out.set(annotation, "none"),
+                None => out.set(annotation, names.join(",")),
+            }
+        }
+    }
+
+    /// Chooses a scheduler that heeds weights. Whether there is one.
+    fn heed_weights(
+        &mut self,
+        because_of: Annotation,
+        value: impl fmt::Display,
+        settings: &Settings,
+        out: &mut Applied,
+    ) -> bool {
+        let weighted = match self.scheduler {
+            Scheduler::RR => Scheduler::WRR,
+            Scheduler::LC => Scheduler::WLC,
+            Scheduler::DH => {
+                out.reject(because_of, value, "the scheduler dh heeds no weights");
+                return false;
+            }
+            _ => return true,
+        };
+        let module = Module::Scheduler(weighted);
+        if settings.missing_modules.contains(&module) {
+            out.reject(because_of, value, lacking(module));
+            return false;
+        }
+        self.scheduler = weighted;
+        out.set_as("scheduler", because_of, weighted);
+        true
+    }
+
+    fn slow_start(&mut self, duration: Duration, settings: &Settings, out: &mut Applied) {
+        let annotation = Annotation::SlowStart;
+        let value = format!("{}s", duration.as_secs_f64());
+        let greatest = self.weights.map_or(Weights::PLAIN, Weights::greatest);
+        if matches!(self.scheduler, Scheduler::SH | Scheduler::FO | Scheduler::OVF) {
+            let reason = format!("with the scheduler {} a weight is no share", self.scheduler);
+            out.reject(annotation, value, reason);
+        } else if u32::from(greatest) > u32::from(u16::MAX) / SlowStarts::STEPS {
+            out.reject(annotation, value, "it takes weights of at most 6553");
+        } else if self.heed_weights(annotation, &value, settings, out) {
+            self.scale = SlowStarts::STEPS;
+            out.slow_start = Some(duration);
+            out.set(annotation, value);
+        }
+    }
+
+    /// Those that were asked for if they are the scheduler's, else its own.
+    fn scheduler_flags(&self, asked: Option<Annotated<SchedulerFlags>>) -> Flags {
+        let fitting = asked.filter(|it| it.value.of.is_none_or(|of| of == self.scheduler));
+        let flags = match fitting {
+            Some(asked) => asked.value.flags,
+            // As kube-proxy has it.
+            None if self.scheduler == Scheduler::MH => Flags::SCHED2,
+            None => Flags::NONE,
+        };
+        let hashes = matches!(self.scheduler, Scheduler::SH | Scheduler::MH);
+        if hashes && self.weights.is_some_and(Weights::has_zero) {
+            // The table of hashes holds those of weight 0, too: without the fallback their clients
+            // are refused.
+            return flags | Flags::SCHED1;
+        }
+        flags
+    }
+
+    /// The configuration of a virtual server.
+    pub(super) fn virtual_server(&self, protocol: Protocol, family: Family) -> VirtualServerConfig {
+        let mut config = VirtualServerConfig::new(self.scheduler, family);
+        config.flags = self.flags;
+        if let Some(timeout) = self.affinity {
+            config.flags = config.flags | Flags::PERSISTENT;
+            config.timeout = timeout;
+        }
+        if self.one_packet && protocol == Protocol::Udp {
+            config.flags = config.flags | Flags::ONE_PACKET;
+            config.persistence_engine = Some(REPLIES);
+        }
+        config
+    }
+
+    /// The configuration of the real server that an endpoint is, once it has its full weight.
+    pub(super) fn real_server(&self, endpoint: &Endpoint) -> RealServerConfig {
+        let weights = self.weights;
+        let of = |weights: &Weights| weights.of(endpoint.node.as_deref(), endpoint.zone.as_deref());
+        let weight = weights.map_or(Weights::PLAIN, |weights| of(weights).0);
+        let mut config = RealServerConfig::masquerade(u32::from(weight) * self.scale);
+        config.upper_threshold = self.upper_threshold;
+        config
+    }
+}
+
+/// Without it the kernel keeps no connection for a packet that is scheduled by itself, and the reply
+/// comes from the address of the pod. With it, the kernel makes one from the reply. It looks into SIP
+/// messages only where clients stick.
+const REPLIES: PersistenceEngine = PersistenceEngine::SIP;
+
+fn may_be_one_packet(service: &Service, settings: &Settings, out: &mut Applied) -> bool {
+    let module = Module::PersistenceEngine(REPLIES);
+    let reason: Cow<'static, str> = if service.affinity.is_some() {
+        "with sessionAffinity ClientIP all packets of a client go to one endpoint".into()
+    } else if !service.ports.iter().any(|port| port.protocol == Protocol::Udp) {
+        "the Service has no UDP port".into()
+    } else if settings.missing_modules.contains(&module) {
+        lacking(module).into()
+    } else {
+        out.set(Annotation::OnePacket, true);
+        return true;
+    };
+    out.reject(Annotation::OnePacket, true, reason);
+    false
+}
+
+fn lacking(module: Module) -> String {
+    format!("the kernel of this node has no module {module}; load it and restart proxier")
+}
+
+/// Scheduler flags by the names that `ipvsadm -b` has for them.
+pub fn flag_names(scheduler: Scheduler, flags: Flags) -> Vec<&'static str> {
+    let names = match scheduler {
+        Scheduler::SH => ["sh-fallback", "sh-port", "flag-3"],
+        Scheduler::MH => ["mh-fallback", "mh-port", "flag-3"],
+        _ => ["flag-1", "flag-2", "flag-3"],
+    };
+    let named = [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3].into_iter().zip(names);
+    named.filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests;
