@@ -2,12 +2,13 @@
 
 mod endpoints;
 mod left_out;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use netlink_ipvs::{Family, Protocol, VirtualServerKey};
+use netlink_ipvs::{Family, Flags, Protocol, VirtualServerKey};
 
 use self::endpoints::{Uses, fallbacks, lacking, verdict};
 use crate::cluster::topology::{Needs, Selection, merge, select};
@@ -180,6 +181,7 @@ fn service(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<Stri
     }
     let mut out = String::new();
     let _ = writeln!(out, "Service {key}{}", policies(service));
+    settings::of_service(&mut out, known.desired.contribution(key).map(|asked| &**asked));
     for port in ports {
         let name = if port.name.is_empty() {
             String::new()
@@ -251,6 +253,8 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
     }
     let needs = Needs { cluster: true, local: service.internal_local || service.external_local };
     let selection = select(&endpoints, needs, place);
+    let asked = known.desired.contribution(&service.key);
+    let applied = asked.and_then(|asked| asked.applied.as_deref());
     let has = |frontend: &&&Frontend| {
         known.desired.owner(&frontend.key).is_some_and(|(owner, _)| *owner == service.key)
     };
@@ -258,7 +262,8 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
     for (key, endpoint) in &endpoints {
         let node = text::name(endpoint.node.as_deref().unwrap_or("no node"));
         let verdict = verdict(key, endpoint, &selection, &uses, place);
-        let _ = writeln!(out, "    {key} on {node}: {verdict}");
+        let weight = settings::weight(key, endpoint, service, applied, &frontends);
+        let _ = writeln!(out, "    {key} on {node}: {verdict}{weight}");
     }
     left_out::slices(out, service, port, family, known.cluster);
     fallbacks(out, &endpoints, &selection);
@@ -289,6 +294,9 @@ fn describe(
     let _ = write!(out, ", {}", config.scheduler);
     for flag in scheduler_flags(config) {
         let _ = write!(out, " {flag}");
+    }
+    if config.flags.contains(Flags::ONE_PACKET) {
+        out.push_str(" one-packet");
     }
     if let Some(conflict) = known.desired.conflict(&frontend.key)
         && conflict.winner != service.key

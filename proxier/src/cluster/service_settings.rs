@@ -30,6 +30,10 @@ pub enum Annotation {
 }
 
 impl Annotation {
+    /// The names of everything that annotations set.
+    pub const SETTINGS: [&str; 6] =
+        ["scheduler", "scheduler-flags", "one-packet", "weights", "slow-start", "max-connections"];
+
     /// Its key.
     pub const fn name(self) -> &'static str {
         match self {

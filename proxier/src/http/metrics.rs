@@ -23,6 +23,7 @@ use self::text::{Labels, Metric, Text};
 use super::Watch;
 use super::attention::Attention;
 use super::health::Monitor;
+use crate::cluster::Annotation;
 use crate::dataplane::{NoLocal, Refusal, sysctls};
 use crate::reconcile::{Counters, Status};
 
@@ -123,6 +124,18 @@ const CONFLICTS: Metric =
 const NOT_PROGRAMMED: Metric = Metric::gauge(
     "proxier_refused_addresses",
     "Addresses and ports that Services ask for and do not get on this node, by why not.",
+);
+const SETTINGS: Metric = Metric::gauge(
+    "proxier_annotated_services",
+    "Services with a setting of their own in force, by an annotation.",
+);
+const REJECTED_SETTINGS: Metric = Metric::gauge(
+    "proxier_rejected_annotations",
+    "Annotations of Services that cannot be used; the cluster-wide setting holds.",
+);
+const SLOW_STARTS: Metric = Metric::gauge(
+    "proxier_slow_starting_endpoints",
+    "Endpoints that have not reached their weight yet (annotation proxier.io/slow-start).",
 );
 const DRAINING: Metric = Metric::gauge(
     "proxier_draining_real_servers",
@@ -290,6 +303,12 @@ fn ours(out: &mut Text, status: &Status) {
     let refused = Refusal::KINDS.into_iter().map(refused);
     let refused = refused.map(|(labels, count)| (labels, count.unwrap_or_default()));
     out.samples(&NOT_PROGRAMMED, refused);
+    let setting = |setting| (Labels::one("setting", setting), status.settings.get(setting));
+    let settings = Annotation::SETTINGS.into_iter().map(setting);
+    let settings = settings.map(|(labels, count)| (labels, count.copied().unwrap_or_default()));
+    out.samples(&SETTINGS, settings);
+    out.value(&REJECTED_SETTINGS, status.rejected_settings);
+    out.value(&SLOW_STARTS, status.slow_starts);
     out.value(&DRAINING, status.draining.len());
     let connections: u64 = status.draining.iter().map(|draining| draining.connections).sum();
     out.value(&DRAINING_CONNECTIONS, connections);

@@ -265,6 +265,7 @@ fn service(html: &mut String, service: &ServiceView) {
         Escaped(&service.namespace),
         Escaped(&service.name)
     );
+    settings(html, service);
     for shown in &service.frontends.first {
         frontend(html, shown);
     }
@@ -273,6 +274,26 @@ fn service(html: &mut String, service: &ServiceView) {
     }
     more(html, &service.frontends, "virtual server");
     html.push_str("</article>\n");
+}
+
+/// What annotations have set, and those that cannot be used.
+fn settings(html: &mut String, service: &ServiceView) {
+    for set in &service.settings {
+        let _ = writeln!(
+            html,
+            "<p class=\"soft\">{} <code>{}</code>, by its annotation <code>{}</code></p>",
+            set.setting,
+            Escaped(&set.value),
+            set.annotation
+        );
+    }
+    for rejected in &service.rejected_settings {
+        let _ = writeln!(
+            html,
+            "<p class=\"empty\"><span class=\"pill warn\">annotation</span> {}</p>",
+            Escaped(rejected)
+        );
+    }
 }
 
 fn frontend(html: &mut String, frontend: &FrontendView) {
@@ -288,6 +309,12 @@ fn frontend(html: &mut String, frontend: &FrontendView) {
         },
         Escaped(&frontend.scheduler)
     );
+    for flag in &frontend.scheduler_flags {
+        let _ = write!(html, " {flag}");
+    }
+    if frontend.one_packet {
+        html.push_str(", one packet at a time");
+    }
     if let Some(seconds) = frontend.sticky_seconds {
         let _ = write!(html, ", sticky {}", GoDuration::from_secs(seconds.into()));
     }
@@ -311,9 +338,10 @@ fn frontend(html: &mut String, frontend: &FrontendView) {
         let row = |real: &super::view::RealServerView| {
             let known =
                 |value: Option<u64>| value.map_or("?".to_owned(), |value| value.to_string());
+            let most = real.upper_threshold.map_or(String::new(), |most| format!(" of {most}"));
             format!(
                 "<tr><th scope=\"row\"><code>{}</code>{}</th><td class=\"number\">{}</td>\
-                 <td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
+                 <td class=\"number\">{}{most}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
                 Escaped(&real.address),
                 if real.draining { " <span class=\"pill warn\">draining</span>" } else { "" },
                 real.weight,

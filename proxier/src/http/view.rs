@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use netlink_ipvs::{Flags, RealServerEntry, VirtualServerKey};
+use netlink_ipvs::{Flags, RealServerConfig, RealServerEntry, VirtualServerKey};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use super::counters::{Counted, Table};
 use super::health::Monitor;
 use super::time::rfc3339;
 use crate::cluster::ObjectKey;
-use crate::dataplane::{Contribution, Frontend};
+use crate::dataplane::{Contribution, Frontend, InForce, flag_names};
 use crate::reconcile::Status;
 use crate::text;
 
@@ -60,6 +60,8 @@ pub(super) struct View {
     pub(super) services: usize,
     pub(super) virtual_servers: usize,
     pub(super) real_servers: usize,
+    /// Endpoints that have not reached their weight yet.
+    pub(super) slow_starts: usize,
     pub(super) watches: Vec<WatchView>,
     /// The last ones, newest first.
     pub(super) errors: Vec<String>,
@@ -132,7 +134,20 @@ pub(super) struct Listing {
 pub(super) struct ServiceView {
     pub(super) namespace: String,
     pub(super) name: String,
+    /// What annotations of the Service have set.
+    pub(super) settings: Vec<SettingView>,
+    /// Its annotations that cannot be used, and why not.
+    pub(super) rejected_settings: Vec<String>,
     pub(super) frontends: Part<FrontendView>,
+}
+
+/// There are few of one Service.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SettingView {
+    pub(super) setting: &'static str,
+    pub(super) value: String,
+    pub(super) annotation: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,6 +157,9 @@ pub(super) struct FrontendView {
     pub(super) port: String,
     pub(super) virtual_server: String,
     pub(super) scheduler: String,
+    pub(super) scheduler_flags: Vec<&'static str>,
+    /// Every packet is scheduled by itself.
+    pub(super) one_packet: bool,
     pub(super) sticky_seconds: Option<u32>,
     /// The service that has this address and port instead.
     pub(super) taken_by: Option<String>,
@@ -157,6 +175,9 @@ pub(super) struct FrontendView {
 pub(super) struct RealServerView {
     pub(super) address: String,
     pub(super) weight: u32,
+    /// Connections above which it gets no new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upper_threshold: Option<u32>,
     pub(super) active: Option<u32>,
     pub(super) inactive: Option<u32>,
     pub(super) connections: Option<u64>,
@@ -300,6 +321,7 @@ impl View {
             services: status.services,
             virtual_servers: status.virtual_servers,
             real_servers: status.real_servers,
+            slow_starts: status.slow_starts,
             watches: watches.iter().map(watch).collect(),
             errors: errors.map(|error| text::line(error).to_string()).collect(),
             held_back: Part { total: status.held, first: held },
@@ -339,6 +361,8 @@ impl Listing {
         let services = shown().map(|(key, asks)| ServiceView {
             namespace: text::name(&key.namespace).to_string(),
             name: text::name(&key.name).to_string(),
+            settings: settings(asks),
+            rejected_settings: rejected(asks),
             frontends: Part::of(asks.frontends.iter(), FRONTENDS, |frontend| {
                 FrontendView::new(key, frontend, status, kernel.as_ref(), &mut rows)
             }),
@@ -346,6 +370,25 @@ impl Listing {
         let services = services.collect();
         Self { search: query.search, page, pages, matches: found.len(), counters_error, services }
     }
+}
+
+fn threshold(config: RealServerConfig) -> Option<u32> {
+    Some(config.upper_threshold).filter(|most| *most > 0)
+}
+
+fn settings(asks: &Contribution) -> Vec<SettingView> {
+    let in_force = asks.applied.iter().flat_map(|applied| &applied.in_force);
+    let view = |it: &InForce| SettingView {
+        setting: it.setting,
+        value: text::line(&it.value).to_string(),
+        annotation: it.annotation.name(),
+    };
+    in_force.map(view).collect()
+}
+
+fn rejected(asks: &Contribution) -> Vec<String> {
+    let rejected = asks.applied.iter().flat_map(|applied| &applied.rejected);
+    rejected.map(|it| text::line(it).to_string()).collect()
 }
 
 impl FrontendView {
@@ -369,6 +412,7 @@ impl FrontendView {
                 let view = |entry: &RealServerEntry| RealServerView {
                     address: entry.server.key.to_string(),
                     weight: entry.server.config.weight,
+                    upper_threshold: threshold(entry.server.config),
                     active: Some(entry.connections.active),
                     inactive: Some(entry.connections.inactive),
                     connections: Some(entry.stats.connections),
@@ -380,6 +424,7 @@ impl FrontendView {
             None => Part::of(wanted.iter(), most, |real| RealServerView {
                 address: real.key.to_string(),
                 weight: real.config.weight,
+                upper_threshold: threshold(real.config),
                 active: None,
                 inactive: None,
                 connections: None,
@@ -392,6 +437,8 @@ impl FrontendView {
             port: text::name(&frontend.port).to_string(),
             virtual_server: frontend.key.to_string(),
             scheduler: config.scheduler.to_string(),
+            scheduler_flags: flag_names(config.scheduler, config.flags),
+            one_packet: config.flags.contains(Flags::ONE_PACKET),
             sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
             taken_by: winner.map(ToString::to_string),
             programmed: counted.map(|entry| entry.is_some()),

@@ -4,6 +4,7 @@ mod audit;
 mod held;
 mod reachable;
 mod reserved;
+mod settings;
 
 use std::sync::Mutex;
 

@@ -29,6 +29,33 @@ pub fn desired(desired: &Desired) -> Value {
         })
     });
     out["conflicts"] = conflicts.collect();
+    let mut applied: Vec<_> = desired
+        .contributions()
+        .filter_map(|(service, asked)| Some((service, asked.applied.as_deref()?)))
+        .collect();
+    applied.sort_unstable_by_key(|(service, _)| *service);
+    let settings = applied.iter().flat_map(|(service, applied)| {
+        applied.in_force.iter().map(move |it| {
+            json!({
+                "service": service.to_string(),
+                "setting": it.setting,
+                "value": it.value,
+                "annotation": it.annotation.name(),
+            })
+        })
+    });
+    out["settings"] = settings.collect();
+    let rejected = applied.iter().flat_map(|(service, applied)| {
+        applied.rejected.iter().map(move |it| {
+            json!({
+                "service": service.to_string(),
+                "annotation": it.annotation.name(),
+                "value": it.value,
+                "reason": it.reason,
+            })
+        })
+    });
+    out["rejectedSettings"] = rejected.collect();
     out
 }
 
@@ -65,11 +92,15 @@ fn virtual_server(key: &VirtualServerKey, server: &VirtualServerState) -> Value 
         .real_servers
         .iter()
         .map(|real| {
-            json!({
+            let mut out = json!({
                 "address": real.key.address,
                 "port": real.key.port,
                 "weight": real.config.weight,
-            })
+            });
+            if real.config.upper_threshold > 0 {
+                out["upperThreshold"] = json!(real.config.upper_threshold);
+            }
+            out
         })
         .collect();
     let mut out = json!({
@@ -87,6 +118,9 @@ fn virtual_server(key: &VirtualServerKey, server: &VirtualServerState) -> Value 
             out["firewallMark"] = json!(mark);
             out["family"] = json!(family.to_string());
         }
+    }
+    if config.flags.contains(Flags::ONE_PACKET) {
+        out["onePacket"] = json!(true);
     }
     if config.flags.contains(Flags::PERSISTENT) {
         out["persistenceSeconds"] = json!(config.timeout);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use netlink_ipvs::Flags;
+use netlink_ipvs::{Flags, RealServer};
 
 use super::scheduler_flags;
 use crate::cluster::ObjectKey;
@@ -45,8 +45,7 @@ pub fn table(desired: &Desired, style: Style) -> String {
             }
             let shown = if name == last { String::new() } else { name.clone() };
             last = name;
-            let servers = frontend.server.real_servers.iter();
-            let servers = servers.map(|server| server.key.to_string()).collect();
+            let servers = real_servers(&frontend.server.real_servers);
             let cells =
                 [shown, frontend.kind.to_string(), frontend.key.to_string(), mode(frontend)];
             rows.push((cells, servers));
@@ -116,7 +115,27 @@ pub fn table(desired: &Desired, style: Style) -> String {
         let (key, winner, losers) = (conflict.key, &conflict.winner, conflict.losers_text());
         let _ = writeln!(out, "conflict: {key} goes to {winner}, not to {losers}");
     }
+    for (service, _) in services {
+        let applied = desired.contribution(service).and_then(|asked| asked.applied.as_deref());
+        let Some(applied) = applied else { continue };
+        for setting in &applied.in_force {
+            let _ = writeln!(out, "setting: {service}: {}", text::line(setting));
+        }
+        for rejected in &applied.rejected {
+            let _ = writeln!(out, "setting: {service}: {}", text::line(rejected));
+        }
+    }
     out
+}
+
+/// With their weights where these say something: `10.244.1.7:8080*3`.
+fn real_servers(of: &[RealServer]) -> Vec<String> {
+    let plain = of.iter().all(|server| server.config.weight == 1);
+    let text = |server: &RealServer| match server.config.weight {
+        _ if plain => server.key.to_string(),
+        weight => format!("{}*{weight}", server.key),
+    };
+    of.iter().map(text).collect()
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -129,6 +148,14 @@ fn mode(frontend: &Frontend) -> String {
     let mut out = config.scheduler.to_string();
     for flag in scheduler_flags(config) {
         let _ = write!(out, " {flag}");
+    }
+    if config.flags.contains(Flags::ONE_PACKET) {
+        out.push_str(" one-packet");
+    }
+    if let Some(most) = frontend.server.real_servers.first().map(|it| it.config.upper_threshold)
+        && most > 0
+    {
+        let _ = write!(out, " max {most}");
     }
     if config.flags.contains(Flags::PERSISTENT) {
         let _ = write!(out, " sticky {}", seconds(config.timeout));

@@ -1,14 +1,16 @@
 //! The status page and its JSON.
 
 use netlink_ipvs::{
-    Connections, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Scheduler, Stats,
-    VirtualServer, VirtualServerConfig, VirtualServerEntry,
+    Connections, Flags, RealServer, RealServerConfig, RealServerEntry, RealServerKey, Scheduler,
+    Stats, VirtualServer, VirtualServerConfig, VirtualServerEntry,
 };
 use serde_json::Value;
 
 use super::*;
+use crate::cluster::{Annotation, Rejected};
 use crate::dataplane::{
-    Conflict, Contribution, Frontend, FrontendKind, Subject, Target, VirtualServerState,
+    Applied, Conflict, Contribution, Frontend, FrontendKind, InForce, Subject, Target,
+    VirtualServerState,
 };
 use crate::reconcile::HeldBack;
 use netlink_ipvs::{Protocol, VirtualServerKey};
@@ -96,6 +98,48 @@ async fn json(address: SocketAddr, query: &str) -> Value {
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::new("dev", name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_annotations_set_is_shown_with_where_it_is_from() {
+    let mut asked = asks(1, &[5]);
+    let server = &mut asked.frontends[0].server;
+    server.config.scheduler = Scheduler::MH;
+    server.config.flags = Flags::SCHED2 | Flags::ONE_PACKET;
+    let mut limited = real_server(5);
+    limited.config.upper_threshold = 100;
+    server.real_servers = [limited].into();
+    let in_force =
+        InForce { setting: "scheduler", value: "mh".into(), annotation: Annotation::Scheduler };
+    let rejected = Rejected {
+        annotation: Annotation::Weights,
+        value: "\"<b>\"".into(),
+        reason: "it takes something else".into(),
+    };
+    let applied = Applied { in_force: vec![in_force], rejected: vec![rejected], slow_start: None };
+    asked.applied = Some(Box::new(applied));
+    let (_servers, address) = show(with_services([(key("web"), asked)]), None).await;
+    let view = json(address, "").await;
+    let service = &view["listing"]["services"][0];
+    assert_eq!(
+        service["settings"],
+        serde_json::json!([
+            {"setting": "scheduler", "value": "mh", "annotation": "proxier.io/scheduler"}
+        ])
+    );
+    let frontend = &service["frontends"]["first"][0];
+    assert_eq!(frontend["schedulerFlags"], serde_json::json!(["mh-port"]));
+    assert_eq!(frontend["onePacket"], true);
+    assert_eq!(frontend["realServers"]["first"][0]["upperThreshold"], 100);
+    let page = get(address, "/status").await;
+    for text in [
+        "scheduler <code>mh</code>, by its annotation <code>proxier.io/scheduler</code>",
+        "proxier.io/weights: &quot;&lt;b&gt;&quot; is not used: it takes something else",
+        "mh mh-port, one packet at a time",
+        "? of 100",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
