@@ -83,9 +83,9 @@ fn virtual_server_arguments(key: &VirtualServerKey, config: &VirtualServerConfig
                 }
             }
         }
-        if let Some(engine) = config.persistence_engine {
-            let _ = write!(out, " --pe {engine}");
-        }
+    }
+    if let Some(engine) = config.persistence_engine {
+        let _ = write!(out, " --pe {engine}");
     }
     if config.flags.contains(Flags::ONE_PACKET) {
         out.push_str(" -o");

@@ -9,6 +9,7 @@ use crate::traffic::Protocol;
 #[derive(Debug, Clone)]
 pub struct Service {
     name: String,
+    annotations: Value,
     spec: Value,
     ingress: Vec<Value>,
     ports: Vec<Port>,
@@ -33,7 +34,15 @@ impl Service {
             "ipFamilies": cluster_ips.iter().map(family).collect::<Vec<_>>(),
             "ports": [],
         });
-        Self { name: name.to_owned(), spec, ingress: Vec::new(), ports: Vec::new() }
+        let (name, annotations) = (name.to_owned(), json!({}));
+        Self { name, annotations, spec, ingress: Vec::new(), ports: Vec::new() }
+    }
+
+    /// Gives it an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations[key] = value.into();
+        self
     }
 
     /// Adds a port that leads to `target` of the pods.
@@ -78,7 +87,11 @@ impl Service {
         json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": { "name": self.name, "namespace": "default" },
+            "metadata": {
+                "name": self.name,
+                "namespace": "default",
+                "annotations": self.annotations,
+            },
             "spec": self.spec,
             "status": { "loadBalancer": { "ingress": self.ingress } },
         })

@@ -281,8 +281,8 @@ pub fn flag_names(scheduler: Scheduler, flags: Flags) -> Vec<&'static str> {
         Scheduler::MH => ["mh-fallback", "mh-port", "flag-3"],
         _ => ["flag-1", "flag-2", "flag-3"],
     };
-    let named = [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3].into_iter().zip(names);
-    named.filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect()
+    let all = [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3].into_iter().zip(names);
+    all.filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

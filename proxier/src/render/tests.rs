@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use netlink_ipvs::{RealServerConfig, VirtualServerConfig};
+use netlink_ipvs::{PersistenceEngine, RealServerConfig, VirtualServerConfig};
 
 use super::*;
 use crate::builders::*;
@@ -27,6 +27,23 @@ fn add(
 
 fn with(forwarding: Forwarding, weight: u32) -> RealServerConfig {
     RealServerConfig::new(forwarding, weight)
+}
+
+/// As ipvsadm 1.31 saved one that was made so over netlink.
+#[test]
+fn a_persistence_engine_is_saved_without_persistence_too() {
+    let mut state = State::default();
+    add(
+        &mut state,
+        virtual_server("10.0.0.3:53/udp"),
+        "rr",
+        |config| {
+            config.flags = Flags::ONE_PACKET;
+            config.persistence_engine = Some(PersistenceEngine::SIP);
+        },
+        &[],
+    );
+    assert_eq!(ipvsadm(&state), "-A -u 10.0.0.3:53 -s rr --pe sip -o\n");
 }
 
 /// The same table made with `ipvsadm` in the test kernel; the text is what `ipvsadm-save -n` of

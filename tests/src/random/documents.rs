@@ -57,6 +57,7 @@ impl Service {
             internal_local: self.internal_local,
             external_local,
             health_check_node_port: if health_check { self.health_check } else { 0 },
+            settings: None,
         })
     }
 
@@ -179,6 +180,7 @@ impl Endpoint {
                 terminating: self.terminating.unwrap_or(false),
             },
             node: self.node.map(Into::into),
+            zone: None,
             hints: (hints != Hints::default()).then(|| Box::new(hints)),
         }
     }

@@ -303,6 +303,31 @@ fn real_servers_are_added_in_an_order_of_the_nodes_own() {
     assert_eq!(rest.len(), 10);
 }
 
+/// The kernel fills the table of hashes in the order in which they were added: a client is to reach the
+/// same one through any node.
+#[test]
+fn hashing_schedulers_have_the_same_order_on_every_node() {
+    let pods: Vec<String> = (1..=20).map(|n| format!("10.244.0.{n}:80")).collect();
+    let pods: Vec<(&str, u32)> = pods.iter().map(|pod| (pod.as_str(), 1)).collect();
+    for scheduler in [Scheduler::MH, Scheduler::SH] {
+        let mut desired = with(TCP, &pods);
+        for server in desired.virtual_servers.values_mut() {
+            server.config.scheduler = scheduler;
+        }
+        let order = |node: &str| -> Vec<Op> {
+            let mut settings = settings();
+            settings.place.node = node.into();
+            let (believed, drains) = (state(), Drains::new(Duration::ZERO));
+            let touched = believed.differences(&desired);
+            let planned =
+                plan(Planning::new(&desired, &believed, &drains, &settings), &touched).ops;
+            planned.into_iter().filter(|op| matches!(op, Op::AddRealServer(..))).collect()
+        };
+        assert_eq!(order("node-1").len(), 20);
+        assert_eq!(order("node-1"), order("node-2"));
+    }
+}
+
 #[test]
 fn stale_udp_flows_are_deleted_last() {
     let (a, b) = (("10.244.0.1:53", 1), ("10.244.0.2:53", 1));

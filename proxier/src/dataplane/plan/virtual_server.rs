@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use netlink_ipvs::{Flags, Protocol, RealServer, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Flags, Protocol, RealServer, RealServerKey, Scheduler, VirtualServerKey};
 
 use super::protection::Protection;
 use super::{Needs, Phase, Planner, Planning};
@@ -24,13 +24,24 @@ struct Difference {
     stale: bool,
 }
 
+/// In which order new real servers are added.
+#[derive(Clone, Copy)]
+enum Order<'a> {
+    /// Of every node its own, always the same: or the first connection of every node would go to the
+    /// same pod.
+    OfNode(&'a str),
+    /// The same on every node: the table of hashes depends on it, and a client is to reach the same pod
+    /// through any node.
+    OfKeys,
+}
+
 impl Difference {
     /// Both lists are in ascending order.
     fn between(
         key: VirtualServerKey,
         wanted: &[RealServer],
         known: &[RealServer],
-        node: &str,
+        order: Order<'_>,
     ) -> Self {
         let mut out = Self { stale: known.is_empty() && !wanted.is_empty(), ..Self::default() };
         let most = wanted.len().saturating_sub(known.len());
@@ -57,15 +68,15 @@ impl Difference {
                 (None, None) => {}
             }
         }
-        // Every node in its own order, always the same: or the first connection of every node
-        // would go to the same pod.
-        let mut order = DefaultHasher::new();
-        node.hash(&mut order);
-        added.sort_by_cached_key(|server| {
-            let mut order = order.clone();
-            server.key.hash(&mut order);
-            order.finish()
-        });
+        if let Order::OfNode(node) = order {
+            let mut order = DefaultHasher::new();
+            node.hash(&mut order);
+            added.sort_by_cached_key(|server| {
+                let mut order = order.clone();
+                server.key.hash(&mut order);
+                order.finish()
+            });
+        }
         out.up.extend(added.into_iter().map(|server| Op::AddRealServer(key, server)));
         out
     }
@@ -132,9 +143,12 @@ impl Planner<'_> {
         known: &[RealServer],
         protection: &Protection,
     ) {
-        let node = &*self.from.settings.place.node;
+        let order = match wanted.config.scheduler {
+            Scheduler::MH | Scheduler::SH => Order::OfKeys,
+            _ => Order::OfNode(&self.from.settings.place.node),
+        };
         let Difference { up, down, gone, usable_stays, stale } =
-            Difference::between(key, &wanted.real_servers, known, node);
+            Difference::between(key, &wanted.real_servers, known, order);
         let mut needs = Vec::new();
         if self.planned.contains(&Target::VirtualServer(key)) && known.is_empty() {
             needs.push(Target::VirtualServer(key));

@@ -22,9 +22,9 @@ fn flagged(mut settings: ServiceSettings, flags: Flags, of: Option<Scheduler>) -
     settings
 }
 
-fn weights(zones: &[(&str, u16)]) -> Option<Weights> {
+fn weights(zones: &[(&str, u16)]) -> Weights {
     let zones = zones.iter().map(|(zone, weight)| ((*zone).into(), *weight)).collect();
-    Some(Weights::new(Vec::new(), zones, None).unwrap())
+    Weights::new(Vec::new(), zones, None).unwrap()
 }
 
 /// `wrr 10` is the scheduler and flags of UDP, then what was rejected.
@@ -91,7 +91,7 @@ fn scheduler_and_flags() {
 #[test]
 fn weights_bring_a_scheduler_that_heeds_them() {
     let asked = |scheduler| ServiceSettings {
-        weights: weights(&[("a", 3), ("b", 0)]),
+        weights: Some(weights(&[("a", 3), ("b", 0)])),
         ..scheduled(scheduler)
     };
     for (scheduler, text) in [
@@ -123,7 +123,7 @@ fn weights_bring_a_scheduler_that_heeds_them() {
         let config = tuning.real_server(&endpoint(&format!("10.244.0.1 {text}")));
         assert_eq!(config, RealServerConfig::masquerade(weight), "{text}");
     }
-    let rule = weights(&[("a", 3)]).unwrap().of(None, Some("a"));
+    let rule = weights(&[("a", 3)]).of(None, Some("a"));
     assert_eq!(rule, (3, WeightRule::Zone));
 }
 
@@ -132,7 +132,7 @@ fn slow_start_needs_weights_that_are_shares() {
     let duration = Duration::from_secs(30);
     let asked = |scheduler, weight| ServiceSettings {
         slow_start: Some(duration),
-        weights: weights(&[("a", weight)]),
+        weights: Some(weights(&[("a", weight)])),
         ..scheduled(scheduler)
     };
     for (scheduler, weight, begins) in [
@@ -187,7 +187,8 @@ fn what_the_kernel_lacks_is_left_out_with_its_reason() {
         ["proxier.io/scheduler: \"twos\" is not used: the kernel of this node has no module \
           ip_vs_twos; load it and restart proxier"]
     );
-    let weighted = ServiceSettings { weights: weights(&[("a", 3)]), ..ServiceSettings::default() };
+    let weighted =
+        ServiceSettings { weights: Some(weights(&[("a", 3)])), ..ServiceSettings::default() };
     let (text, why) = outcome(weighted, &lacking(Module::Scheduler(Scheduler::WRR)));
     assert_eq!((&*text, why.len()), ("rr 0", 1));
     let single = ServiceSettings { one_packet: true, ..ServiceSettings::default() };
