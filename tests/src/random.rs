@@ -23,6 +23,7 @@ pub(crate) use steps::node_ip;
 pub use steps::{Detector, Options, Step, World, history, options, world};
 
 use proxier::builders::{NODE, ip};
+use proxier::cluster::Annotation;
 
 /// The node that is not [`NODE`].
 pub const OTHER_NODE: &str = "node-2";
@@ -107,6 +108,8 @@ pub struct Service {
     pub external_local: bool,
     /// `spec.healthCheckNodePort`
     pub health_check: u16,
+    /// An annotation that sets something for this Service, and its value.
+    pub annotation: Option<(Annotation, &'static str)>,
 }
 
 /// A port of a Service or of a slice.
@@ -204,7 +207,8 @@ pub fn service() -> impl Strategy<Value = Service> {
     let identity = (0..5_u8, 0..3_u8, kind, families, 0..CLUSTER_IPS.len());
     let addresses = (vec(port(true), 0..4), outside(), ingress(), source_ranges());
     let policies = (affinity(), any::<bool>(), any::<bool>(), select(vec![0_u16, 30_200, 30_080]));
-    (identity, addresses, policies).prop_map(|(identity, addresses, policies)| {
+    (identity, addresses, policies, annotation()).prop_map(|all| {
+        let (identity, addresses, policies, annotation) = all;
         let (name, created, kind, families, cluster_ip) = identity;
         let (mut ports, external_ips, ingress, source_ranges) = addresses;
         let (affinity, internal_local, external_local, health_check) = policies;
@@ -223,8 +227,22 @@ pub fn service() -> impl Strategy<Value = Service> {
             internal_local,
             external_local,
             health_check,
+            annotation,
         }
     })
+}
+
+/// None whose effect depends on what was before, as slow start's does.
+fn annotation() -> impl Strategy<Value = Option<(Annotation, &'static str)>> {
+    let known = vec![
+        (Annotation::Scheduler, "mh"),
+        (Annotation::CiliumAlgorithm, "least-connections"),
+        (Annotation::Scheduler, "fastest"),
+        (Annotation::Weights, "default:3"),
+        (Annotation::MaxConnections, "9"),
+        (Annotation::OnePacket, "true"),
+    ];
+    option::weighted(0.3, select(known))
 }
 
 /// The API server lets names, and numbers and node ports of a protocol, be there once only.

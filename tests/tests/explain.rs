@@ -256,3 +256,45 @@ spec: {type: NodePort, clusterIP: 10.96.0.11, ports: [{port: 80, nodePort: 30081
     assert_eq!(status, 1, "{text}");
     assert!(text.contains("no service has the address 10.96.0.99"), "{text}");
 }
+
+#[test]
+fn settings_by_annotation_and_why_an_endpoint_has_its_weight() {
+    let tuned = "---
+apiVersion: v1
+kind: Service
+metadata:
+  name: tuned
+  namespace: ns
+  annotations:
+    proxier.io/weights: 'zone=a:3,default:2'
+    proxier.io/max-connections: '50'
+    proxier.io/slow-start: 30s
+    proxier.io/scheduler-flags: mh-port
+spec: {clusterIP: 10.96.0.12, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: tuned-1, namespace: ns, labels: {kubernetes.io/service-name: tuned}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: [10.244.0.2], nodeName: n1, zone: a}
+- {addresses: [10.244.1.2], nodeName: n2, zone: b}
+";
+    let expected = [
+        "  scheduler wrr, by annotation proxier.io/weights\n",
+        "  weights zone=a:3,default:2, by annotation proxier.io/weights\n",
+        "  slow-start 30s, by annotation proxier.io/slow-start\n",
+        "  max-connections 50, by annotation proxier.io/max-connections\n",
+        "  annotation proxier.io/scheduler-flags: \"mh-port\" is not used: these are flags of mh, and the \
+         scheduler is wrr\n",
+        "10.244.0.2:8080 on n1: used, local, weight 30 by the rule for its zone a (times 10 for slow start), \
+         no new connections above 50\n",
+        "10.244.1.2:8080 on n2: used, not local, weight 20 by default:2 (times 10 for slow start)",
+        "cluster IP 10.96.0.12:80/tcp, wrr: 10.244.0.2:8080 10.244.1.2:8080",
+    ];
+    says(explain("ns/tuned", "", &[HERE], tuned), &expected);
+    // It is also said where nobody asks.
+    let (_, text) = explain("ns/tuned", "", &[HERE], tuned);
+    assert!(text.contains("an annotation cannot be used"), "{text}");
+}

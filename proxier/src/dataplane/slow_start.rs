@@ -65,12 +65,15 @@ impl SlowStarts {
         let ready: BTreeSet<IpAddr> = ready.collect();
         let others = ready.iter().any(|address| before.contains_key(address));
         let began = |address: &IpAddr| match before.get(address) {
-            Some(began) => began.filter(|began| Self::step(now - *began, duration) < Self::STEPS),
+            Some(began) => {
+                began.filter(|began| Self::step(age(*began, now), duration) < Self::STEPS)
+            }
             None => others.then_some(now),
         };
         let endpoints: BTreeMap<_, _> = ready.iter().map(|it| (*it, began(it))).collect();
-        let next =
-            |began: &Instant| *began + Self::begins(Self::step(now - *began, duration), duration);
+        let next = |began: &Instant| {
+            *began + Self::begins(Self::step(age(*began, now), duration), duration)
+        };
         let due = endpoints.values().flatten().map(next).min();
         self.due.extend(due.map(|due| (due, service.clone())));
         self.services.insert(service.clone(), Known { duration, endpoints, due });
@@ -83,7 +86,7 @@ impl SlowStarts {
         };
         let step = |address: &IpAddr| {
             let began = known.endpoints.get(address).copied().flatten();
-            began.map_or(Self::STEPS, |began| Self::step(now - began, known.duration))
+            began.map_or(Self::STEPS, |began| Self::step(age(began, now), known.duration))
         };
         // Most frontends share one list.
         let mut made: Vec<(RealServers, RealServers)> = Vec::new();
@@ -119,9 +122,13 @@ impl SlowStarts {
 
     /// How many endpoints do not have their full weight yet.
     pub fn count(&self) -> usize {
-        let starting = self.services.values().filter(|known| known.due.is_some());
+        let starting = self.due.iter().filter_map(|(_, service)| self.services.get(service));
         starting.map(|known| known.endpoints.values().flatten().count()).sum()
     }
+}
+
+fn age(began: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(began)
 }
 
 fn slowed(mut server: RealServer, step: u32) -> RealServer {

@@ -49,7 +49,7 @@ pub struct Applied {
 pub struct InForce {
     /// Its name: `scheduler`.
     pub setting: &'static str,
-    /// Its value.
+    /// Its value; the beginning of a long one.
     pub value: Box<str>,
     /// Where it is from.
     pub annotation: Annotation,
@@ -69,7 +69,7 @@ impl Applied {
 
     /// Sets something else than the annotation names.
     fn set_as(&mut self, setting: &'static str, of: Annotation, value: impl fmt::Display) {
-        let value = value.to_string().into();
+        let value = cut(value.to_string());
         self.in_force.push(InForce { setting, value, annotation: of });
     }
 
@@ -79,9 +79,20 @@ impl Applied {
         value: impl fmt::Display,
         reason: impl Into<Cow<'static, str>>,
     ) {
-        let value = format!("\"{value}\"").into();
+        let value = format!("\"{}\"", cut(value.to_string())).into();
         self.rejected.push(Rejected { annotation, value, reason: reason.into() });
     }
+}
+
+/// Longest value that is shown: a hundred rules for weights would fill a page.
+const SHOWN: usize = 200;
+
+fn cut(mut value: String) -> Box<str> {
+    if value.len() > SHOWN {
+        value.truncate(value.floor_char_boundary(SHOWN));
+        value.push_str("...");
+    }
+    value.into()
 }
 
 /// The configuration of the virtual and real servers of one Service.

@@ -207,6 +207,7 @@ mod for_people {
 
     use super::super::{Style, json, table};
     use crate::builders::*;
+    use crate::cluster::{Annotation, Rejected, ServiceSettings, Weights};
     use crate::dataplane::{Desired, contribution};
 
     fn desired() -> Desired {
@@ -245,6 +246,55 @@ default/web  cluster IP  10.96.0.1:80/tcp     rr sticky 3h  10.244.0.1:8080 10.2
 conflict: 10.96.0.1:80/tcp goes to default/web, not to default/db
 ";
         assert_eq!(table(&desired(), Style { width: 92, colour: false }), expected);
+    }
+
+    /// A Service with annotations, one of which cannot be used.
+    fn tuned() -> Desired {
+        let settings = settings();
+        let mut desired = Desired::new(&settings.families, settings.backend);
+        let rejected = Rejected {
+            annotation: Annotation::SlowStart,
+            value: "\"soon\"".into(),
+            reason: "it takes a duration".into(),
+        };
+        let zones = vec![("a".into(), 3)];
+        let asked = ServiceSettings {
+            weights: Weights::new(vec![], zones, None),
+            max_connections: Some(100),
+            rejected: vec![rejected],
+            ..ServiceSettings::default()
+        };
+        let service = service("web").cluster_ip("10.96.0.1").port(80);
+        let service = service.with(|service| service.settings = Some(Box::new(asked)));
+        let slices = [endpoints("web", 8080, &["10.244.0.1 in=a", "10.244.0.2"])];
+        let asked = contribution(&service, &slices.iter(), &settings);
+        desired.set(&service.key, Some((0, asked)), &mut BTreeSet::new());
+        desired
+    }
+
+    #[test]
+    fn what_annotations_set_is_in_the_table_and_in_json() {
+        let text = table(&tuned(), Style { width: 120, colour: false });
+        for line in [
+            "10.96.0.1:80/tcp  wrr max 100  10.244.0.1:8080*3 10.244.0.2:8080*1\n",
+            "setting: default/web: scheduler wrr (proxier.io/weights)\n",
+            "setting: default/web: weights zone=a:3 (proxier.io/weights)\n",
+            "setting: default/web: proxier.io/slow-start: \"soon\" is not used: it takes a duration\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let json = json::desired(&tuned());
+        assert_eq!(json["virtualServers"][0]["realServers"][0]["upperThreshold"], 100);
+        assert_eq!(
+            json["settings"][2],
+            serde_json::json!({
+                "service": "default/web",
+                "setting": "max-connections",
+                "value": "100",
+                "annotation": "proxier.io/max-connections",
+            })
+        );
+        assert_eq!(json["rejectedSettings"][0]["annotation"], "proxier.io/slow-start");
     }
 
     #[test]

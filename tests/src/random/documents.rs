@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use netlink_ipvs::{Family, Protocol};
-use proxier::cluster::{self, Change, Conditions, Hints, NotProxied, ObjectKey, SlicePort};
+use netlink_ipvs::{Family, Protocol, Scheduler};
+use proxier::cluster::{
+    self, Annotated, Change, Conditions, Hints, NotProxied, ObjectKey, Rejected, ServiceSettings,
+    SlicePort, Weights,
+};
 
 use super::{Endpoint, Kind, Node, Port, Service, Slice};
 use proxier::builders::NODE;
@@ -57,12 +60,35 @@ impl Service {
             internal_local: self.internal_local,
             external_local,
             health_check_node_port: if health_check { self.health_check } else { 0 },
-            settings: None,
+            settings: self.settings(),
         })
+    }
+
+    /// What its annotation means.
+    fn settings(&self) -> Option<Box<ServiceSettings>> {
+        let (annotation, value) = self.annotation?;
+        let mut settings = ServiceSettings::default();
+        let scheduler = |value| Some(Annotated { value, annotation });
+        match value {
+            "mh" => settings.scheduler = scheduler(Scheduler::MH),
+            "least-connections" => settings.scheduler = scheduler(Scheduler::LC),
+            "default:3" => settings.weights = Weights::new(vec![], vec![], Some(3)),
+            "9" => settings.max_connections = Some(9),
+            "true" => settings.one_packet = true,
+            _ => {
+                let reason =
+                    "it takes rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos";
+                let value = format!("{value:?}").into();
+                settings.rejected = vec![Rejected { annotation, value, reason: reason.into() }];
+            }
+        }
+        Some(Box::new(settings))
     }
 
     /// The object.
     pub fn document(&self) -> Value {
+        let annotations: serde_json::Map<_, _> =
+            self.annotation.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
         let ips = self.cluster_ips();
         let policy = |local| if local { "Local" } else { "Cluster" };
         let ingress = self.ingress.iter().map(|(address, mode)| match mode {
@@ -102,6 +128,7 @@ impl Service {
                 "name": &*key.name,
                 "namespace": &*key.namespace,
                 "creationTimestamp": format!("1970-01-01T00:00:{:02}Z", self.created),
+                "annotations": annotations,
             },
             "spec": spec,
             "status": { "loadBalancer": { "ingress": ingress.collect::<Vec<_>>() } },

@@ -196,3 +196,19 @@ fn what_the_kernel_lacks_is_left_out_with_its_reason() {
     assert_eq!((&*text, why.len()), ("rr 0", 1));
     assert!(why[0].contains("ip_vs_pe_sip"), "{why:?}");
 }
+
+#[test]
+fn of_a_long_value_the_beginning_is_shown() {
+    let zones: Vec<(String, u16)> = (0..100).map(|n| (format!("zone-{n:03}"), 1)).collect();
+    let zones: Vec<(&str, u16)> = zones.iter().map(|(zone, weight)| (&**zone, *weight)).collect();
+    for scheduler in [Scheduler::WRR, Scheduler::DH] {
+        let weights = Some(weights(&zones));
+        let service = with(ServiceSettings { weights, ..scheduled(scheduler) });
+        let applied = Tuning::new(&service, &settings()).1.unwrap();
+        let in_force = applied.in_force.iter().map(|it| &it.value);
+        let longest =
+            in_force.chain(applied.rejected.iter().map(|it| &it.value)).map(|it| it.len());
+        let longest = longest.max().unwrap();
+        assert!((200..=210).contains(&longest), "{longest}");
+    }
+}
