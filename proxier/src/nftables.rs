@@ -10,6 +10,7 @@
 mod element;
 mod expression;
 mod names;
+mod needs;
 mod text;
 
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -20,7 +21,8 @@ use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Ruleset, Table};
 use crate::dataplane::sets::SetId;
 
 pub use element::{element, foreign_text, member, refused, refused_element};
-pub use names::{REFUSED, TABLE, chain_name, set_name};
+pub use names::{REFUSED, TABLE, chain_name, is_set_of_ours, set_name};
+pub use needs::Need;
 pub use text::{commands, table_text};
 
 /// The table of a family.
@@ -121,6 +123,7 @@ fn jumps(
 /// if there is no table, or nothing in it but sets.
 pub fn understand(
     family: Family,
+    sets: &[nft::Set],
     chains: &[NftChain],
     rules: &[nft::Rule],
     refused: Vec<Option<VirtualServerKey>>,
@@ -134,8 +137,9 @@ pub fn understand(
         rules.iter().filter(|rule| rule.chain == name).collect()
     };
     let found = |chain: &NftChain| chains.iter().any(|there| there == chain);
-    // A chain that nobody knows may do anything.
-    let known = chains.iter().all(|chain| names::is_ours(&chain.name));
+    // A chain that nobody knows may do anything, and a map may lead to it.
+    let known =
+        chains.iter().all(|chain| names::is_ours(&chain.name)) && sets.iter().all(is_set_of_ours);
     let jump_there = |index: usize| {
         let jump = &JUMPS[index];
         let base = base_chain(jump.to.table(), jump.from);
