@@ -116,7 +116,8 @@ fn jumps(
     table: Table,
     hook: Hook,
 ) -> impl Iterator<Item = &'static crate::dataplane::firewall::Jump> {
-    JUMPS.iter().rev().filter(move |jump| jump.to.table() == table && jump.from == hook)
+    let all = JUMPS.iter().rev().filter(|jump| jump.to.is_of_nftables());
+    all.filter(move |jump| jump.to.table() == table && jump.from == hook)
 }
 
 /// What is there of ours: equal to what is wanted exactly when there is nothing to install. `None`
@@ -142,6 +143,9 @@ pub fn understand(
         chains.iter().all(|chain| names::is_ours(&chain.name)) && sets.iter().all(is_set_of_ours);
     let jump_there = |index: usize| {
         let jump = &JUMPS[index];
+        if !jump.to.is_of_nftables() {
+            return false;
+        }
         let base = base_chain(jump.to.table(), jump.from);
         let wanted = base_rules(jump.to.table(), jump.from);
         known && ours && found(&base) && of(&base.name).into_iter().cloned().eq(wanted)

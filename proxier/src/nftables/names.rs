@@ -34,9 +34,7 @@ pub(super) const WAY: &[Place] = &[
     Place::Ours(Chain::IpvsFilter),
     Place::Ours(Chain::ProxyFirewall),
     Place::Ours(Chain::SourceRanges),
-    Place::Ours(Chain::NodePortFilter),
     Place::Base(Table::Filter, Hook::Forward),
-    Place::Ours(Chain::Forward),
     Place::Base(Table::Nat, Hook::Postrouting),
     Place::Ours(Chain::Postrouting),
 ];
