@@ -1,6 +1,7 @@
 //! What of the kernel's is known, and up to which generation of its rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::{Duration, Instant};
 
 use netlink_batch::{Error, ErrorKind};
@@ -76,15 +77,17 @@ impl Known {
 
     /// The sets of a family's table; none if it is not there.
     pub(super) fn sets(&mut self, client: &mut Client, family: Family) -> Result<&[Set], Error> {
-        if !self.sets.contains_key(&family) {
-            let sets = match client.sets(&nftables::table(family)) {
-                Ok(sets) => sets.into_iter().map(|it| it.object).collect(),
-                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            self.sets.insert(family, sets);
+        match self.sets.entry(family) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let sets = match client.sets(&nftables::table(family)) {
+                    Ok(sets) => sets.into_iter().map(|it| it.object).collect(),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                    Err(error) => return Err(error),
+                };
+                Ok(entry.insert(sets))
+            }
         }
-        Ok(self.sets.get(&family).map(Vec::as_slice).unwrap_or_default())
     }
 
     /// The rules that were read or written last.

@@ -64,9 +64,8 @@ impl<'a> Requests<'a> {
             if let Some(first) = own.first() {
                 match self.ops[*first] {
                     Op::CreateSet(set, _) => {
-                        if create_set(&mut out, client, known, *set)? {
-                            without_rules.insert(set.family, own.clone());
-                        }
+                        let gone = create_set(&mut out, client, known, *set)?;
+                        without_rules.extend(gone.then(|| (set.family, own.clone())));
                     }
                     Op::InstallFirewall(family, rules) => {
                         install(&mut out, client, known, rules)?;
