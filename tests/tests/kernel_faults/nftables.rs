@@ -67,8 +67,6 @@ fn what_others_do_to_the_table_is_repaired_when_the_kernel_tells_of_it() {
         "nft add rule ip proxier restricted counter accept",
         "nft add chain ip proxier mine '{ type filter hook input priority -200; policy accept; }'
          nft add rule ip proxier mine tcp dport 1 drop",
-        "nft chain ip proxier filter-input '{ policy drop; }'",
-        "nft add table ip6 proxier '{ flags dormant; }'",
     ]);
 }
 
