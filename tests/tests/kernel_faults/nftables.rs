@@ -97,7 +97,7 @@ fn what_others_do_to_the_sets_is_repaired_when_the_kernel_tells_of_it() {
          nft add map ip proxier lead '{ type ipv4_addr : verdict; }'
          nft add element ip proxier lead '{ 192.0.2.9 : jump theirs }'
          nft add rule ip proxier services ip saddr vmap @lead",
-        // More than the socket holds on which the kernel tells.
+        // Ten thousand changes at once.
         "{ echo 'add element ip proxier cluster-ips {'
            seq -f '10.97.%.0f.1 . tcp . 80,' 0 255; echo '}'; } >/dev/shm/add
          sed s/add/delete/ /dev/shm/add >/dev/shm/delete
