@@ -10,6 +10,7 @@
 mod element;
 mod expression;
 mod names;
+mod needs;
 mod text;
 
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -20,7 +21,8 @@ use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Ruleset, Table};
 use crate::dataplane::sets::SetId;
 
 pub use element::{element, foreign_text, member, refused, refused_element};
-pub use names::{REFUSED, TABLE, chain_name, set_name};
+pub use names::{REFUSED, TABLE, chain_name, is_set_of_ours, set_name};
+pub use needs::Need;
 pub use text::{commands, table_text};
 
 /// The table of a family.
@@ -114,13 +116,15 @@ fn jumps(
     table: Table,
     hook: Hook,
 ) -> impl Iterator<Item = &'static crate::dataplane::firewall::Jump> {
-    JUMPS.iter().rev().filter(move |jump| jump.to.table() == table && jump.from == hook)
+    let all = JUMPS.iter().rev().filter(|jump| jump.to.is_of_nftables());
+    all.filter(move |jump| jump.to.table() == table && jump.from == hook)
 }
 
 /// What is there of ours: equal to what is wanted exactly when there is nothing to install. `None`
 /// if there is no table, or nothing in it but sets.
 pub fn understand(
     family: Family,
+    sets: &[nft::Set],
     chains: &[NftChain],
     rules: &[nft::Rule],
     refused: Vec<Option<VirtualServerKey>>,
@@ -134,10 +138,14 @@ pub fn understand(
         rules.iter().filter(|rule| rule.chain == name).collect()
     };
     let found = |chain: &NftChain| chains.iter().any(|there| there == chain);
-    // A chain that nobody knows may do anything.
-    let known = chains.iter().all(|chain| names::is_ours(&chain.name));
+    // A chain that nobody knows may do anything, and a map may lead to it.
+    let known =
+        chains.iter().all(|chain| names::is_ours(&chain.name)) && sets.iter().all(is_set_of_ours);
     let jump_there = |index: usize| {
         let jump = &JUMPS[index];
+        if !jump.to.is_of_nftables() {
+            return false;
+        }
         let base = base_chain(jump.to.table(), jump.from);
         let wanted = base_rules(jump.to.table(), jump.from);
         known && ours && found(&base) && of(&base.name).into_iter().cloned().eq(wanted)

@@ -2,6 +2,7 @@
 //! costs, beside the floor in the same boot.
 
 pub mod churn;
+pub mod connect;
 pub mod floor;
 pub mod memory;
 pub mod objects;

@@ -10,6 +10,7 @@ mod ping;
 mod run;
 mod server;
 mod socket;
+mod timed;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ pub use pace::rate;
 pub use ping::ping;
 pub use run::{Client, Held, Rate, Server};
 pub use server::serve;
+pub use timed::{Took, time};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -16,6 +16,9 @@ use proxier_tests::topology::{Plan, Topology};
 use proxier_tests::traffic::{Client, Load, Place, Protocol, Report, Server};
 use serde_json::Value;
 
+#[path = "examples/alone.rs"]
+mod alone;
+
 /// The configuration of the examples' cluster, seen from its first node.
 const CONFIG: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
                       kind: KubeProxyConfiguration\n\

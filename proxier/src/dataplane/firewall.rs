@@ -13,9 +13,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
-use super::sets::{SetRole, SetType};
+use super::sets::SetRole;
 
 mod chains;
+mod for_nftables;
 mod rules;
 
 pub use chains::{Chain, Hook, JUMPS, Jump, Table};
@@ -249,37 +250,6 @@ impl Ruleset {
         drops: BTreeSet<VirtualServerKey>,
     ) -> Self {
         Self(Arc::new(Content { family, base: Base { chains, jumps }, drops }))
-    }
-
-    /// The same rules as the backend nftables has them.
-    ///
-    /// * Nobody but iptables has the match `physdev`; without it no packet counts as bridged.
-    /// * A set whose members have a protocol needs no match for it, and one of health check ports,
-    ///   which are TCP's, needs one: nftables would read two bytes of any packet as its port.
-    /// * What a set is stands at the set.
-    #[must_use]
-    pub fn for_nftables(&self) -> Self {
-        let mut content = Content::clone(&self.0);
-        for entry in content.base.chains.values_mut().flatten() {
-            let Entry::Ours(rule) = entry else { continue };
-            let set = rule.matches.iter().find_map(|it| match it {
-                Match::Set(of, _) => Some(*of),
-                _ => None,
-            });
-            let by_protocol = set.is_some_and(|role| role.set_type() != SetType::BitmapPort);
-            rule.matches.retain(|it| match it {
-                Match::NotBridged => false,
-                Match::Protocol(_) => !by_protocol,
-                _ => true,
-            });
-            if set == Some(SetRole::HealthCheckNodePort) {
-                rule.matches.insert(0, Match::Protocol(Protocol::Tcp));
-            }
-            if set.is_some() {
-                rule.comment = None;
-            }
-        }
-        Self(Arc::new(content))
     }
 
     /// The family of the packets.

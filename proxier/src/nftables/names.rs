@@ -1,7 +1,7 @@
 //! Names and types of what is in our table.
 
 use netlink_ipvs::Family;
-use netlink_nftables::{DataType, SetFlags};
+use netlink_nftables::{DataType, Set, SetFlags};
 
 use crate::dataplane::firewall::{Chain, Hook, Table};
 use crate::dataplane::sets::{SetId, SetRole, SetType};
@@ -34,9 +34,7 @@ pub(super) const WAY: &[Place] = &[
     Place::Ours(Chain::IpvsFilter),
     Place::Ours(Chain::ProxyFirewall),
     Place::Ours(Chain::SourceRanges),
-    Place::Ours(Chain::NodePortFilter),
     Place::Base(Table::Filter, Hook::Forward),
-    Place::Ours(Chain::Forward),
     Place::Base(Table::Nat, Hook::Postrouting),
     Place::Ours(Chain::Postrouting),
 ];
@@ -120,6 +118,13 @@ pub const fn set_name(role: SetRole) -> &'static str {
         SetRole::HealthCheckNodePort => "health-check-ports",
         SetRole::IpvsIps => "service-ips",
     }
+}
+
+/// Whether a set is one of ours, or of a single rule.
+pub fn is_set_of_ours(set: &Set) -> bool {
+    let name = set.name.as_str();
+    let named = name == REFUSED || SetRole::ALL.into_iter().any(|role| set_name(role) == name);
+    named || set.flags.contains(SetFlags::ANONYMOUS)
 }
 
 /// The types of a set's key.

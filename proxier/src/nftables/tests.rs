@@ -47,8 +47,38 @@ fn rules_that_are_read_back_are_those_that_were_made() {
             let refused: Vec<_> =
                 dropped.map(|key| refused(family, &refused_element(&key).unwrap())).collect();
             assert_eq!(refused.len(), 1);
-            let read = understand(family, &chains, &rules, refused);
+            let read = understand(family, &[], &chains, &rules, refused);
             assert_eq!(read.as_ref(), Some(&wanted), "{family} {options:?}");
+        }
+    }
+}
+
+/// What every kernel with nftables has, or what asks for it.
+#[test]
+fn the_kernel_is_asked_for_each_expression_that_it_may_lack() {
+    use nft::Expr;
+    for family in [Family::Ipv4, Family::Ipv6] {
+        for options in options() {
+            let wanted = ruleset(family, &options, &BTreeSet::new()).for_nftables();
+            let rules = chains(&wanted).into_iter().flat_map(|(_, rules)| rules);
+            for expression in rules.flat_map(|rule| rule.expressions) {
+                let asked = match &expression {
+                    Expr::Payload { .. }
+                    | Expr::Meta { .. }
+                    | Expr::SetMeta { .. }
+                    | Expr::Compare { .. }
+                    | Expr::Bitwise { .. }
+                    | Expr::Lookup { .. }
+                    | Expr::Verdict(_) => continue,
+                    Expr::Fib { .. } => Need::Fib,
+                    Expr::Ct { .. } => Need::ConnectionTracking,
+                    Expr::Masquerade { .. } => Need::Masquerade,
+                    Expr::Reject(_) => Need::Reject,
+                    _ => panic!("nobody asks for {expression:?}"),
+                };
+                let (question, wanted) = asked.question(family);
+                assert!(Need::ALL.contains(&asked) && question.len() == wanted + 1);
+            }
         }
     }
 }
@@ -60,7 +90,7 @@ fn what_others_have_changed_is_seen() {
     let (chains, rules): (Vec<_>, Vec<_>) = chains(&wanted).into_iter().unzip();
     let rules: Vec<nft::Rule> = rules.into_iter().flatten().collect();
     let read = |chains: &[NftChain], rules: &[nft::Rule]| {
-        understand(Family::Ipv4, chains, rules, Vec::new())
+        understand(Family::Ipv4, &[], chains, rules, Vec::new())
     };
     assert_eq!(read(&chains, &rules).as_ref(), Some(&wanted));
     assert_eq!(read(&[], &[]), None);
@@ -89,7 +119,7 @@ fn what_others_have_changed_is_seen() {
             assert_ne!(read(&other, &rules).as_ref(), Some(&wanted), "dropping {}", one.name);
         }
     }
-    let strange = understand(Family::Ipv4, &chains, &rules, vec![None]);
+    let strange = understand(Family::Ipv4, &[], &chains, &rules, vec![None]);
     assert_ne!(
         strange.as_ref(),
         Some(&wanted),

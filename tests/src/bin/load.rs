@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! load [--steps 100x5,1000x5,...] [--backends iptables,nftables] [--churn SECONDS] [--rates 100,1000]
-//!      [--idle SECONDS] [--json FILE]
+//!      [--idle SECONDS] [--connect TIMES] [--json FILE]
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
 //! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dummy_iface::{Event, Monitor};
 use proxier::dataplane::firewall::Backend;
 use proxier_tests::load::objects::Size;
-use proxier_tests::load::{Plan, floor, measure, table, write_manifest};
+use proxier_tests::load::{Plan, connect, floor, measure, table, write_manifest};
 use proxier_tests::netns::require_test_kernel;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -34,6 +34,8 @@ struct Options {
     /// Changes a second, each of them for `churn` seconds.
     rates: Vec<u32>,
     idle: u64,
+    /// Connections through each kind of frontend.
+    connect: u32,
     json: Option<PathBuf>,
     write: Option<PathBuf>,
 }
@@ -61,7 +63,7 @@ fn run() -> Result<()> {
         return inside(&part, size, backend, &options);
     }
     let begin = Instant::now();
-    let mut reports = Vec::new();
+    let (mut reports, mut connections) = (Vec::new(), Vec::new());
     let each = options.steps.iter();
     let each = each.flat_map(|size| options.backends.iter().map(move |backend| (*size, *backend)));
     for (size, backend) in each {
@@ -81,12 +83,18 @@ fn run() -> Result<()> {
         });
         report["floor"] = json!({"seconds": floor, "runs": floors});
         reports.push(report);
-        if let Some(path) = &options.json {
-            let text = serde_json::to_string_pretty(&json!({"sizes": reports}))?;
-            std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        options.save(&json!({"sizes": reports}))?;
+    }
+    if let Some(size) = options.steps.first().filter(|_| options.connect > 0) {
+        // What the daemon wants, and cannot set in a namespace.
+        std::fs::write("/proc/sys/net/netfilter/nf_conntrack_max", "131072")?;
+        for backend in &options.backends {
+            connections.push(in_namespace("connect", *size, *backend, &options)?);
         }
+        options.save(&json!({"sizes": reports, "connect": connections}))?;
     }
     println!("\n{}", table::table(&reports));
+    println!("{}", table::connections(&connections).unwrap_or_default());
     eprintln!("load: {} s", begin.elapsed().as_secs());
     Ok(())
 }
@@ -105,6 +113,9 @@ fn inside(part: &str, size: Size, backend: Backend, options: &Options) -> Result
         let state = floor::desired(manifest, backend)?;
         std::fs::remove_file(manifest)?;
         floor::program(&state, backend)?
+    } else if part == "connect" {
+        say("connections");
+        connect::measure(backend, options.connect)?
     } else {
         let large = services >= 10_000;
         measure(
@@ -136,6 +147,7 @@ fn in_namespace(part: &str, size: Size, backend: Backend, options: &Options) -> 
         .args(["--churn", &options.churn.to_string(), "--rates", &rates.join(",")])
         .args(["--backends", &backend.to_string()])
         .args(["--idle", &options.idle.to_string()])
+        .args(["--connect", &options.connect.to_string()])
         .env(INSIDE, part)
         .stderr(Stdio::inherit())
         .output()
@@ -169,6 +181,13 @@ fn wait_for_clean_up() -> Result<()> {
 }
 
 impl Options {
+    /// Writes the report, as far as there is one.
+    fn save(&self, report: &Value) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+
     fn parse(words: &[String]) -> Result<Self> {
         let mut options = Self {
             steps: Vec::new(),
@@ -176,6 +195,7 @@ impl Options {
             churn: 60,
             rates: vec![100, 300, 500, 1000],
             idle: 60,
+            connect: 2000,
             json: None,
             write: None,
         };
@@ -199,6 +219,7 @@ impl Options {
                     options.rates = rates.with_context(|| format!("{option} {value}"))?;
                 }
                 "--idle" => options.idle = u64::from(number()?),
+                "--connect" => options.connect = number()?,
                 "--json" => options.json = Some(value.into()),
                 "--write" => options.write = Some(value.into()),
                 _ => bail!("unknown option {option}"),

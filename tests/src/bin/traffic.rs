@@ -6,6 +6,7 @@
 //! traffic hold    PLACE [the same]                 asks again for every line on standard input
 //! traffic rate    PLACE --per-second N [the same]  reports for every line on standard input
 //!                                                  as soon as one more has ended
+//! traffic time    N PLACE...                       how long N connections to each take, in turn
 //! traffic ping    ADDRESS                          prints a word
 //! traffic flood   ADDRESS:PORT THREADS HELD        connects until its standard input ends
 //! ```
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use proxier_tests::traffic::{Load, Place, connect, flood, hold, kind, ping, rate, serve};
+use proxier_tests::traffic::{Load, Place, connect, flood, hold, kind, ping, rate, serve, time};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +38,13 @@ fn run(words: &[String]) -> Result<()> {
                 places.iter().map(|place| place.parse()).collect::<Result<Vec<Place>>>()?;
             return serve(name, &places);
         }
+        ["time", rounds, places @ ..] => {
+            let places =
+                places.iter().map(|place| place.parse()).collect::<Result<Vec<Place>>>()?;
+            let took = time(rounds.parse().context("number of rounds")?, &places)?;
+            println!("{}", serde_json::to_string(&took)?);
+            return Ok(());
+        }
         ["ping", address] => {
             let result = ping(address.parse().context("address")?, Duration::from_secs(5));
             println!("{}", result.map_or_else(|error| kind(&error), |()| "answered".to_owned()));
@@ -56,7 +64,8 @@ fn run(words: &[String]) -> Result<()> {
             rate(&load, per_second)?
         }
         _ => bail!(
-            "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | ping ADDRESS | \
+            "usage: traffic serve NAME PLACE... | connect|hold|rate PLACE [OPTION...] | \
+             time N PLACE... | ping ADDRESS | \
              flood ADDRESS:PORT THREADS HELD"
         ),
     };

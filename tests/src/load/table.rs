@@ -106,6 +106,25 @@ fn churn(report: &Value) -> Option<String> {
     Some(out)
 }
 
+/// How long it takes to connect: a line for each backend.
+pub fn connections(reports: &[Value]) -> Option<String> {
+    let mut out = String::from("\n| to connect, p50 / p99 in ms |");
+    let places = |report: &Value| report["took"].as_array().cloned().unwrap_or_default();
+    let first = places(reports.first()?);
+    for place in &first {
+        let _ = write!(out, " {} |", place["to"].as_str()?);
+    }
+    let _ = writeln!(out, "\n| --- |{}", " --: |".repeat(first.len()));
+    for report in reports {
+        let _ = write!(out, "| {} |", report["backend"].as_str()?);
+        for place in places(report) {
+            let _ = write!(out, " {} / {} |", number(&place["p50"], 3)?, number(&place["p99"], 3)?);
+        }
+        out.push('\n');
+    }
+    Some(out)
+}
+
 fn number(value: &Value, digits: usize) -> Option<String> {
     let value = value.as_f64()?;
     Some(format!("{value:.digits$}"))

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::server::READY;
-use super::{Load, Place, Report};
+use super::{Load, Place, Report, Took};
 use crate::command::{output, program};
 use crate::netns::Namespace;
 
@@ -88,6 +88,14 @@ impl<'a> Client<'a> {
     /// Connects (or sends) one after the other.
     pub fn connect(self, load: &Load) -> Result<Report> {
         report(&output(&mut self.command("connect", load, &[])?)?)
+    }
+
+    /// How long connections to these places take, so many to each.
+    pub fn time(self, rounds: u32, places: &[Place]) -> Result<Vec<Took>> {
+        let mut command = self.namespace.command(program("traffic")?);
+        command.args(["time", &rounds.to_string()]).args(places.iter().map(Place::to_string));
+        let text = output(&mut command)?;
+        serde_json::from_str(&text).with_context(|| format!("parse {text:?}"))
     }
 
     /// What becomes of a ping: `answered`, or the failure as in [`Report::errors`].

@@ -1,11 +1,14 @@
-//! What others do to our tables of nftables: repaired by the next audit, and read back with `nft`.
+//! What others do to our tables of nftables: repaired because the kernel tells of it, and read back with
+//! `nft`.
 
 use std::collections::BTreeMap;
 
 use netlink_nftables::Client;
 use proxier_tests::apiserver::object::{service, slice};
 use proxier_tests::command::output;
-use proxier_tests::disturbed::{AUDITS, behind_its_back, cluster, counted_beyond, metric, sh};
+use proxier_tests::disturbed::{
+    AUDITS, Background, NO_AUDIT, behind_its_back, cluster, counted_beyond, metric, sh,
+};
 use proxier_tests::live::Live;
 use proxier_tests::nft::blocks;
 use serde_json::json;
@@ -54,26 +57,92 @@ fn generation() -> u32 {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
-fn what_others_do_to_the_table_is_repaired_by_the_next_audit() {
-    let mut live = guarded();
-    live.start_daemon(&[AUDITS, &[NFTABLES]].concat()).unwrap();
-    until_right(&mut live, "everything");
-    let mut drift = metric("proxier_drift_total");
-    for fault in [
+fn what_others_do_to_the_table_is_repaired_when_the_kernel_tells_of_it() {
+    repaired(&[
         "nft delete table ip proxier",
         "nft flush ruleset",
         "nft delete rule ip proxier masquerading handle $(nft -a list chain ip proxier masquerading |
              sed -n 's/.*hairpin.* # handle //p')",
         "nft insert rule ip6 proxier services accept",
-        "nft add rule ip proxier forward counter accept",
+        "nft add rule ip proxier restricted counter accept",
         "nft add chain ip proxier mine '{ type filter hook input priority -200; policy accept; }'
          nft add rule ip proxier mine tcp dport 1 drop",
-    ] {
+    ]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn what_others_do_to_the_sets_is_repaired_when_the_kernel_tells_of_it() {
+    repaired(&[
+        "nft add element ip proxier cluster-ips '{ 10.96.0.77 . tcp . 80 }'",
+        "nft delete element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 }'",
+        "nft delete element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 }'
+         nft add element ip proxier cluster-ips '{ 10.96.0.1 . tcp . 80 comment \"mine\" }'",
+        "nft add element ip proxier source-ranges \
+             '{ 203.0.113.3 . tcp . 80 . 10.0.0.1-10.0.0.5, 203.0.113.3 . tcp . 80 . 192.0.2.0/24 }'",
+        "nft flush set ip proxier refused-to-node",
+        "nft add element ip proxier refused-to-node '{ 10.96.0.1 . 10.96.0.2 . tcp . 80 }'",
+        // Sets of another shape, to which rules refer.
+        "nft flush chain ip proxier masquerading
+         nft delete set ip proxier hairpin
+         nft add set ip proxier hairpin '{ type ipv4_addr; }'
+         nft add rule ip proxier masquerading ip saddr @hairpin masquerade",
+        "nft flush chain ip proxier node-out
+         nft delete set ip proxier refused-to-node
+         nft add set ip proxier refused-to-node '{ type ipv4_addr; }'
+         nft add rule ip proxier node-out ip daddr @refused-to-node drop",
+        // A set more, and a map that leads to a chain.
+        "nft add set ip proxier mine '{ type ipv4_addr; }'",
+        "nft add chain ip proxier theirs
+         nft add map ip proxier lead '{ type ipv4_addr : verdict; }'
+         nft add element ip proxier lead '{ 192.0.2.9 : jump theirs }'
+         nft add rule ip proxier services ip saddr vmap @lead",
+        // Ten thousand changes at once.
+        "{ echo 'add element ip proxier cluster-ips {'
+           seq -f '10.97.%.0f.1 . tcp . 80,' 0 255; echo '}'; } >/dev/shm/add
+         sed s/add/delete/ /dev/shm/add >/dev/shm/delete
+         for n in $(seq 20); do nft -f /dev/shm/add; nft -f /dev/shm/delete; done
+         nft -f /dev/shm/add",
+    ]);
+}
+
+/// Each of these is repaired without an audit, and counted.
+fn repaired(faults: &[&str]) {
+    let mut live = guarded();
+    live.start_daemon(&[NO_AUDIT, &[NFTABLES]].concat()).unwrap();
+    until_right(&mut live, "everything");
+    live.until("ready", |log, _| log.contains("ready: ")).unwrap();
+    let mut drift = metric("proxier_drift_total");
+    for fault in faults {
         behind_its_back(&live, fault);
         eprintln!("{fault}");
         until_right(&mut live, fault);
         drift = counted_beyond(&mut live, fault, drift);
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn changes_get_through_while_others_change_nftables_all_the_time() {
+    let mut live = guarded();
+    live.start_daemon(&[NO_AUDIT, &[NFTABLES]].concat()).unwrap();
+    until_right(&mut live, "everything");
+    sh("nft add table ip others; nft add set ip others noise '{ type inet_service; }'");
+    let noise = Background::start(
+        "while :; do printf 'flush set ip others noise; add element ip others noise { %s }\n' 1 2 3; done |
+             nft -i >/dev/null 2>&1",
+    );
+    for last in 20..30 {
+        let name = format!("late-{last}");
+        live.server.put(service("dev", &name, &format!("10.96.0.{last}")));
+        live.server.put(slice("dev", &format!("{name}-1"), &name, &["10.244.0.9"]));
+    }
+    let before = generation();
+    until_right(&mut live, "ten Services");
+    behind_its_back(&live, "nft delete table ip proxier");
+    until_right(&mut live, "the table is back");
+    assert!(generation() > before + 100, "nobody changed anything");
+    drop(noise);
 }
 
 #[test]

@@ -76,11 +76,16 @@ fn iptables(programs: Firewall, abilities: &mut Abilities) -> anyhow::Result<Fil
 
 fn nftables(programs: Firewall, abilities: &mut Abilities) -> anyhow::Result<Filter> {
     let found = programs.tools(Family::Ipv4).is_ok() || programs.tools(Family::Ipv6).is_ok();
-    let filter = Nftables::open(found.then_some(programs))?;
+    let mut filter = Nftables::open(found.then_some(programs))?;
+    filter.serves(Family::Ipv4).context("IPv4 cannot be served")?;
     abilities.families = vec![Family::Ipv4];
-    match firewall::ipv6_off() {
-        None => abilities.families.push(Family::Ipv6),
-        Some(why) => warn!(error = why, "IPv6 is not served"),
+    let ipv6 = match firewall::ipv6_off() {
+        None => filter.serves(Family::Ipv6).map_err(|error| chain(&error)),
+        Some(why) => Err(why.to_owned()),
+    };
+    match ipv6 {
+        Ok(()) => abilities.families.push(Family::Ipv6),
+        Err(error) => warn!(error, "IPv6 is not served"),
     }
     abilities.backend = Backend::Nftables;
     Ok(Filter::Nftables(filter))

@@ -147,6 +147,11 @@ impl Chain {
         }
     }
 
+    /// Whether nftables has it, where a chain that only accepts does nothing.
+    pub const fn is_of_nftables(self) -> bool {
+        !matches!(self, Self::Forward | Self::NodePortFilter)
+    }
+
     /// The chain of this name in a table.
     pub fn by_name(table: Table, name: &str) -> Option<Self> {
         table.chains().find(|chain| chain.name() == name)

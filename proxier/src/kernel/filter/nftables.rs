@@ -7,18 +7,19 @@
 //! Every transaction of anybody makes the ruleset another generation. As long as only ours did, what
 //! was read or written is still so, and nothing is read.
 
+mod known;
 mod left;
 mod requests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use netlink_batch::{Error, ErrorKind};
 use netlink_ipvs::Family;
-use netlink_nftables::{Client, ElementEntry, Refused, Table, TableKey, Transaction};
+use netlink_nftables::{Client, ElementEntry, Refused};
 
+use self::known::Known;
 use self::left::Left;
 use self::requests::Requests;
 use super::{Failures, Found};
@@ -28,11 +29,7 @@ use crate::dataplane::{Look, Op, OpError, OpErrorKind, Part, RulesState, SetStat
 use crate::kernel::firewall::Firewall;
 use crate::kernel::write::lost_answer;
 use crate::kernel::{failed, op_error};
-use crate::nftables;
-
-/// What the kernel said of its generation counts for so long, unless there is reason to doubt it: an
-/// audit asks for all sets at once.
-const FRESH: Duration = Duration::from_secs(1);
+use crate::nftables::{self, Need};
 
 /// So often a transaction is sent again without what was refused in it.
 const ATTEMPTS: usize = 8;
@@ -67,16 +64,9 @@ pub struct Nftables {
     client: Client,
     /// What others than nftables have left.
     left: Left,
-    /// The generation up to which all changes are known.
-    generation: u32,
-    /// When the kernel last said that it has no other one.
-    asked: Option<Instant>,
     /// Raised where the kernel tells that somebody else has changed something.
     doubt: Doubt,
-    /// What has been read or written since somebody else has changed something.
-    known: BTreeSet<Part>,
-    /// The rules that were read or written last.
-    rules: BTreeMap<Family, Option<Ruleset>>,
+    known: Known,
 }
 
 impl Nftables {
@@ -88,7 +78,8 @@ impl Nftables {
     /// without `CAP_NET_ADMIN`.
     pub fn open(firewall: Option<Firewall>) -> Result<Self, Error> {
         let mut client = Client::open()?;
-        let generation = client.generation().map_err(|error| match error.kind() {
+        let mut known = Known::default();
+        known.ask(&mut client, true).map_err(|error| match error.kind() {
             // What a kernel answers that does not know the subsystem.
             ErrorKind::Invalid | ErrorKind::Unsupported => Error::with_source(
                 ErrorKind::Unsupported,
@@ -97,23 +88,33 @@ impl Nftables {
             ),
             _ => error,
         })?;
-        // There are kernels with nftables, but not for these families.
-        for family in [Family::Ipv4, Family::Ipv6] {
-            probe(&mut client, family)?;
-        }
         let left = Left::new(firewall)?;
         let port =
             client.port().map_err(|error| Error::failed("ask for our netlink port", error))?;
         let doubt = Doubt::of_port(port);
-        Ok(Self {
-            client,
-            left,
-            generation,
-            asked: None,
-            doubt,
-            known: BTreeSet::new(),
-            rules: BTreeMap::new(),
-        })
+        Ok(Self { client, left, doubt, known })
+    }
+
+    /// Finds out whether the kernel has everything that the table of a family needs, and makes it load
+    /// its modules: then that takes no time of what comes later.
+    ///
+    /// # Errors
+    /// Names what it lacks.
+    pub fn serves(&mut self, family: Family) -> Result<(), Error> {
+        for need in Need::ALL {
+            let (question, wanted) = need.question(family);
+            let Err(refused) = self.client.commit(&question, None) else { continue };
+            if refused.requests().is_empty() {
+                return Err(Error::failed("ask what nftables has", refused.failure().clone()));
+            }
+            let lacks = refused.requests().iter().find(|request| request.index < wanted);
+            if let Some(request) = lacks {
+                let (module, what) = (need.module(family), &request.what);
+                let lacks = format!("the kernel lacks {module} for nftables of {family}: {what}");
+                return Err(Error::failed(lacks, request.refusal.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// By what others say that somebody has changed something.
@@ -128,16 +129,7 @@ impl Nftables {
     /// Finds out whether others have changed something.
     fn ask(&mut self) -> Result<(), OpError> {
         let doubted = self.doubt.raised.swap(false, Ordering::AcqRel);
-        if !doubted && self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
-            return Ok(());
-        }
-        let generation = self.client.generation().map_err(|error| failed(&error))?;
-        if generation != self.generation {
-            self.known.clear();
-            self.generation = generation;
-        }
-        self.asked = Some(Instant::now());
-        Ok(())
+        self.known.ask(&mut self.client, doubted).map_err(|error| failed(&error))
     }
 
     /// What a set holds.
@@ -147,19 +139,18 @@ impl Nftables {
     pub fn set(&mut self, set: SetId) -> Result<Found, OpError> {
         self.ask()?;
         let part = Part::Set(set);
-        if self.known.contains(&part) {
+        if self.known.has(part) {
             return Ok(Found::Unchanged);
         }
         let found = self.read_set(set).map_err(|error| failed(&error))?;
-        self.known.insert(part);
+        self.known.add(part);
         Ok(Found::State(found))
     }
 
     /// A set. One of another shape is none: it cannot hold what is wanted.
     fn read_set(&mut self, set: SetId) -> Result<Option<SetState>, Error> {
         let (table, wanted) = (nftables::table(set.family), nftables::new_set(set));
-        let there = requests::sets(&mut self.client, &table)?;
-        if !there.contains(&wanted) {
+        if !self.known.sets(&mut self.client, set.family)?.contains(&wanted) {
             return Ok(None);
         }
         match self.client.elements(&table, &wanted.name) {
@@ -173,7 +164,7 @@ impl Nftables {
     pub fn look(&mut self, families: &[Family]) -> Look {
         let rules: BTreeMap<_, _> =
             families.iter().map(|family| (*family, self.rules(*family))).collect();
-        let left = self.left.look(families);
+        let left = self.left.look(families, self.known.forgotten());
         Box::pin(async move {
             let left = left.await;
             let found = left.into_iter().map(|(family, leftovers)| {
@@ -187,12 +178,11 @@ impl Nftables {
 
     fn rules(&mut self, family: Family) -> Result<Option<Ruleset>, OpError> {
         self.ask()?;
-        if self.known.contains(&Part::Rules(family)) {
-            return Ok(self.rules.get(&family).cloned().flatten());
+        if self.known.has(Part::Rules(family)) {
+            return Ok(self.known.rules(family).cloned());
         }
         let rules = self.read_rules(family)?;
-        self.rules.insert(family, rules.clone());
-        self.known.insert(Part::Rules(family));
+        self.known.set_rules(family, rules.clone());
         Ok(rules)
     }
 
@@ -223,7 +213,8 @@ impl Nftables {
         let chains: Vec<_> = chains.into_iter().map(|entry| entry.object).collect();
         let rules: Vec<_> = rules.into_iter().map(|entry| entry.object).collect();
         let refused = refused.iter().map(|entry| nftables::refused(family, &entry.element));
-        Ok(nftables::understand(family, &chains, &rules, refused.collect()))
+        let sets = self.known.sets(&mut self.client, family).map_err(|error| failed(&error))?;
+        Ok(nftables::understand(family, sets, &chains, &rules, refused.collect()))
     }
 
     /// Carries out operations on rules, sets and members as one transaction, or removes leftovers.
@@ -235,7 +226,7 @@ impl Nftables {
         let failures = self.commit(ops);
         if !failures.is_empty() {
             // What the kernel has is not what was believed: everything is read when it is asked for.
-            self.known.clear();
+            self.known.forget();
         }
         failures
     }
@@ -243,7 +234,7 @@ impl Nftables {
     fn commit(&mut self, ops: &[&Op]) -> Failures {
         let mut requests = Requests::new(ops);
         for _ in 0..ATTEMPTS {
-            let transaction = match requests.transaction(&mut self.client) {
+            let transaction = match requests.transaction(&mut self.client, &mut self.known) {
                 Ok(transaction) => transaction,
                 Err(error) => return requests.all_failed(&failed(&error)),
             };
@@ -251,17 +242,16 @@ impl Nftables {
             if transaction.is_empty() {
                 return requests.failures();
             }
-            match self.client.commit(&transaction, Some(self.generation)) {
+            match self.client.commit(&transaction, Some(self.known.generation())) {
                 Ok(()) => {
-                    self.committed(requests.done());
+                    self.known.committed(&mut self.client, requests.done());
                     return requests.failures();
                 }
                 // Somebody else was faster: what has been read may no longer be so.
                 Err(refused) if refused.is_outdated() => {
-                    self.known.clear();
-                    match self.client.generation() {
-                        Ok(generation) => self.generation = generation,
-                        Err(error) => return requests.all_failed(&failed(&error)),
+                    self.known.forget();
+                    if let Err(error) = self.known.ask(&mut self.client, true) {
+                        return requests.all_failed(&failed(&error));
                     }
                 }
                 // The socket may not send as much at once: in two parts, each whole or not at all.
@@ -282,50 +272,6 @@ impl Nftables {
             kind: OpErrorKind::Failed,
             text: "the kernel refused it together with others".to_owned(),
         })
-    }
-
-    /// A transaction took place. It made another generation, unless it has changed nothing: then the
-    /// kernel passes over it. Any other one is somebody else's.
-    fn committed<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) {
-        let Ok(generation) = self.client.generation() else {
-            self.known.clear();
-            return;
-        };
-        // The kernel passes over 0.
-        let next = self.generation.checked_add(1).unwrap_or(1);
-        let own = generation == self.generation || generation == next;
-        self.generation = generation;
-        if !own {
-            self.known.clear();
-            return;
-        }
-        for op in ops {
-            match op {
-                Op::CreateSet(set, _) => _ = self.known.insert(Part::Set(*set)),
-                Op::InstallFirewall(family, rules) => {
-                    self.known.insert(Part::Rules(*family));
-                    self.rules.insert(*family, Some(rules.clone()));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Whether tables of a family can be made: asked by a transaction that is refused in any case, since it
-/// also deletes a table that is not there.
-fn probe(client: &mut Client, family: Family) -> Result<(), Error> {
-    let mut transaction = Transaction::new();
-    let of = |name: &str| TableKey { name: name.to_owned(), ..nftables::table(family) };
-    let wanted = transaction.add_table(&Table::new(of("proxier-probe")));
-    transaction.delete_table(&of("proxier-probe-of-none"));
-    let Err(refused) = client.commit(&transaction, None) else { return Ok(()) };
-    match refused.requests().iter().find(|request| request.index == wanted) {
-        Some(request) => {
-            let operation = format!("{}: the kernel has no nftables for {family}", request.what);
-            Err(Error::failed(operation, request.refusal.clone()))
-        }
-        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What other modes of kube-proxy, and our own backend iptables, have left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,8 @@ pub(super) struct Left {
     tables: Tables,
     /// The programs, where they are.
     firewall: Option<Firewall>,
+    /// Whether kube-proxy's table of a family was there, and when that was asked.
+    seen: BTreeMap<Family, (u64, bool)>,
     /// Nothing is left that only they show: they are not started again.
     clean: Arc<AtomicBool>,
 }
@@ -34,16 +36,17 @@ pub(super) type Looking =
 
 impl Left {
     pub(super) fn new(firewall: Option<Firewall>) -> Result<Self, Error> {
-        Ok(Self { tables: Tables::open()?, firewall, clean: Arc::default() })
+        Ok(Self { tables: Tables::open()?, firewall, seen: BTreeMap::new(), clean: Arc::default() })
     }
 
     pub(super) fn processes_started(&self) -> u64 {
         self.firewall.as_ref().map_or(0, Firewall::processes_started)
     }
 
-    pub(super) fn look(&mut self, families: &[Family]) -> Looking {
-        let tables: Vec<_> =
-            families.iter().map(|family| self.tables.has(KUBE_PROXY, *family)).collect();
+    /// `now` is another number whenever others may have changed anything: only then the kernel is asked
+    /// for tables.
+    pub(super) fn look(&mut self, families: &[Family], now: u64) -> Looking {
+        let tables: Vec<_> = families.iter().map(|family| self.has_table(*family, now)).collect();
         let tables = families.iter().copied().zip(tables).map(|(family, there)| {
             let there = there.map_err(|error| failed(&error));
             (
@@ -88,6 +91,17 @@ impl Left {
         })
     }
 
+    fn has_table(&mut self, family: Family, now: u64) -> Result<bool, Error> {
+        if let Some((then, there)) = self.seen.get(&family)
+            && *then == now
+        {
+            return Ok(*there);
+        }
+        let there = self.tables.has(KUBE_PROXY, family)?;
+        self.seen.insert(family, (now, there));
+        Ok(there)
+    }
+
     pub(super) fn remove(&mut self, ops: &[&Op]) -> Failures {
         let results = ops.iter().enumerate().map(|(at, op)| {
             let Op::RemoveLeftover(leftover) = op else { return (at, Ok(())) };
@@ -103,6 +117,7 @@ impl Left {
     fn remove_one(&mut self, leftover: Leftover) -> Result<(), OpError> {
         match (leftover, &mut self.firewall) {
             (Leftover::Nftables(family), _) => {
+                self.seen.remove(&family);
                 self.tables.delete(KUBE_PROXY, family).map_err(|error| failed(&error))
             }
             (Leftover::Iptables(family), Some(firewall)) => {

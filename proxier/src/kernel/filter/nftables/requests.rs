@@ -1,10 +1,10 @@
 //! Operations as the requests of a transaction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netlink_batch::{Error, ErrorKind};
-use netlink_ipvs::Family;
-use netlink_nftables::{Chain, Client, Element, Refused, Set, TableKey, Transaction, Value};
+use netlink_batch::Error;
+use netlink_nftables::{Chain, Client, Element, Refused, Transaction, Value};
 
 use crate::dataplane::firewall::Ruleset;
 use crate::dataplane::sets::SetId;
@@ -12,6 +12,7 @@ use crate::dataplane::{Op, OpError, OpErrorKind};
 use crate::nftables;
 
 use super::super::Failures;
+use super::known::{Known, is_told_when_there};
 
 /// Elements in a request: few enough for netlink's lengths with any key.
 const TOGETHER: usize = 400;
@@ -24,6 +25,8 @@ pub(super) struct Requests<'a> {
     order: Vec<usize>,
     /// Why an operation is no longer part of it.
     failed: Vec<Option<OpError>>,
+    /// Whether it is not, because the member to be added is there already.
+    there: Vec<bool>,
     /// Whether an operation has requests of its own, so that a refusal is about it alone.
     alone: Vec<bool>,
     /// Which operations each request is of.
@@ -32,30 +35,41 @@ pub(super) struct Requests<'a> {
 
 impl<'a> Requests<'a> {
     pub(super) fn new(ops: &'a [&'a Op]) -> Self {
-        let (failed, alone) = (vec![None; ops.len()], vec![false; ops.len()]);
+        let failed = vec![None; ops.len()];
+        let (there, alone) = (vec![false; ops.len()], vec![false; ops.len()]);
         let mut order: Vec<usize> = (0..ops.len()).collect();
         order.sort_by_key(|at| match ops[*at] {
             Op::AddMember(..) => 2,
             Op::RemoveMember(..) | Op::RemoveForeignMembers(..) => 1,
             _ => 0,
         });
-        Self { ops, order, failed, alone, owners: Vec::new() }
+        Self { ops, order, failed, there, alone, owners: Vec::new() }
     }
 
     /// All operations that have not failed, as a transaction.
-    pub(super) fn transaction(&mut self, client: &mut Client) -> Result<Transaction, Error> {
+    pub(super) fn transaction(
+        &mut self,
+        client: &mut Client,
+        known: &mut Known,
+    ) -> Result<Transaction, Error> {
         let mut out = Transaction::new();
+        // The families whose rules gave way to a set, and for which operation.
+        let mut without_rules = BTreeMap::new();
         self.owners.clear();
         let mut at = 0;
         while at < self.order.len() {
             let several = self.together(at);
             let own = self.order[at..at + several].iter().copied();
-            let own: Vec<usize> = own.filter(|at| self.failed[*at].is_none()).collect();
+            let own: Vec<usize> = own.filter(|at| self.is_part(*at)).collect();
             if let Some(first) = own.first() {
                 match self.ops[*first] {
-                    Op::CreateSet(set, _) => create_set(&mut out, client, *set)?,
+                    Op::CreateSet(set, _) => {
+                        let gone = create_set(&mut out, client, known, *set)?;
+                        without_rules.extend(gone.then(|| (set.family, own.clone())));
+                    }
                     Op::InstallFirewall(family, rules) => {
-                        install(&mut out, client, *family, rules)?;
+                        install(&mut out, client, known, rules)?;
+                        without_rules.remove(family);
                     }
                     Op::AddMember(set, _) | Op::RemoveMember(set, _) => {
                         let table = nftables::table(set.family);
@@ -66,10 +80,12 @@ impl<'a> Requests<'a> {
                             }
                             _ => None,
                         });
-                        if matches!(self.ops[*first], Op::AddMember(..)) {
-                            out.add_elements(&table, name, elements);
-                        } else {
+                        if !matches!(self.ops[*first], Op::AddMember(..)) {
                             out.delete_elements(&table, name, elements);
+                        } else if is_told_when_there(*set) {
+                            out.create_elements(&table, name, elements);
+                        } else {
+                            out.add_elements(&table, name, elements);
                         }
                     }
                     Op::RemoveForeignMembers(set, members) => {
@@ -83,6 +99,12 @@ impl<'a> Requests<'a> {
             }
             self.owners.resize(out.len(), own);
             at += several;
+        }
+        for (family, own) in without_rules {
+            if let Some(rules) = known.rules(family).cloned() {
+                install(&mut out, client, known, &rules)?;
+            }
+            self.owners.resize(out.len(), own);
         }
         Ok(out)
     }
@@ -105,6 +127,13 @@ impl<'a> Requests<'a> {
         for request in refused.requests() {
             let Some(own) = self.owners.get(request.index) else { continue };
             if let [only] = own.as_slice() {
+                if let Op::AddMember(set, _) = self.ops[*only]
+                    && is_told_when_there(*set)
+                    && request.refusal.is(rustix::io::Errno::EXIST)
+                {
+                    self.there[*only] = true;
+                    continue;
+                }
                 // The member, the set or the table: nobody knows what else is gone.
                 let gone = request.refusal.is(rustix::io::Errno::NOENT)
                     && matches!(
@@ -128,10 +157,14 @@ impl<'a> Requests<'a> {
         failed.map(|(at, known)| (at, known.unwrap_or_else(|| error.clone()))).collect()
     }
 
+    /// Whether an operation is one of the transaction.
+    fn is_part(&self, at: usize) -> bool {
+        self.failed[at].is_none() && !self.there[at]
+    }
+
     /// The operations that took place.
-    pub(super) fn done(&self) -> impl Iterator<Item = &Op> {
-        let all = self.ops.iter().zip(&self.failed);
-        all.filter(|(_, failed)| failed.is_none()).map(|(op, _)| *op)
+    pub(super) fn done(&self) -> impl Iterator<Item = &Op> + Clone {
+        self.ops.iter().enumerate().filter(|(at, _)| self.is_part(*at)).map(|(_, op)| *op)
     }
 
     /// What is not part of what took place.
@@ -141,39 +174,53 @@ impl<'a> Requests<'a> {
     }
 }
 
-/// The sets of a table; none if it is not there.
-pub(super) fn sets(client: &mut Client, table: &TableKey) -> Result<Vec<Set>, Error> {
-    match client.sets(table) {
-        Ok(sets) => Ok(sets.into_iter().map(|it| it.object).collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// A set. One of another shape in its place goes, which the kernel refuses while rules refer to it.
-fn create_set(out: &mut Transaction, client: &mut Client, set: SetId) -> Result<(), Error> {
+/// A set. One of another shape in its place goes, and before it all rules, since some may refer to it. The
+/// result is whether they went.
+fn create_set(
+    out: &mut Transaction,
+    client: &mut Client,
+    known: &mut Known,
+    set: SetId,
+) -> Result<bool, Error> {
     let (table, wanted) = (nftables::table(set.family), nftables::new_set(set));
     out.add_table(&nftables::new_table(set.family));
-    if sets(client, &table)?.iter().any(|it| it.name == wanted.name && *it != wanted) {
+    let there = known.sets(client, set.family)?;
+    let other = there.iter().any(|it| it.name == wanted.name && *it != wanted);
+    if other {
+        for chain in client.chains(&table)? {
+            out.flush_chain(&table, &chain.object.name);
+        }
         out.delete_set(&table, &wanted.name);
     }
     out.add_set(&table, &wanted);
-    Ok(())
+    Ok(other)
 }
 
-/// The rules, whatever is there: chains that are not ours, or not as they should be, go with all
-/// rules of the table.
+/// The rules, whatever is there: chains and sets that are not ours, or not as they should be, go with
+/// all rules of the table.
 fn install(
     out: &mut Transaction,
     client: &mut Client,
-    family: Family,
+    known: &mut Known,
     rules: &Ruleset,
 ) -> Result<(), Error> {
+    let family = rules.family();
     let table = nftables::table(family);
     let wanted = nftables::chains(rules);
     let there: Vec<Chain> = client.chains(&table)?.into_iter().map(|it| it.object).collect();
     out.add_table(&nftables::new_table(family));
+    for chain in &there {
+        out.flush_chain(&table, &chain.name);
+    }
     let refused = nftables::new_refused_set(family);
+    for set in known.sets(client, family)? {
+        if !nftables::is_set_of_ours(set) || (set.name == refused.name && *set != refused) {
+            out.delete_set(&table, &set.name);
+        }
+    }
+    for chain in there.iter().filter(|there| !wanted.iter().any(|(it, _)| it == *there)) {
+        out.delete_chain(&table, &chain.name);
+    }
     out.add_set(&table, &refused);
     out.flush_set(&table, &refused.name);
     out.add_elements(
@@ -181,12 +228,6 @@ fn install(
         &refused.name,
         rules.dropped().iter().filter_map(nftables::refused_element),
     );
-    for chain in &there {
-        out.flush_chain(&table, &chain.name);
-    }
-    for chain in there.iter().filter(|there| !wanted.iter().any(|(it, _)| it == *there)) {
-        out.delete_chain(&table, &chain.name);
-    }
     for (chain, _) in &wanted {
         out.add_chain(&table, chain);
     }
