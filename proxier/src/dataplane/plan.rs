@@ -16,7 +16,6 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 pub(crate) use self::protection::protects;
-use super::leftovers::Leftover;
 use super::sets::{Member, SetId, SetRole, SetType};
 use super::{Drains, Op, Settings, State, Subject, Target, VirtualServerState};
 
@@ -219,7 +218,10 @@ impl Planner<'_> {
             }
             Target::Leftover(leftover) => {
                 let family = leftover.family();
-                if settings.families.contains(&family) && believed.leftovers.contains(&leftover) {
+                if settings.families.contains(&family)
+                    && believed.leftovers.contains(&leftover)
+                    && settings.removes(leftover, &believed.leftovers)
+                {
                     // Without our rules nothing would take the packets.
                     let needs = self.needs([self.rules_there(family)]);
                     let op = Op::RemoveLeftover(leftover);
@@ -264,7 +266,7 @@ impl Planner<'_> {
 
     /// Whether rules of iptables mode take the packets, until everything is there.
     fn is_taken_over(&self, family: Family) -> bool {
-        self.from.believed.leftovers.contains(&Leftover::Iptables(family))
+        self.from.settings.takes_over(family, &self.from.believed.leftovers)
     }
 
     fn member(&mut self, set: SetId, member: Member) {

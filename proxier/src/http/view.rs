@@ -60,6 +60,9 @@ pub(super) struct View {
     pub(super) services: usize,
     pub(super) virtual_servers: usize,
     pub(super) real_servers: usize,
+    /// How far the hand-over of this node to another proxy is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hand_over: Option<String>,
     pub(super) watches: Vec<WatchView>,
     /// The last ones, newest first.
     pub(super) errors: Vec<String>,
@@ -300,6 +303,7 @@ impl View {
             services: status.services,
             virtual_servers: status.virtual_servers,
             real_servers: status.real_servers,
+            hand_over: monitor.hand_over().map(|stage| stage.to_string()),
             watches: watches.iter().map(watch).collect(),
             errors: errors.map(|error| text::line(error).to_string()).collect(),
             held_back: Part { total: status.held, first: held },

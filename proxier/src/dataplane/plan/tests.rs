@@ -7,6 +7,7 @@ use netlink_ipvs::{
 
 use super::*;
 use crate::builders::{ip, real_server, rules, settings, virtual_server};
+use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Connections, Part, SetState};
 
@@ -411,4 +412,26 @@ fn what_is_not_touched_is_not_planned() {
     let planned =
         plan(Planning::new(&new, &old, &Drains::new(Duration::ZERO), &settings()), &touched);
     assert_eq!(planned.ops, [Op::Bind(ip("10.96.0.2"))]);
+}
+
+#[test]
+fn a_virtual_server_comes_with_its_real_servers() {
+    // What somebody else has removed, while the addresses are bound.
+    let mut desired = state();
+    let keys = [TCP, UDP].map(virtual_server);
+    for key in keys {
+        let server = servers(&[("10.244.1.1:80", 1), ("10.244.1.2:80", 1)]);
+        desired.virtual_servers.insert(key, server);
+    }
+    let touched = keys.map(Target::VirtualServer).into();
+    let drains = Drains::new(Duration::ZERO);
+    let (believed, settings) = (state(), settings());
+    let plan = plan(Planning::new(&desired, &believed, &drains, &settings), &touched);
+    let of: Vec<_> = plan.ops.iter().filter_map(|op| op.target().virtual_server()).collect();
+    assert!(of.len() >= 6, "{:?}", plan.ops);
+    for key in keys {
+        let at = of.iter().position(|of| *of == key).unwrap();
+        assert_eq!(of[at..at + 3], [key; 3], "{:?}", plan.ops);
+        assert!(matches!(plan.ops[at], Op::AddVirtualServer(..)), "{:?}", plan.ops);
+    }
 }
