@@ -50,6 +50,15 @@ impl Settings {
         let left = Leftover::Iptables(family);
         there.contains(&left) && self.removes(left, there)
     }
+
+    /// Whether others' rules, which are to go, do the work of a family until ours are there. Then ours come
+    /// after the members of all sets: a packet that is between two of our rules while members come might be
+    /// refused, as one to an address of a service but to none of its ports.
+    pub(crate) fn rules_come_last(&self, family: Family, there: &BTreeSet<Leftover>) -> bool {
+        let others =
+            [Leftover::Iptables(family), Leftover::OwnTable(family), Leftover::Ipvs(family)];
+        others.iter().any(|left| there.contains(left) && self.removes(*left, there))
+    }
 }
 
 /// What the successor has in place.

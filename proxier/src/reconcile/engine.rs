@@ -514,14 +514,14 @@ impl Engine {
         self.computed(drops_changed);
 
         let (desired, believed) = (self.desired.state(), self.believed.state());
-        let takes_over = |family| {
+        let rules_come_last = |family| {
             let settings = self.settings.as_ref();
-            settings.is_some_and(|settings| settings.takes_over(family, &believed.leftovers))
+            settings.is_some_and(|settings| settings.rules_come_last(family, &believed.leftovers))
         };
         let is_foundation = |target: &Target| match target {
             Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => true,
-            // Until everything is there, those of iptables mode do the work.
-            Target::Firewall(family) => !takes_over(*family),
+            // Until everything is there, those of others do the work.
+            Target::Firewall(family) => !rules_come_last(*family),
             _ => false,
         };
         let all = desired.targets().chain(believed.targets());

@@ -33,7 +33,7 @@ fn nothing_is_lost_or_opened_from_nftables_mode_and_back() {
 fn nothing_is_lost_or_opened_from_iptables_mode_to_nftables_and_back() {
     hand_over(&Mode {
         name: "iptables",
-        start: "nft delete table ip kube-proxy; nft delete table ip6 kube-proxy; true",
+        start: "for ip in ip ip6; do nft delete table $ip kube-proxy 2>/dev/null || :; done",
         rules: in_place(rules, put_rules),
         show: "iptables-save | grep -v '^[#:]'; ip6tables-save | grep -v '^[#:]'",
     })
@@ -84,11 +84,11 @@ fn hand_over(mode: &Mode) -> Result<()> {
     ensure!(!left.contains("-A ") && !left.contains("kube-ipvs0"), "left:\n{left}");
     ensure!(!left.contains("proxier") && !left.contains("KUBE-"), "left:\n{left}");
     let took = begin.elapsed().as_secs_f64();
-    let (made, _) = traffic.end()?;
+    let (new, _) = traffic.end()?;
     figure(&format!(
-        "from {name} mode and back: {kept} connections kept, {made} new ones in {took:.1} s \
+        "from {name} mode and back: {kept} connections kept, {new} new ones in {took:.1} s \
          ({:.0} a second), 0 failed; closed to the client all the time",
-        f64::from(made) / took,
+        f64::from(new) / took,
     ));
     let log = node.log();
     let last = log.lines().rfind(|line| line.contains("handed over to")).context("a last word")?;

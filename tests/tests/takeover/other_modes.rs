@@ -33,9 +33,11 @@ pub(super) fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> Strin
         -A KUBE-NODEPORTS -p tcp -m tcp --dport 30421 -j KUBE-SVC-WEB\n";
     let closed = if vips.contains(&CLOSED) {
         // After DNAT the packet no longer has the address.
-        format!("-m conntrack --ctorigdst {CLOSED} --ctorigdstport 80")
+        format!(
+            "-A KUBE-PROXY-FIREWALL -p tcp -m conntrack --ctorigdst {CLOSED} --ctorigdstport 80 -j DROP\n"
+        )
     } else {
-        "-s 192.0.2.1".replace("192.0.2.1", if colon { "2001:db8::2" } else { "192.0.2.1" })
+        String::new()
     };
     let firewall = "-m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL";
     let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
@@ -46,13 +48,12 @@ pub(super) fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> Strin
          -A INPUT {firewall}
          -A FORWARD {firewall}
          -A OUTPUT {firewall}
-         -A KUBE-PROXY-FIREWALL -p tcp {closed} -j DROP
          -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
          -A FORWARD -m conntrack --ctstate NEW {portals}
          -A OUTPUT -m conntrack --ctstate NEW {portals}
          -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
          -A KUBE-SERVICES -d {refused}/{length} -p tcp -m tcp --dport 80 -j REJECT --reject-with {unreachable}
-         COMMIT
+         {closed}COMMIT
          *nat
          :KUBE-SERVICES - [0:0]\n:KUBE-SVC-WEB - [0:0]\n:KUBE-SEP-A - [0:0]\n:KUBE-SEP-B - [0:0]
          :KUBE-NODEPORTS - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
@@ -147,27 +148,27 @@ pub(super) fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> Strin
 }
 
 /// What puts the rules of both families in place.
-pub(super) fn put_rules(v4: String, v6: String) -> String {
+pub(super) fn put_rules(v4: &str, v6: &str) -> String {
     format!(
         "iptables-restore --noflush <<'END'\n{v4}END\nip6tables-restore --noflush <<'END'\n{v6}END"
     )
 }
 
 /// What puts the tables of both families in place.
-pub(super) fn put_tables(v4: String, v6: String) -> String {
+pub(super) fn put_tables(v4: &str, v6: &str) -> String {
     format!("nft -f - <<'END'\n{v4}{v6}END")
 }
 
 /// What another mode has for the VIPs and endpoints of both families, as a script that puts it in place.
 pub(super) fn in_place(
     text: fn(&[&str], [&str; 2], &str) -> String,
-    put: fn(String, String) -> String,
+    put: fn(&str, &str) -> String,
 ) -> String {
     let all = [&VIPS[..], &[CLOSED, CLOSED_INSIDE]].concat();
     let vips = |colon| all.iter().copied().filter(move |vip| vip.contains(':') == colon);
     put(
-        text(&vips(false).collect::<Vec<_>>(), PODS.map(|(_, v4, _)| v4), "10.96.42.9"),
-        text(&vips(true).collect::<Vec<_>>(), PODS.map(|(.., v6)| v6), "fd00:10:96::4209"),
+        &text(&vips(false).collect::<Vec<_>>(), PODS.map(|(_, v4, _)| v4), "10.96.42.9"),
+        &text(&vips(true).collect::<Vec<_>>(), PODS.map(|(.., v6)| v6), "fd00:10:96::4209"),
     )
 }
 
@@ -192,7 +193,7 @@ fn no_connection_is_lost_on_the_way_from_nftables_mode() {
 fn from_other_mode(
     name: &str,
     text: fn(&[&str], [&str; 2], &str) -> String,
-    put: fn(String, String) -> String,
+    put: fn(&str, &str) -> String,
     then: &[&str],
 ) -> Result<()> {
     require_test_kernel()?;

@@ -435,3 +435,36 @@ fn a_virtual_server_comes_with_its_real_servers() {
         assert!(matches!(plan.ops[at], Op::AddVirtualServer(..)), "{:?}", plan.ops);
     }
 }
+
+#[test]
+fn rules_in_place_of_our_other_backend_s_come_after_all_members_and_before_new_addresses() {
+    let family = Family::Ipv4;
+    let table = Leftover::OwnTable(family);
+    let mut new = service("10.96.0.1");
+    let other = service("10.96.0.2");
+    new.virtual_servers.extend(other.virtual_servers.clone());
+    new.interface.addresses.extend(&other.interface.addresses);
+    for (set, known) in &other.sets {
+        new.sets.entry(*set).or_default().members.extend(known.members.iter().copied());
+    }
+    new.firewall.insert(family, rules("new"));
+    // One of them is served, by the rules and sets of the other backend.
+    let mut old = State { leftovers: [table].into(), ..state() };
+    let served = service("10.96.0.1");
+    (old.virtual_servers, old.interface) = (served.virtual_servers, served.interface);
+
+    let (drains, settings) = (Drains::new(Duration::ZERO), settings());
+    let first = plan(Planning::new(&new, &old, &drains, &settings), &old.differences(&new));
+    assert_eq!(first.ops.last(), Some(&Op::InstallFirewall(family, rules("new"))));
+    let bind = Target::Address(ip("10.96.0.2"));
+    let waits = Subject::Target(Target::Firewall(family));
+    for target in [bind, Target::Leftover(table)] {
+        assert!(first.held.contains(&(target, waits)), "{target}: {:?}", first.held);
+    }
+    assert!(first.ops.iter().all(|op| !matches!(op, Op::RemoveRealServer(..))), "{:?}", first.ops);
+
+    old.firewall.insert(family, rules("new"));
+    let then = plan(Planning::new(&new, &old, &drains, &settings), &old.differences(&new));
+    assert!(then.ops.contains(&Op::Bind(ip("10.96.0.2"))), "{:?}", then.ops);
+    assert_eq!(then.ops.last(), Some(&Op::RemoveLeftover(table)));
+}
