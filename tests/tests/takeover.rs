@@ -318,6 +318,18 @@ impl Traffic {
         Ok(())
     }
 
+    /// Makes no more new ones over IPv6, of which none has failed.
+    fn end_ipv6(&mut self) -> Result<u32> {
+        let first = VIPS.iter().take_while(|vip| !vip.contains(':')).count();
+        let mut made = 0;
+        for rate in self.rates.drain(first..) {
+            let report = rate.end()?;
+            ensure!(report.failed() == 0, "{report:?}");
+            made += report.answered();
+        }
+        Ok(made)
+    }
+
     /// Closes those that were held, none of which has failed; how many these were.
     fn let_go(&mut self) -> Result<u32> {
         let mut kept = 0;

@@ -76,6 +76,8 @@ fn hand_over(mode: &Mode) -> Result<()> {
     let later = space.sh("ipvsadm -Ln --stats")?;
     ensure!(connections(&scheduled) == connections(&later), "{scheduled}\nthen\n{later}");
 
+    // The kernel may have masqueraded these with a service address as source, which goes with kube-ipvs0.
+    let ipv6 = traffic.end_ipv6()?;
     let kept = traffic.let_go()?;
     daemon.ended()?;
     ensure!(space.sh(show)? == theirs, "kube-proxy's rules have changed");
@@ -84,7 +86,7 @@ fn hand_over(mode: &Mode) -> Result<()> {
     ensure!(!left.contains("-A ") && !left.contains("kube-ipvs0"), "left:\n{left}");
     ensure!(!left.contains("proxier") && !left.contains("KUBE-"), "left:\n{left}");
     let took = begin.elapsed().as_secs_f64();
-    let (new, _) = traffic.end()?;
+    let new = traffic.end()?.0 + ipv6;
     figure(&format!(
         "from {name} mode and back: {kept} connections kept, {new} new ones in {took:.1} s \
          ({:.0} a second), 0 failed; closed to the client all the time",
