@@ -53,7 +53,7 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         print(&version(raw))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if matches!(action, Action::Run) {
+    if matches!(action, Action::Run | Action::HandOver) {
         // Before anything is read that could hang.
         ending::guard()?;
     }
@@ -62,7 +62,7 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) if matches!(action, Action::Status) => return status::without(args, error),
         config => config?,
     };
-    if matches!(action, Action::Run | Action::InitOnly) {
+    if matches!(action, Action::Run | Action::HandOver | Action::InitOnly) {
         let log = telemetry::init(&config.logging)?;
         return carry_out(action, args, config, Some(log));
     }
@@ -93,7 +93,7 @@ fn carry_out(
         }
         Action::DryRun { watch } => dry_run::run(args, config, watch),
         Action::InitOnly => daemon::init_only(&config),
-        Action::Run => daemon::run(args, config, log.context("a log")?),
+        Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => cleanup::run(),
         Action::Explain { what } => explain::run(args, config, &what),

@@ -76,6 +76,22 @@ pub enum Command {
     },
     /// Remove everything from the kernel that this proxy or kube-proxy put there.
     Cleanup,
+    /// Run as the proxy until kube-proxy in another mode, started beside it, has every Service and no
+    /// connection is left here; then remove everything of this proxy and end.
+    HandOver {
+        /// The mode of that kube-proxy.
+        #[arg(long, value_name = "MODE", value_enum)]
+        to: HandOverMode,
+    },
+}
+
+/// To which mode of kube-proxy a node is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandOverMode {
+    /// nftables mode.
+    Nftables,
+    /// iptables mode.
+    Iptables,
 }
 
 /// Flags of proxier's own.
@@ -232,6 +248,8 @@ pub enum Action {
     Status,
     /// `migrate --check`
     MigrateCheck,
+    /// `hand-over`: run the proxy until another one has everything.
+    HandOver,
     /// Run the proxy.
     Run,
 }
@@ -316,6 +334,7 @@ impl Args {
             Some(Command::Status) => Action::Status,
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
             Some(Command::Cleanup) => Action::Cleanup,
+            Some(Command::HandOver { .. }) => Action::HandOver,
             None if self.always.cleanup => Action::Cleanup,
             None if self.always.init_only => Action::InitOnly,
             None if self.own.dry_run => Action::DryRun { watch: self.own.watch },

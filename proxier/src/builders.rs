@@ -78,6 +78,7 @@ pub fn settings() -> Settings {
         node_ips: addresses.to_vec(),
         backend: Backend::default(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
+        successor: None,
         sysctls: std::sync::Arc::from([]),
         keep_foreign: false,
         limits: Limits::default(),

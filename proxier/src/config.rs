@@ -37,6 +37,7 @@ pub use validate::{FieldError, FieldErrors};
 
 use crate::args::Args;
 use crate::dataplane::firewall::{Backend, FirewallOptions};
+use crate::dataplane::hand_over::Successor;
 use crate::dataplane::sysctls::SysctlOptions;
 use crate::input;
 use crate::value::GoDuration;
@@ -72,6 +73,8 @@ pub struct Config {
     pub firewall: FirewallOptions,
     /// What keeps rules and sets; whichever works where nothing is asked for.
     pub backend: Option<Backend>,
+    /// To whom this node is handed over (`hand-over`).
+    pub successor: Option<Successor>,
     /// Whether source ranges hold for node ports and external IPs too
     /// (`--source-ranges-everywhere`).
     pub source_ranges_everywhere: bool,

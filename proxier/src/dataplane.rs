@@ -12,6 +12,7 @@ mod drain;
 pub mod firewall;
 mod foreign;
 mod frontend;
+pub mod hand_over;
 pub mod leftovers;
 mod op;
 mod plan;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub backend: firewall::Backend,
     /// What the firewall rules depend on, for each family.
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
+    /// To whom this node is being handed over.
+    pub successor: Option<hand_over::Successor>,
     /// Kernel settings that are kept at their values.
     pub sysctls: Arc<[sysctls::Sysctl]>,
     /// Virtual servers that others have made stay.

@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
 use counters::Desk;
 pub use counters::{Counted, Table};
@@ -101,6 +102,8 @@ pub struct Sources {
     pub watches: Option<Watches>,
     /// The kernel's counters, if they can be had.
     pub table: Option<Table>,
+    /// How far the hand-over is, while this node is handed over.
+    pub hand_over: Option<watch::Receiver<Stage>>,
 }
 
 /// Starts the health server, the health check node ports and the metrics server.
@@ -112,9 +115,9 @@ pub struct Sources {
 #[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
 pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     let mut servers = Servers { health: None, metrics: None, tasks: JoinSet::new() };
-    let Sources { current, status, node_ports, watches, table } = sources;
+    let Sources { current, status, node_ports, watches, table, hand_over } = sources;
     let config = &*current.borrow().config.clone();
-    let monitor = health::Monitor::new(current.clone(), status);
+    let monitor = health::Monitor::new(current.clone(), status, hand_over);
     if let Some(address) = config.healthz_bind {
         let bind = Bind { what: "health", setting: "healthzBindAddress", address };
         let handler = health::HealthServer::new(monitor.clone());

@@ -7,6 +7,7 @@ mod installed;
 mod leftovers;
 mod rule;
 pub(crate) mod save;
+mod served;
 mod spelling;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use crate::dataplane::firewall::{Chain, Entry, JUMPS, Ruleset, Table, drop_rule}
 pub use self::input::closed_input;
 pub use self::installed::Installed;
 pub use self::leftovers::{Leftovers, Scope};
+pub use self::served::note_served;
 
 /// What `iptables-save` prints of these rules on a host that has no others: the built-in chains
 /// that lead to ours, our chains by name, the jumps, the rules.

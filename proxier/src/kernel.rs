@@ -8,6 +8,7 @@ pub mod filter;
 pub mod firewall;
 pub mod ipset;
 mod ipvs;
+pub mod successor;
 pub mod sysctl;
 pub mod tables;
 mod write;

@@ -9,8 +9,10 @@
 
 mod element;
 mod expression;
+mod hold;
 mod names;
 mod needs;
+mod served;
 mod text;
 
 use netlink_ipvs::{Family, VirtualServerKey};
@@ -23,6 +25,7 @@ use crate::dataplane::sets::SetId;
 pub use element::{element, foreign_text, member, refused, refused_element};
 pub use names::{REFUSED, TABLE, chain_name, is_set_of_ours, set_name};
 pub use needs::Need;
+pub use served::{is_reached, kube_proxy_table, note_served, served_maps};
 pub use text::{commands, table_text};
 
 /// The table of a family.
@@ -77,6 +80,9 @@ pub fn chains(rules: &Ruleset) -> Vec<(NftChain, Vec<nft::Rule>)> {
                 out.push((new, own.chain(refused).collect()));
             }
         }
+    }
+    if rules.holds() {
+        out.extend(hold::chains(family));
     }
     out
 }
@@ -138,9 +144,13 @@ pub fn understand(
         rules.iter().filter(|rule| rule.chain == name).collect()
     };
     let found = |chain: &NftChain| chains.iter().any(|there| there == chain);
+    let holding = chains.iter().any(|chain| hold::is_ours(&chain.name));
+    let holds = hold::chains(family)
+        .iter()
+        .all(|(chain, wanted)| found(chain) && of(&chain.name).into_iter().eq(wanted));
     // A chain that nobody knows may do anything, and a map may lead to it.
-    let known =
-        chains.iter().all(|chain| names::is_ours(&chain.name)) && sets.iter().all(is_set_of_ours);
+    let is_ours = |name: &str| names::is_ours(name) || holds && hold::is_ours(name);
+    let known = chains.iter().all(|chain| is_ours(&chain.name)) && sets.iter().all(is_set_of_ours);
     let jump_there = |index: usize| {
         let jump = &JUMPS[index];
         if !jump.to.is_of_nftables() {
@@ -170,7 +180,8 @@ pub fn understand(
     });
     let jumps = std::array::from_fn(jump_there);
     let refused = refused.into_iter().flatten().collect();
-    Some(Ruleset::with_drops(family, found_chains.collect(), jumps, refused))
+    let rules = Ruleset::with_drops(family, found_chains.collect(), jumps, refused);
+    Some(if holding { rules.holding() } else { rules })
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub fn settings(
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         backend: abilities.backend,
         firewall: firewall.collect(),
+        successor: config.successor,
         sysctls: abilities.sysctls.clone(),
         keep_foreign: config.keep_foreign,
         limits: config

@@ -248,6 +248,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Waits until it has ended by itself; fails if it does not end well.
+    pub fn ended(mut self) -> Result<()> {
+        let status = self.child.wait().context("wait for proxier")?;
+        if !status.success() {
+            bail!("proxier ended with {status}; its log ends with:\n{}", self.log_end());
+        }
+        Ok(())
+    }
+
+    /// Where its log is.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// Its log, and that of those before it that wrote to the same file.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

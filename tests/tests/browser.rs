@@ -142,7 +142,14 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
     };
     let (publish, status) = watch::channel(Arc::new(troubled));
     let current = watch::channel(Arc::new(Current::new(config))).1;
-    let sources = Sources { current, status, watches: Some(Arc::new(watches)), table: Some(table) };
+    let sources = Sources {
+        current,
+        node_ports: status.clone(),
+        status,
+        watches: Some(Arc::new(watches)),
+        table: Some(table),
+        hand_over: None,
+    };
     (serve(sources).await.unwrap(), publish)
 }
 

@@ -119,6 +119,27 @@ fn the_check_runs_as_the_daemon_does() {
     }
 }
 
+/// The pod that hands a node over is the daemon with another command, and may change kernel settings.
+#[test]
+fn the_hand_over_runs_as_the_daemon_does() {
+    let documents = documents("deploy/kustomize/hand-over.yaml");
+    let pod: Pod = strict(only(&documents));
+    let (pod, daemon_set) = (pod.spec.unwrap(), daemon_set());
+    let daemon = self::pod(&daemon_set);
+    let (hands, runs) = (only(&pod.containers), only(&daemon.containers));
+    assert_eq!(hands.security_context.as_ref().unwrap().privileged, Some(true));
+    assert_eq!(hands.volume_mounts, runs.volume_mounts);
+    assert_eq!(hands.image, runs.image);
+    assert_eq!(arguments(hands, "")[..2], ["hand-over", "--to=nftables"]);
+    assert_eq!(hands.args.as_ref().unwrap()[2], runs.args.as_ref().unwrap()[0]);
+    // One that is killed goes on; one that has ended stays so.
+    assert_eq!(pod.restart_policy.as_deref(), Some("OnFailure"));
+    assert_eq!(pod.service_account_name, daemon.service_account_name);
+    for volume in pod.volumes.unwrap() {
+        assert!(daemon.volumes.as_ref().unwrap().contains(&volume), "{}", volume.name);
+    }
+}
+
 /// What the cluster role allows, and what the sources ask the API server for.
 #[test]
 fn the_role_allows_what_is_watched_and_events_and_nothing_else() {

@@ -1,8 +1,12 @@
 //! Taking over from kube-proxy and from an older run: what is there is adopted as it is, while
 //! connections run through it, and what kube-proxy would find afterwards is what it left.
 
+#[path = "takeover/hand_over.rs"]
+mod hand_over;
 #[path = "takeover/other_modes.rs"]
 mod other_modes;
+#[path = "takeover/ways.rs"]
+mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,6 +33,11 @@ const VIPS: [&str; 4] = ["203.0.113.51", "10.96.42.1", "2001:db8:51::1", "fd00:1
 /// The service's endpoints: their namespaces and addresses.
 const PODS: [(&str, &str, &str); 2] =
     [("here", "10.244.0.171", "fd00:10:244::171"), ("there", "10.244.1.171", "fd00:10:244:1::171")];
+
+/// A load balancer address whose source ranges leave the client out, and the cluster IP of the same service.
+const CLOSED: &str = "203.0.113.77";
+/// See [`CLOSED`].
+const CLOSED_INSIDE: &str = "10.96.42.77";
 
 /// What kube-proxy leaves, beside kernel settings.
 const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
@@ -57,24 +66,65 @@ impl<'a> Node<'a> {
         Ok(Self { namespace, step, scratch, daemon: None })
     }
 
+    /// Adds a service with the same endpoints, whose source ranges leave the client out.
+    fn add_closed(&self) -> Result<()> {
+        let [(_, here, _), (_, there, _)] = PODS;
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: closed, namespace: default}},
+              spec: {{type: LoadBalancer, clusterIP: {CLOSED_INSIDE}, clusterIPs: [{CLOSED_INSIDE}],
+                ipFamilies: [IPv4], allocateLoadBalancerNodePorts: false,
+                loadBalancerSourceRanges: [198.51.100.0/24],
+                ports: [{{port: 80, targetPort: 8080, protocol: TCP}}]}},
+              status: {{loadBalancer: {{ingress: [{{ip: {CLOSED}}}]}}}}}}
+---
+{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
+              metadata: {{name: closed-1, namespace: default,
+                labels: {{kubernetes.io/service-name: closed}}}},
+              ports: [{{name: \"\", port: 8080, protocol: TCP}}],
+              endpoints: [{{addresses: [{here}]}}, {{addresses: [{there}]}}]}}
+"
+        );
+        self.scratch.replace("manifests/closed.yaml", text).map(drop)
+    }
+
     /// Starts a program as the node's daemon, and waits until it says that all is well. What it has
     /// changed until then is the result.
     fn start(&mut self, program: &Path) -> Result<Vec<String>> {
+        self.start_with(program, "")
+    }
+
+    /// The same with a flag.
+    fn start_with(&mut self, program: &Path, flag: &str) -> Result<Vec<String>> {
         let log = self.scratch.path().join("log");
         let manifests = self.scratch.path().join("manifests");
         let (config, manifests) = (self.step.config.display(), manifests.display());
-        let arguments = format!("--v=2 --config {config} --manifests {manifests}");
+        let arguments = format!("--v=2 --config {config} --manifests {manifests} {flag}");
         let before = self.operations().len();
-        let words = arguments.split(' ');
+        let words = arguments.split_whitespace();
         let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;
         daemon.ready()?;
         self.daemon = Some(daemon);
         Ok(self.operations().split_off(before))
     }
 
+    /// Starts a hand-over to this mode of kube-proxy.
+    fn hand_over(&self, mode: &str) -> Result<Daemon> {
+        let log = self.scratch.path().join("log");
+        let manifests = self.scratch.path().join("manifests");
+        let (config, manifests) = (self.step.config.display(), manifests.display());
+        let words =
+            format!("hand-over --to {mode} --v=2 --config {config} --manifests {manifests}");
+        Daemon::start_with(Some(self.namespace), words.split(' '), &log)
+    }
+
+    /// What all daemons have logged.
+    fn log(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
+    }
+
     /// The operations that all daemons have carried out.
     fn operations(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
+        let log = self.log();
         let operation = |line: &str| Some(line.split_once("done op=")?.1.to_owned());
         log.lines().filter_map(operation).collect()
     }
@@ -227,13 +277,15 @@ fn serve(spaces: [&Namespace; 2]) -> Result<Vec<Server>> {
 struct Traffic {
     held: Vec<Held>,
     rates: Vec<Rate>,
+    /// To an address whose source ranges leave the client out.
+    shut_out: Option<Rate>,
 }
 
 impl Traffic {
     /// `held` connections and `per_second` new ones a second, in equal parts to these addresses.
     fn start(client: &Namespace, to: &[&str], held: u32, per_second: u32) -> Result<Self> {
         let parts = u32::try_from(to.len())?;
-        let mut traffic = Self { held: Vec::new(), rates: Vec::new() };
+        let mut traffic = Self { held: Vec::new(), rates: Vec::new(), shut_out: None };
         for address in to {
             let to = Place::new(Protocol::Tcp, address.parse()?, 80);
             let load =
@@ -247,6 +299,14 @@ impl Traffic {
         Ok(traffic)
     }
 
+    /// Tries from now on, all the time, to reach the service that is closed to the client.
+    fn try_closed(&mut self, client: &Namespace) -> Result<()> {
+        let to = Place::new(Protocol::Tcp, CLOSED.parse()?, 80);
+        let load = Load { to, times: u32::MAX, source: None, timeout: 1000, one_socket: false };
+        self.shut_out = Some(Client::new(client).rate(&load, 20)?);
+        Ok(())
+    }
+
     /// Waits until every address has had new connections from now on.
     fn goes_on(&mut self, when: &str) -> Result<()> {
         for rate in &mut self.rates {
@@ -258,20 +318,42 @@ impl Traffic {
         Ok(())
     }
 
-    /// How many were made anew, and how many were held, none of which has failed.
-    fn end(self) -> Result<(u32, u32)> {
-        let (mut made, mut kept) = (0, 0);
-        for rate in self.rates {
+    /// Makes no more new ones over IPv6, of which none has failed.
+    fn end_ipv6(&mut self) -> Result<u32> {
+        let first = VIPS.iter().take_while(|vip| !vip.contains(':')).count();
+        let mut made = 0;
+        for rate in self.rates.drain(first..) {
             let report = rate.end()?;
             ensure!(report.failed() == 0, "{report:?}");
             made += report.answered();
         }
-        for mut held in self.held {
+        Ok(made)
+    }
+
+    /// Closes those that were held, none of which has failed; how many these were.
+    fn let_go(&mut self) -> Result<u32> {
+        let mut kept = 0;
+        for mut held in self.held.drain(..) {
             let (before, after) = (held.opened.clone(), held.ask()?);
             ensure!(after == before, "open connections: {before:?}, then {after:?}");
             kept += after.answered();
         }
-        Ok((made, kept))
+        Ok(kept)
+    }
+
+    /// How many were made anew, and how many were held, none of which has failed.
+    fn end(mut self) -> Result<(u32, u32)> {
+        let mut made = 0;
+        if let Some(shut_out) = self.shut_out.take() {
+            let report = shut_out.end()?;
+            ensure!(report.answered() == 0 && report.failed() > 0, "closed: {report:?}");
+        }
+        for rate in self.rates.drain(..) {
+            let report = rate.end()?;
+            ensure!(report.failed() == 0, "{report:?}");
+            made += report.answered();
+        }
+        Ok((made, self.let_go()?))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod counters;
 pub(super) mod ending;
 pub(super) mod feed;
+pub(super) mod hand_over;
 pub(super) mod notices;
 pub(super) mod reload;
 pub(super) mod rulesets;

@@ -128,6 +128,8 @@ fn what_is_asked_for() {
         ("explain dev/web:80", Action::Explain { what: "dev/web:80".to_owned() }),
         ("status -o json", Action::Status),
         ("migrate --check", Action::MigrateCheck),
+        ("hand-over --to nftables", Action::HandOver),
+        ("hand-over --to=iptables --config=c", Action::HandOver),
     ] {
         assert_eq!(parse(line).action(), action, "{line}");
     }

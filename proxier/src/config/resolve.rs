@@ -13,8 +13,9 @@ use super::{
     ClientConnection, Config, ConfigError, DetectLocal, LogFormat, Logging, NodePortAddresses,
     ServiceMetrics, cluster_cidrs, defaults, gates, unused,
 };
-use crate::args::{Args, FirewallChoice};
+use crate::args::{Args, Command, FirewallChoice, HandOverMode};
 use crate::dataplane::firewall::{Backend, FirewallOptions};
+use crate::dataplane::hand_over::Successor;
 use crate::dataplane::sysctls::{ConntrackOptions, SysctlOptions};
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
@@ -39,6 +40,11 @@ pub(super) fn resolve(
     warnings.extend(unused::warnings(&object));
     warnings.extend(args.without_effect.iter().map(|flag| format!("--{flag} has no effect")));
 
+    let successor = successor(args);
+    if successor.is_some() && args.own.firewall == FirewallChoice::Iptables {
+        warnings
+            .push("--firewall=iptables: a hand-over keeps rules and sets in nftables".to_owned());
+    }
     let ipvs = &object.ipvs;
     let scheduler = ipvs.scheduler.parse().unwrap_or(Scheduler::RR);
     if ipvs.scheduler.is_empty() {
@@ -54,6 +60,7 @@ pub(super) fn resolve(
             run_estimation: args.own.ipvs_run_estimation,
             est_cpulist: args.own.ipvs_est_cpulist.clone(),
             est_nice: args.own.ipvs_est_nice,
+            keep_lost: successor.is_some(),
         },
         ipvs_timeouts: Timeouts {
             tcp: seconds(ipvs.tcp_timeout),
@@ -64,10 +71,13 @@ pub(super) fn resolve(
         min_sync_period: ipvs.min_sync_period.unsigned(),
         drain_timeout: args.own.drain_timeout.unsigned(),
         backend: match args.own.firewall {
+            // Nothing in our table has a name of kube-proxy's, whichever its mode.
+            _ if successor.is_some() => Some(Backend::Nftables),
             FirewallChoice::Auto => None,
             FirewallChoice::Iptables => Some(Backend::Iptables),
             FirewallChoice::Nftables => Some(Backend::Nftables),
         },
+        successor,
         firewall: FirewallOptions {
             masquerade_all: object.iptables.masquerade_all,
             masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
@@ -99,6 +109,14 @@ pub(super) fn resolve(
         warnings,
         object,
     })
+}
+
+fn successor(args: &Args) -> Option<Successor> {
+    match args.command {
+        Some(Command::HandOver { to: HandOverMode::Nftables }) => Some(Successor::Nftables),
+        Some(Command::HandOver { to: HandOverMode::Iptables }) => Some(Successor::Iptables),
+        _ => None,
+    }
 }
 
 fn client(args: &Args, object: &KubeProxyConfiguration) -> ClientConnection {

@@ -203,6 +203,8 @@ struct Base {
     chains: BTreeMap<Chain, Vec<Entry>>,
     /// Which of [`JUMPS`] are there.
     jumps: [bool; JUMPS.len()],
+    /// Packets of services that IPVS does not take are dropped.
+    holds: bool,
 }
 
 /// The rules of one family. `drops` are the load balancer addresses whose source ranges leave out
@@ -220,7 +222,7 @@ pub fn ruleset(
     }
     let own = drops.iter().filter(|key| key.family() == family && drop_rule(key).is_some());
     let drops = own.copied().collect();
-    let base = Base { chains, jumps: [true; JUMPS.len()] };
+    let base = Base { chains, jumps: [true; JUMPS.len()], holds: false };
     Ruleset(Arc::new(Content { family, base, drops }))
 }
 
@@ -249,7 +251,23 @@ impl Ruleset {
         jumps: [bool; JUMPS.len()],
         drops: BTreeSet<VirtualServerKey>,
     ) -> Self {
-        Self(Arc::new(Content { family, base: Base { chains, jumps }, drops }))
+        let base = Base { chains, jumps, holds: false };
+        Self(Arc::new(Content { family, base, drops }))
+    }
+
+    /// The same, and packets of services that IPVS does not take are dropped, instead of being answered
+    /// by the node or sent on: for while somebody else may remove all virtual servers. Only the backend
+    /// nftables knows it.
+    #[must_use]
+    pub fn holding(&self) -> Self {
+        let mut content = Content::clone(&self.0);
+        content.base.holds = true;
+        Self(Arc::new(content))
+    }
+
+    /// Whether packets of services that IPVS does not take are dropped.
+    pub fn holds(&self) -> bool {
+        self.0.base.holds
     }
 
     /// The family of the packets.

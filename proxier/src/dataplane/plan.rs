@@ -16,7 +16,6 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 pub(crate) use self::protection::protects;
-use super::leftovers::Leftover;
 use super::sets::{Member, SetId, SetRole, SetType};
 use super::{Drains, Op, Settings, State, Subject, Target, VirtualServerState};
 
@@ -122,7 +121,7 @@ enum Phase {
     Reopen,
     RemoveMembers,
     Flows,
-    /// Rules in place of those of iptables mode, by which packets go until then.
+    /// Rules in place of others', by which packets go until then.
     TakeOver,
     RemoveLeftovers,
 }
@@ -219,7 +218,10 @@ impl Planner<'_> {
             }
             Target::Leftover(leftover) => {
                 let family = leftover.family();
-                if settings.families.contains(&family) && believed.leftovers.contains(&leftover) {
+                if settings.families.contains(&family)
+                    && believed.leftovers.contains(&leftover)
+                    && settings.removes(leftover, &believed.leftovers)
+                {
                     // Without our rules nothing would take the packets.
                     let needs = self.needs([self.rules_there(family)]);
                     let op = Op::RemoveLeftover(leftover);
@@ -233,7 +235,8 @@ impl Planner<'_> {
         let Planning { desired, believed, .. } = self.from;
         let Some(rules) = desired.firewall.get(&family) else { return };
         if believed.firewall.get(&family) != Some(rules) {
-            let phase = if self.is_taken_over(family) { Phase::TakeOver } else { Phase::Firewall };
+            let last = self.rules_come_last(family);
+            let phase = if last { Phase::TakeOver } else { Phase::Firewall };
             // One that is neither there nor planned may be somebody else's, to which rules can refer:
             // only trying tells.
             let sets = SetId::all().filter(|set| set.family == family).map(Target::Set);
@@ -264,7 +267,12 @@ impl Planner<'_> {
 
     /// Whether rules of iptables mode take the packets, until everything is there.
     fn is_taken_over(&self, family: Family) -> bool {
-        self.from.believed.leftovers.contains(&Leftover::Iptables(family))
+        self.from.settings.takes_over(family, &self.from.believed.leftovers)
+    }
+
+    /// Whether rules of others do the work until all sets are filled.
+    fn rules_come_last(&self, family: Family) -> bool {
+        self.from.settings.rules_come_last(family, &self.from.believed.leftovers)
     }
 
     fn member(&mut self, set: SetId, member: Member) {
@@ -333,12 +341,21 @@ impl Planner<'_> {
             self.out.held.push((target, subject));
             return false;
         }
-        if is_needed_by_others(&target) {
+        if is_needed_by_others(&target) && self.comes_in_time(phase, &target) {
             self.planned.insert(target);
         }
         let needs = (!needs.all.is_empty() || !needs.any.is_empty()).then_some(needs);
         self.phases[phase as usize].push((op, needs));
         true
+    }
+
+    /// Whether what needs an operation can be part of the same plan. While rules of iptables mode do the work,
+    /// what needs ours comes before them.
+    fn comes_in_time(&self, phase: Phase, target: &Target) -> bool {
+        match target {
+            Target::Firewall(family) => phase != Phase::TakeOver || self.is_taken_over(*family),
+            _ => true,
+        }
     }
 
     /// The same for an operation that may have to wait for what is not part of the plan.

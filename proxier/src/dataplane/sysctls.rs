@@ -58,6 +58,9 @@ pub struct SysctlOptions {
     pub est_cpulist: Option<String>,
     /// The niceness of the threads that compute them, -20 to 19; none leaves it as it is.
     pub est_nice: Option<i8>,
+    /// Connections wait for a removed real server to be put back, instead of being ended: for while
+    /// somebody else may remove them all.
+    pub keep_lost: bool,
 }
 
 /// `conntrack` of the configuration; nothing is written for a 0 or a false.
@@ -310,8 +313,8 @@ const TABLE: [Row; 18] = [
     .optional(),
     Row::new(
         "proc/sys/net/ipv4/vs/expire_nodest_conn",
-        "clients of a removed real server learn at once",
-        |_| Some(exactly(&1)),
+        "clients of a removed real server learn at once; not while this node is handed over",
+        |input| Some(exactly(&u8::from(!input.options.keep_lost))),
     ),
     Row::new(
         "proc/sys/net/ipv4/vs/expire_quiescent_template",

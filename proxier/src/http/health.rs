@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::Current;
 use super::server::{Handler, Response, not_found, response};
 use super::time::{NEVER, rfc3339};
+use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
 
 pub(super) const JSON: &str = "application/json";
@@ -28,6 +29,7 @@ pub(super) const JSON: &str = "application/json";
 pub(super) struct Monitor {
     current: watch::Receiver<Arc<Current>>,
     status: watch::Receiver<Arc<Status>>,
+    hand_over: Option<watch::Receiver<Stage>>,
     started: SystemTime,
     answers: Arc<Answers>,
 }
@@ -80,8 +82,14 @@ impl Monitor {
     pub(super) fn new(
         current: watch::Receiver<Arc<Current>>,
         status: watch::Receiver<Arc<Status>>,
+        hand_over: Option<watch::Receiver<Stage>>,
     ) -> Self {
-        Self { current, status, started: SystemTime::now(), answers: Arc::default() }
+        Self { current, status, hand_over, started: SystemTime::now(), answers: Arc::default() }
+    }
+
+    /// How far the hand-over of this node is, if it is handed over.
+    pub(super) fn hand_over(&self) -> Option<Stage> {
+        self.hand_over.as_ref().map(|stage| stage.borrow().clone())
     }
 
     /// The configuration in force.

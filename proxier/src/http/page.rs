@@ -105,6 +105,13 @@ fn state(html: &mut String, view: &View) {
 
 /// What somebody has to look at.
 fn troubles(html: &mut String, view: &View) {
+    if let Some(stage) = &view.hand_over {
+        let _ = writeln!(
+            html,
+            "<p class=\"note warn\">This node is handed over to another proxy: {}.</p>",
+            Escaped(stage)
+        );
+    }
     for look in &view.attention {
         let _ = writeln!(
             html,

@@ -72,7 +72,8 @@ fn current(config: Config) -> watch::Receiver<Arc<Current>> {
 
 async fn start(config: Config, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Servers> {
     let (current, node_ports) = (current(config), status.clone());
-    serve(Sources { current, status, node_ports, watches: None, table: None }).await
+    serve(Sources { current, status, node_ports, watches: None, table: None, hand_over: None })
+        .await
 }
 
 /// Sends this and returns all that comes until the connection ends.
@@ -265,7 +266,7 @@ async fn an_address_in_use_ends_the_start_or_is_tried_again() {
 async fn a_family_that_fails_for_two_sync_periods_is_unhealthy() {
     let config = Config { sync_period: Duration::from_secs(5), ..config() };
     let (_publish, receiver) = publish(Status::default());
-    let monitor = health::Monitor::new(current(config), receiver);
+    let monitor = health::Monitor::new(current(config), receiver, None);
     let healthy = |status: &Status| monitor.verdict(status).healthy();
     let fail = |status: &mut Status, family| {
         status.families.get_mut(&family).unwrap().failing_since = Some(Instant::now());

@@ -62,6 +62,9 @@ pub(super) struct View {
     pub(super) real_servers: usize,
     /// Endpoints that have not reached their weight yet.
     pub(super) slow_starts: usize,
+    /// How far the hand-over of this node to another proxy is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hand_over: Option<String>,
     pub(super) watches: Vec<WatchView>,
     /// The last ones, newest first.
     pub(super) errors: Vec<String>,
@@ -322,6 +325,7 @@ impl View {
             virtual_servers: status.virtual_servers,
             real_servers: status.real_servers,
             slow_starts: status.slow_starts,
+            hand_over: monitor.hand_over().map(|stage| stage.to_string()),
             watches: watches.iter().map(watch).collect(),
             errors: errors.map(|error| text::line(error).to_string()).collect(),
             held_back: Part { total: status.held, first: held },

@@ -1,10 +1,12 @@
 //! Removes everything of ours from the kernel, and nothing else's.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use dummy_iface::DummyInterface;
 use netlink_ipvs::{Client, Command, Family, Protocol, VirtualServerKey};
 
+use super::conntrack::Conntrack;
 use super::firewall::{ErrorKind, Firewall};
 use super::ipset::{IpsetClient, SetSpec};
 use super::tables::Tables;
@@ -49,17 +51,40 @@ pub fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
     for family in [Family::Ipv4, Family::Ipv6] {
         rules(firewall, family, &mut report);
     }
-    tables(&mut report);
-    if let Some(interface) = interface {
-        let deleted = interface.delete();
-        if report.note("delete kube-ipvs0", deleted).is_some() {
-            report.removed.push(format!("interface {INTERFACE}"));
-        }
-    }
+    tables(kube_proxy_table, &mut report);
+    tables(own_table, &mut report);
+    remove_interface(interface, &mut report);
     if let Some(sets) = &mut sets {
         destroy_sets(sets, &mut report);
     }
     report
+}
+
+/// Removes what is ours where our rules and sets are in nftables, and nothing of kube-proxy's; and the flows to
+/// these services that IPVS has served, so that what comes of them still is seen by somebody.
+pub fn leave(ipvs: &mut Client, places: &BTreeSet<(Protocol, SocketAddr)>) -> Report {
+    let mut report = Report::default();
+    let interface = DummyInterface::find(INTERFACE);
+    let interface = report.note("find kube-ipvs0", interface).flatten();
+    let known = Known::read(interface.as_ref(), None);
+    virtual_servers(ipvs, &known, &mut report);
+    flows(places, &mut report);
+    remove_interface(interface, &mut report);
+    tables(own_table, &mut report);
+    report
+}
+
+/// Whether anything of ours, or of kube-proxy's IPVS mode, takes packets.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn is_anything_ours() -> Result<bool, netlink_batch::Error> {
+    // One of another kind is not ours.
+    if DummyInterface::find(INTERFACE).is_ok_and(|found| found.is_some()) {
+        return Ok(true);
+    }
+    let mut tables = Tables::open()?;
+    Ok(tables.has(TABLE, Family::Ipv4)? || tables.has(TABLE, Family::Ipv6)?)
 }
 
 /// What tells our virtual servers from others.
@@ -172,24 +197,62 @@ fn has_sets(family: Family) -> bool {
     headers.iter().any(|header| ours(&header.name))
 }
 
-fn tables(report: &mut Report) {
+fn remove_interface(interface: Option<DummyInterface>, report: &mut Report) {
+    if let Some(interface) = interface {
+        let deleted = interface.delete();
+        if report.note("delete kube-ipvs0", deleted).is_some() {
+            report.removed.push(format!("interface {INTERFACE}"));
+        }
+    }
+}
+
+fn kube_proxy_table(family: Family) -> (&'static str, Leftover) {
+    (NFTABLES_TABLE, Leftover::Nftables(family))
+}
+
+fn own_table(family: Family) -> (&'static str, Leftover) {
+    (TABLE, Leftover::OwnTable(family))
+}
+
+fn tables(of: fn(Family) -> (&'static str, Leftover), report: &mut Report) {
     let opened = report.note("open nftables", Tables::open());
     let Some(mut tables) = opened else { return };
-    for family in [Family::Ipv4, Family::Ipv6] {
-        let all =
-            [(NFTABLES_TABLE, Leftover::Nftables(family)), (TABLE, Leftover::OwnTable(family))];
-        for (name, what) in all {
-            match tables.has(name, family) {
-                Ok(false) => {}
-                Ok(true) => {
-                    let deleted = tables.delete(name, family);
-                    if report.note(&format!("delete the {what}"), deleted).is_some() {
-                        report.removed.push(what.to_string());
-                    }
+    for (family, (name, what)) in [Family::Ipv4, Family::Ipv6].map(|family| (family, of(family))) {
+        match tables.has(name, family) {
+            Ok(false) => {}
+            Ok(true) => {
+                let deleted = tables.delete(name, family);
+                if report.note(&format!("delete the {what}"), deleted).is_some() {
+                    report.removed.push(what.to_string());
                 }
-                Err(error) => report.failed.push(chain(&error)),
             }
+            Err(error) => report.failed.push(chain(&error)),
         }
+    }
+}
+
+/// A flow whose destination no rule translates, and IPVS no longer serves, stays known as long as its client
+/// sends: without its entry its next packet is like the first of another.
+fn flows(places: &BTreeSet<(Protocol, SocketAddr)>, report: &mut Report) {
+    let Some(mut conntrack) = report.note("open connection tracking", Conntrack::open()) else {
+        return;
+    };
+    let mut deleted = 0;
+    for family in [Family::Ipv4, Family::Ipv6] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let found = conntrack.flows(family, protocol);
+            let Some(found) = report.note("read flows", found) else { continue };
+            let mut left = found.flows;
+            left.retain(|flow| {
+                !flow.translated && places.contains(&(protocol, flow.original.destination))
+            });
+            let outcome = conntrack.delete(&left);
+            report.failed.extend(outcome.failed.iter().map(|(_, error)| chain(error)));
+            deleted += left.len() - outcome.failed.len();
+        }
+    }
+    if deleted > 0 {
+        report.removed.push(format!("{deleted} flows through virtual servers"));
     }
 }
 

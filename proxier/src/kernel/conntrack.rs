@@ -37,6 +37,8 @@ pub struct Flow {
     pub original: Direction,
     /// The packets that answer: the source is who really answers.
     pub reply: Direction,
+    /// A rule of DNAT has changed its destination; IPVS is none.
+    pub translated: bool,
     /// Zone of the entry (`CTA_ZONE`).
     zone: Option<u16>,
     /// Zone of the original direction only (`CTA_TUPLE_ZONE`).

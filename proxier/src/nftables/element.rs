@@ -84,7 +84,7 @@ fn network(first: IpAddr, last: IpAddr) -> Option<IpNet> {
 }
 
 /// The address with which the bytes begin, and the rest.
-fn address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+pub(super) fn address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     Some(match family {
         Family::Ipv4 => {
             let (address, rest) = bytes.split_first_chunk::<4>()?;
@@ -97,7 +97,7 @@ fn address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     })
 }
 
-fn protocol_and_port(bytes: &[u8]) -> Option<(Protocol, u16, &[u8])> {
+pub(super) fn protocol_and_port(bytes: &[u8]) -> Option<(Protocol, u16, &[u8])> {
     let ([protocol, _, _, _, high, low, _, _], rest) = bytes.split_first_chunk::<8>()?;
     let protocol = Protocol::from_number(u16::from(*protocol));
     Some((protocol, u16::from_be_bytes([*high, *low]), rest))

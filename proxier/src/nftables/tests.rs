@@ -40,6 +40,8 @@ fn rules_that_are_read_back_are_those_that_were_made() {
             let drops =
                 [key("192.0.2.1", Protocol::Tcp), key("2001:db8::1", Protocol::Sctp)].into();
             let wanted = ruleset(family, &options, &drops).for_nftables();
+            // Whatever else, while this node is handed over too.
+            let wanted = if options.masquerade_all { wanted.holding() } else { wanted };
             let made = chains(&wanted);
             let (chains, rules): (Vec<_>, Vec<_>) = made.into_iter().unzip();
             let rules: Vec<_> = rules.into_iter().flatten().collect();
@@ -86,48 +88,53 @@ fn the_kernel_is_asked_for_each_expression_that_it_may_lack() {
 #[test]
 fn what_others_have_changed_is_seen() {
     let wanted = ruleset(Family::Ipv4, &FirewallOptions::default(), &BTreeSet::new());
-    let wanted = wanted.for_nftables();
-    let (chains, rules): (Vec<_>, Vec<_>) = chains(&wanted).into_iter().unzip();
+    for wanted in [wanted.for_nftables(), wanted.for_nftables().holding()] {
+        every_change_is_seen(&wanted);
+    }
+}
+
+fn every_change_is_seen(wanted: &Ruleset) {
+    let (chains, rules): (Vec<_>, Vec<_>) = chains(wanted).into_iter().unzip();
     let rules: Vec<nft::Rule> = rules.into_iter().flatten().collect();
     let read = |chains: &[NftChain], rules: &[nft::Rule]| {
         understand(Family::Ipv4, &[], chains, rules, Vec::new())
     };
-    assert_eq!(read(&chains, &rules).as_ref(), Some(&wanted));
+    assert_eq!(read(&chains, &rules).as_ref(), Some(wanted));
     assert_eq!(read(&[], &[]), None);
     // Any rule and any chain that is missing, one that comes twice, another order, one more of each.
     for at in 0..rules.len() {
         let mut fewer = rules.clone();
         let one = fewer.remove(at);
-        assert_ne!(read(&chains, &fewer).as_ref(), Some(&wanted), "without {one:?}");
+        assert_ne!(read(&chains, &fewer).as_ref(), Some(wanted), "without {one:?}");
         let mut more = rules.clone();
         more.insert(at, one.clone());
-        assert_ne!(read(&chains, &more).as_ref(), Some(&wanted), "twice {one:?}");
+        assert_ne!(read(&chains, &more).as_ref(), Some(wanted), "twice {one:?}");
         let next = rules.get(at + 1).filter(|next| next.chain == one.chain && **next != one);
         if next.is_some() {
             let mut swapped = rules.clone();
             swapped.swap(at, at + 1);
-            assert_ne!(read(&chains, &swapped).as_ref(), Some(&wanted), "later {one:?}");
+            assert_ne!(read(&chains, &swapped).as_ref(), Some(wanted), "later {one:?}");
         }
     }
     for at in 0..chains.len() {
         let mut fewer = chains.clone();
         let one = fewer.remove(at);
-        assert_ne!(read(&fewer, &rules).as_ref(), Some(&wanted), "without {}", one.name);
+        assert_ne!(read(&fewer, &rules).as_ref(), Some(wanted), "without {}", one.name);
         let mut other = chains.clone();
         if let Some(base) = &mut other[at].base {
             base.policy = Policy::Drop;
-            assert_ne!(read(&other, &rules).as_ref(), Some(&wanted), "dropping {}", one.name);
+            assert_ne!(read(&other, &rules).as_ref(), Some(wanted), "dropping {}", one.name);
         }
     }
     let strange = understand(Family::Ipv4, &[], &chains, &rules, vec![None]);
     assert_ne!(
         strange.as_ref(),
-        Some(&wanted),
+        Some(wanted),
         "an element that keeps the node from something else"
     );
     let mut more = chains.clone();
     more.push(NftChain::new("stranger"));
-    assert_ne!(read(&more, &rules).as_ref(), Some(&wanted));
+    assert_ne!(read(&more, &rules).as_ref(), Some(wanted));
 }
 
 #[test]
@@ -213,4 +220,48 @@ fn a_difference_is_said_as_one_would_tell_nft() {
         assert_eq!(say(&op, None), line);
     }
     assert_eq!(commands(&Op::TakeLinkDown, None), None);
+}
+
+#[test]
+fn services_of_nftables_mode_are_known_by_its_maps() {
+    use netlink_nftables::{Element, ElementEntry, Value};
+
+    use crate::dataplane::hand_over::Served;
+
+    let entry = |parts: &[Value]| ElementEntry {
+        element: Element::of_parts(parts).with_data(nft::Verdict::Goto("service".to_owned())),
+        expires_in: None,
+    };
+    let address = |text: &str| Value::from(text.parse::<IpAddr>().unwrap());
+    let (tcp, sctp) = (Value::byte(6), Value::byte(132));
+    let mut served = Served::default();
+    for (family, map, parts) in [
+        (Family::Ipv4, "service-ips", vec![address("10.96.0.1"), tcp.clone(), Value::port(443)]),
+        (Family::Ipv6, "no-endpoint-services", vec![address("fd00::1"), sctp, Value::port(80)]),
+        (Family::Ipv4, "service-nodeports", vec![tcp, Value::port(30080)]),
+        // Nothing that is understood.
+        (Family::Ipv4, "no-endpoint-nodeports", vec![Value::byte(6)]),
+    ] {
+        assert!(served_maps().any(|of| of == map), "{map}");
+        note_served(family, map, &[entry(&parts)], &mut served);
+    }
+    let key = |ip: &str, port, protocol| VirtualServerKey::new(ip.parse().unwrap(), port, protocol);
+    let addresses =
+        [key("10.96.0.1", 443, Protocol::Tcp), key("fd00::1", 80, Protocol::Sctp)].into();
+    assert_eq!(served, Served { addresses, node_ports: [(Protocol::Tcp, 30080)].into() });
+}
+
+#[test]
+fn a_table_counts_when_packets_from_outside_and_of_the_node_come_to_it() {
+    let base = |hook, kind| {
+        let mut chain = NftChain::new("any");
+        let (priority, policy) = (-100, Policy::Accept);
+        chain.base = Some(BaseChain { kind, hook, priority, policy });
+        chain
+    };
+    let outside = base(nft::Hook::Prerouting, ChainKind::Nat);
+    let node = base(nft::Hook::Output, ChainKind::Nat);
+    assert!(is_reached(&[NftChain::new("services"), outside.clone(), node.clone()]));
+    assert!(!is_reached(&[NftChain::new("services"), outside]));
+    assert!(!is_reached(&[base(nft::Hook::Prerouting, ChainKind::Filter), node]));
 }

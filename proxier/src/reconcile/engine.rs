@@ -30,7 +30,6 @@ use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
 use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::{Backend, ruleset};
-use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::{
     Budget, Desired, Drains, Module, Origin, Part, Query, Reserved, Settings, SlowStarts, Subject,
     Target, contribution, left_out,
@@ -421,9 +420,10 @@ impl Engine {
             let mut options = options.clone();
             options.physdev &= self.external_ips;
             let rules = ruleset(*family, &options, &drops);
-            let rules = match settings.backend {
-                Backend::Iptables => rules,
-                Backend::Nftables => rules.for_nftables(),
+            let rules = match (settings.backend, settings.successor) {
+                (Backend::Iptables, _) => rules,
+                (Backend::Nftables, None) => rules.for_nftables(),
+                (Backend::Nftables, Some(_)) => rules.for_nftables().holding(),
             };
             self.desired.set_firewall(*family, rules, &mut self.touched);
         }
@@ -529,10 +529,14 @@ impl Engine {
         self.computed(drops_changed);
 
         let (desired, believed) = (self.desired.state(), self.believed.state());
+        let rules_come_last = |family| {
+            let settings = self.settings.as_ref();
+            settings.is_some_and(|settings| settings.rules_come_last(family, &believed.leftovers))
+        };
         let is_foundation = |target: &Target| match target {
             Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => true,
-            // Until everything is there, those of iptables mode do the work.
-            Target::Firewall(family) => !believed.leftovers.contains(&Leftover::Iptables(*family)),
+            // Until everything is there, those of others do the work.
+            Target::Firewall(family) => !rules_come_last(*family),
             _ => false,
         };
         let all = desired.targets().chain(believed.targets());

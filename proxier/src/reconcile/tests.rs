@@ -1,6 +1,7 @@
 //! The loop over the strict memory, with paused time.
 
 mod audit;
+mod hand_over;
 mod held;
 mod reachable;
 mod reserved;

@@ -6,7 +6,7 @@ use super::*;
 
 /// The rules of iptables mode for the service, as kube-proxy writes them, in one family: balanced over
 /// two endpoints, and a service without endpoints refused.
-fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
+pub(super) fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
     let colon = endpoints[0].contains(':');
     let (length, unreachable) =
         if colon { (128, "icmp6-port-unreachable") } else { (32, "icmp-port-unreachable") };
@@ -29,19 +29,34 @@ fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
              -A {name} -p tcp -m tcp -j DNAT --to-destination {to}"
         );
     }
+    nat += "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+        -A KUBE-NODEPORTS -p tcp -m tcp --dport 30421 -j KUBE-SVC-WEB\n";
+    let closed = if vips.contains(&CLOSED) {
+        // After DNAT the packet no longer has the address.
+        format!(
+            "-A KUBE-PROXY-FIREWALL -p tcp -m conntrack --ctorigdst {CLOSED} --ctorigdstport 80 -j DROP\n"
+        )
+    } else {
+        String::new()
+    };
+    let firewall = "-m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL";
     let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
     format!(
         "*filter
          :KUBE-FORWARD - [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
+         :KUBE-PROXY-FIREWALL - [0:0]
+         -A INPUT {firewall}
+         -A FORWARD {firewall}
+         -A OUTPUT {firewall}
          -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
          -A FORWARD -m conntrack --ctstate NEW {portals}
          -A OUTPUT -m conntrack --ctstate NEW {portals}
          -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
          -A KUBE-SERVICES -d {refused}/{length} -p tcp -m tcp --dport 80 -j REJECT --reject-with {unreachable}
-         COMMIT
+         {closed}COMMIT
          *nat
          :KUBE-SERVICES - [0:0]\n:KUBE-SVC-WEB - [0:0]\n:KUBE-SEP-A - [0:0]\n:KUBE-SEP-B - [0:0]
-         :KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
+         :KUBE-NODEPORTS - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-PROXY-CANARY - [0:0]
          -A PREROUTING {portals}
          -A OUTPUT {portals}
          -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
@@ -55,7 +70,7 @@ fn rules(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
 
 /// The table of nftables mode for the service, as kube-proxy writes it, in one family: balanced over
 /// two endpoints, and a service without endpoints refused.
-fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
+pub(super) fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
     let (ip, unreachable) = if endpoints[0].contains(':') {
         ("ip6", "icmpv6 type port-unreachable")
     } else {
@@ -73,6 +88,11 @@ fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
              }}\n"
         );
     }
+    let closed = if vips.contains(&CLOSED) {
+        format!("ct state new {ip} daddr {CLOSED} tcp dport 80 drop")
+    } else {
+        String::new()
+    };
     let services: Vec<String> =
         vips.iter().map(|vip| format!("{vip} . tcp . 80 : goto service-WEB")).collect();
     let services = services.join(", ");
@@ -89,11 +109,18 @@ fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
                  type {ip}v_addr . inet_proto . inet_service : verdict
                  elements = {{ {services} }}
              }}
+             map service-nodeports {{
+                 type inet_proto . inet_service : verdict
+                 elements = {{ tcp . 30421 : goto service-WEB }}
+             }}
              map no-endpoint-services {{
                  type {ip}v_addr . inet_proto . inet_service : verdict
                  elements = {{ {refused} . tcp . 80 : goto reject-chain }}
              }}
-             chain services {{ {ip} daddr . meta l4proto . th dport vmap @service-ips; }}
+             chain services {{
+                 {ip} daddr . meta l4proto . th dport vmap @service-ips
+                 fib daddr type local meta l4proto . th dport vmap @service-nodeports
+             }}
              chain service-endpoints-check {{
                  {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services
              }}
@@ -102,12 +129,17 @@ fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
                  mark set mark xor 0x4000
                  masquerade fully-random
              }}
+             chain filter-prerouting-pre-dnat {{
+                 type filter hook prerouting priority -110
+                 {closed}
+             }}
              chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
              chain nat-output {{ type nat hook output priority -100; jump services; }}
              chain nat-postrouting {{ type nat hook postrouting priority srcnat; jump masquerading; }}
              chain filter-forward {{
                  type filter hook forward priority -110
                  ct state new jump service-endpoints-check
+                 ct state invalid drop
              }}
          }}\n"
     )
@@ -115,25 +147,44 @@ fn table(vips: &[&str], endpoints: [&str; 2], refused: &str) -> String {
     .replace("ipv_addr", "ipv4_addr")
 }
 
+/// What puts the rules of both families in place.
+pub(super) fn put_rules(v4: &str, v6: &str) -> String {
+    format!(
+        "iptables-restore --noflush <<'END'\n{v4}END\nip6tables-restore --noflush <<'END'\n{v6}END"
+    )
+}
+
+/// What puts the tables of both families in place.
+pub(super) fn put_tables(v4: &str, v6: &str) -> String {
+    format!("nft -f - <<'END'\n{v4}{v6}END")
+}
+
+/// What another mode has for the VIPs and endpoints of both families, as a script that puts it in place.
+pub(super) fn in_place(
+    text: fn(&[&str], [&str; 2], &str) -> String,
+    put: fn(&str, &str) -> String,
+) -> String {
+    let all = [&VIPS[..], &[CLOSED, CLOSED_INSIDE]].concat();
+    let vips = |colon| all.iter().copied().filter(move |vip| vip.contains(':') == colon);
+    put(
+        &text(&vips(false).collect::<Vec<_>>(), PODS.map(|(_, v4, _)| v4), "10.96.42.9"),
+        &text(&vips(true).collect::<Vec<_>>(), PODS.map(|(.., v6)| v6), "fd00:10:96::4209"),
+    )
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn no_connection_is_lost_on_the_way_from_iptables_mode() {
-    let put = |v4: String, v6: String| {
-        format!(
-            "iptables-restore --noflush <<'END'\n{v4}END\nip6tables-restore --noflush <<'END'\n{v6}END"
-        )
-    };
     let then =
         ["install FAMILY firewall rules", "remove FAMILY rules of kube-proxy's iptables mode"];
-    from_other_mode("iptables", rules, put, &then).unwrap();
+    from_other_mode("iptables", rules, put_rules, &then).unwrap();
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn no_connection_is_lost_on_the_way_from_nftables_mode() {
-    let put = |v4: String, v6: String| format!("nft -f - <<'END'\n{v4}{v6}END");
     let then = ["remove FAMILY table of kube-proxy's nftables mode"];
-    from_other_mode("nftables", table, put, &then).unwrap();
+    from_other_mode("nftables", table, put_tables, &then).unwrap();
 }
 
 /// Takes over under load from another mode, which has for the VIPs and endpoints of each family what
@@ -142,17 +193,14 @@ fn no_connection_is_lost_on_the_way_from_nftables_mode() {
 fn from_other_mode(
     name: &str,
     text: fn(&[&str], [&str; 2], &str) -> String,
-    put: impl FnOnce(String, String) -> String,
+    put: fn(&str, &str) -> String,
     then: &[&str],
 ) -> Result<()> {
     require_test_kernel()?;
     let scenario = Scenario::load("dual-stack-service")?;
     let [space, client, pod, other] = build(&scenario, PODS)?;
     let _servers = serve([&pod, &other])?;
-    let vips = |colon| VIPS.into_iter().filter(move |vip| vip.contains(':') == colon);
-    let v4 = text(&vips(false).collect::<Vec<_>>(), PODS.map(|(_, v4, _)| v4), "10.96.42.9");
-    let v6 = text(&vips(true).collect::<Vec<_>>(), PODS.map(|(.., v6)| v6), "fd00:10:96::4209");
-    space.sh(&put(v4, v6))?;
+    space.sh(&in_place(text, put))?;
     let mut node = Node::with(&space, &scenario.steps[0])?;
     let begin = Instant::now();
     let mut traffic = Traffic::start(&client, &VIPS, 100, 100)?;

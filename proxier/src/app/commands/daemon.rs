@@ -12,19 +12,29 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::app::host::alone::Alone;
-use crate::app::host::{Host, checks, privileges, sysctls};
+use crate::app::host::{Host, checks, open_ipvs, privileges, sysctls};
+use crate::app::wiring::hand_over::{HandOver, Over};
 use crate::app::wiring::reload::{self, Reload};
 use crate::app::wiring::{self, counters, ending, feed, notices, rulesets};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::INTERFACE;
 use crate::http::{self, Current, Sources};
-use crate::kernel::{Kernel, sysctl};
+use crate::kernel::{Kernel, cleanup, sysctl};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::telemetry::LogHandle;
+use crate::text;
 
 /// Runs until SIGTERM or SIGINT. A file that hangs does not hold up the end.
 pub(in crate::app) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
+    if let Some(successor) = config.successor
+        && !cleanup::is_anything_ours()?
+    {
+        info!(
+            "nothing of a proxy in IPVS mode is on this node: nothing to hand over to {successor}"
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Threads that read something before the capabilities are given up still have them: none stays.
@@ -49,7 +59,11 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
-    let _alone = Alone::wait().await?;
+    let _alone = tokio::select! {
+        alone = Alone::wait(patience(&config)) => alone?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let mut host = Host::prepare(&config)?;
     checks::host(&config, &mut host);
     let files =
@@ -77,28 +91,23 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
         refused: None,
     };
     let doubt = host.filter.doubt();
-    let (started, status) = oneshot::channel();
-    // Netlink batches execute inside send: not on the thread that answers health checks.
-    let (ended, mut end) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("dataplane".to_owned())
-        .spawn(move || {
-            let result = dataplane(host, resolver, timing, events, notices, started);
-            // Nobody waits any more only when the process is ending.
-            let _ = ended.send(result);
-        })
-        .context("start the dataplane thread")?;
-    let Ok([status, node_ports]) = status.await else {
-        end.await.context("the dataplane thread ended")??;
-        bail!("the dataplane thread ended before it began");
-    };
+    let families = host.abilities.families.clone();
+    let ([status, node_ports], mut end) =
+        start_loop(host, resolver, timing, events, notices).await?;
+    let mut hand_over = config
+        .successor
+        .map(|to| wiring::hand_over::start(to, &config, families, status.clone()))
+        .transpose()?;
+    let mut over = None;
     let log_ready = tokio::spawn(ready(status.clone()));
     tasks.spawn(checks::node(config, dual_stack, status.clone()));
     if let Some(doubt) = doubt {
         tasks.spawn(rulesets::follow(doubt, status.clone(), sender.clone()));
     }
     let table = Some(counters::table());
-    let sources = Sources { current: configured, status, node_ports, watches, table };
+    let stage = hand_over.as_ref().map(|it| it.stage.clone());
+    let sources =
+        Sources { current: configured, status, node_ports, watches, table, hand_over: stage };
     let _servers = http::serve(sources).await?;
     drop(sender);
     let mut reload = tokio::spawn(reload.follow());
@@ -121,6 +130,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
             result.context("the dataplane thread ended")??;
             bail!("every source has ended");
         }
+        ended = handed(&mut hand_over) => over = Some(ended.context("the hand-over ended")?),
     }
     log_ready.abort();
     // With the last sender the loop ends, after the step it is in.
@@ -130,11 +140,70 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     if restart {
         return Err(reload::start_again());
     }
+    if let Some(over) = over {
+        clean_up(&over)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long a daemon that runs may take to end. One to which a node is handed over is started meanwhile, and takes
+/// its place when that is stopped.
+fn patience(config: &Config) -> Duration {
+    if config.successor.is_some() { Alone::UNTIL_IT_ENDS } else { Alone::PATIENCE }
+}
+
+/// Waits until a node is handed over, if it is to be.
+async fn handed(hand_over: &mut Option<HandOver>) -> Result<Over, oneshot::error::RecvError> {
+    match hand_over {
+        Some(hand_over) => (&mut hand_over.over).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The successor has the node: everything of ours goes, and nothing else.
+fn clean_up(over: &Over) -> anyhow::Result<()> {
+    let report = cleanup::leave(&mut open_ipvs()?, &over.places);
+    for line in &report.removed {
+        info!("removed {}", text::line(line));
+    }
+    if !report.failed.is_empty() {
+        bail!("not everything could be removed: {}", report.failed.join("; "));
+    }
+    info!("handed over to {}: {}", over.successor, over.stage);
+    Ok(())
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> anyhow::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(kind).context("wait for signals")
+}
+
+/// What the loop publishes: after every step, and for health check node ports.
+type Published = [watch::Receiver<Arc<Status>>; 2];
+
+/// Starts the loop on a thread of its own; what it publishes, and how it ended.
+async fn start_loop(
+    host: Host,
+    resolver: Resolver,
+    timing: Timing,
+    events: mpsc::Receiver<crate::reconcile::Event>,
+    notices: Option<mpsc::Sender<Notice>>,
+) -> anyhow::Result<(Published, oneshot::Receiver<anyhow::Result<()>>)> {
+    let (started, status) = oneshot::channel();
+    // Netlink batches execute inside send: not on the thread that answers health checks.
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("dataplane".to_owned())
+        .spawn(move || {
+            let result = dataplane(host, resolver, timing, events, notices, started);
+            // Nobody waits any more only when the process is ending.
+            let _ = ended.send(result);
+        })
+        .context("start the dataplane thread")?;
+    let Ok(published) = status.await else {
+        end.await.context("the dataplane thread ended")??;
+        bail!("the dataplane thread ended before it began");
+    };
+    Ok((published, end))
 }
 
 /// The loop, on this thread until its senders are gone.
@@ -144,7 +213,7 @@ fn dataplane(
     timing: Timing,
     events: mpsc::Receiver<crate::reconcile::Event>,
     notices: Option<mpsc::Sender<Notice>>,
-    started: oneshot::Sender<[watch::Receiver<Arc<Status>>; 2]>,
+    started: oneshot::Sender<Published>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

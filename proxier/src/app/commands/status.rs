@@ -165,6 +165,9 @@ fn text(status: &Value, style: Style) -> String {
         line("attention", &format!("{what} (for {since})"));
         line("", &word(&look["then"]));
     }
+    if status["handOver"].is_string() {
+        line("hand-over", &word(&status["handOver"]));
+    }
     for watch in list(&status["watches"]) {
         let state = if watch["connected"] == true { "connected" } else { "not connected" };
         let heard = match &watch["silentSeconds"] {

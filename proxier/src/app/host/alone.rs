@@ -17,8 +17,6 @@ use tracing::{info, warn};
 
 /// The socket's name.
 const NAME: &[u8] = b"proxier";
-/// How long a daemon that is about to end may take: as after a signal, and a little more.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// The pause where the other's socket takes no connection.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -30,9 +28,14 @@ pub(in crate::app) struct Alone {
 }
 
 impl Alone {
-    /// Waits for a daemon that is ending; says which one runs when it does not end.
-    pub(in crate::app) async fn wait() -> anyhow::Result<Self> {
-        Self::wait_for(NAME, PATIENCE).await
+    /// How long a daemon that is about to end may take: as after a signal, and a little more.
+    pub(in crate::app) const PATIENCE: Duration = Duration::from_secs(15);
+    /// Longer than any daemon runs.
+    pub(in crate::app) const UNTIL_IT_ENDS: Duration = Duration::from_hours(24 * 365);
+
+    /// Waits for a daemon to end; says which one runs when it does not end in time.
+    pub(in crate::app) async fn wait(patience: Duration) -> anyhow::Result<Self> {
+        Self::wait_for(NAME, patience).await
     }
 
     async fn wait_for(name: &[u8], patience: Duration) -> anyhow::Result<Self> {
@@ -136,6 +139,6 @@ mod tests {
         let held = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
         rustix::net::bind(&held, &address).unwrap();
-        Alone::wait_for(name.as_bytes(), PATIENCE).await.unwrap();
+        Alone::wait_for(name.as_bytes(), Alone::PATIENCE).await.unwrap();
     }
 }

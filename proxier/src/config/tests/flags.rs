@@ -1,4 +1,6 @@
 use super::*;
+use crate::dataplane::firewall::Backend;
+use crate::dataplane::hand_over::Successor;
 use crate::value::GoDuration;
 use crate::value::parse_ip;
 
@@ -52,6 +54,23 @@ fn own_flags_reach_their_fields() {
     );
     assert_eq!(config.sysctls.run_estimation, None);
     assert_eq!((config.sysctls.est_cpulist, config.sysctls.est_nice), (None, None));
+}
+
+#[test]
+fn who_hands_over_keeps_its_rules_in_nftables_and_connections_that_lose_their_server() {
+    for (line, successor) in [
+        ("hand-over --to nftables", Successor::Nftables),
+        ("hand-over --to iptables --firewall=iptables", Successor::Iptables),
+    ] {
+        let config = with_flags(line).unwrap();
+        assert_eq!(config.successor, Some(successor));
+        assert_eq!(config.backend, Some(Backend::Nftables));
+        assert!(config.sysctls.keep_lost);
+        let warned = config.warnings.iter().any(|text| text.contains("--firewall=iptables"));
+        assert_eq!(warned, successor == Successor::Iptables);
+    }
+    let config = load("").unwrap();
+    assert_eq!((config.successor, config.sysctls.keep_lost), (None, false));
 }
 
 /// L43

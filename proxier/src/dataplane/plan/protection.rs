@@ -48,8 +48,11 @@ impl Planner<'_> {
                 planned.push(target);
                 continue;
             }
+            // Until ours are there, rules of others protect what is there.
+            let by_others = matches!(target, Target::Firewall(of) if self.rules_come_last(of));
             match (self.from.waits)(&target) {
                 Some(part @ Subject::Part(_)) => unknown = Some(part),
+                waits if by_others => unknown = Some(waits.unwrap_or(Subject::Target(target))),
                 waits => return Protection::Missing(waits.unwrap_or(Subject::Target(target))),
             }
         }

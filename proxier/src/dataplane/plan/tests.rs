@@ -7,6 +7,7 @@ use netlink_ipvs::{
 
 use super::*;
 use crate::builders::{ip, real_server, rules, settings, virtual_server};
+use crate::dataplane::leftovers::Leftover;
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Connections, Part, SetState};
 
@@ -436,4 +437,59 @@ fn what_is_not_touched_is_not_planned() {
     let planned =
         plan(Planning::new(&new, &old, &Drains::new(Duration::ZERO), &settings()), &touched);
     assert_eq!(planned.ops, [Op::Bind(ip("10.96.0.2"))]);
+}
+
+#[test]
+fn a_virtual_server_comes_with_its_real_servers() {
+    // What somebody else has removed, while the addresses are bound.
+    let mut desired = state();
+    let keys = [TCP, UDP].map(virtual_server);
+    for key in keys {
+        let server = servers(&[("10.244.1.1:80", 1), ("10.244.1.2:80", 1)]);
+        desired.virtual_servers.insert(key, server);
+    }
+    let touched = keys.map(Target::VirtualServer).into();
+    let drains = Drains::new(Duration::ZERO);
+    let (believed, settings) = (state(), settings());
+    let plan = plan(Planning::new(&desired, &believed, &drains, &settings), &touched);
+    let of: Vec<_> = plan.ops.iter().filter_map(|op| op.target().virtual_server()).collect();
+    assert!(of.len() >= 6, "{:?}", plan.ops);
+    for key in keys {
+        let at = of.iter().position(|of| *of == key).unwrap();
+        assert_eq!(of[at..at + 3], [key; 3], "{:?}", plan.ops);
+        assert!(matches!(plan.ops[at], Op::AddVirtualServer(..)), "{:?}", plan.ops);
+    }
+}
+
+#[test]
+fn rules_in_place_of_our_other_backend_s_come_after_all_members_and_before_new_addresses() {
+    let family = Family::Ipv4;
+    let table = Leftover::OwnTable(family);
+    let mut new = service("10.96.0.1");
+    let other = service("10.96.0.2");
+    new.virtual_servers.extend(other.virtual_servers.clone());
+    new.interface.addresses.extend(&other.interface.addresses);
+    for (set, known) in &other.sets {
+        new.sets.entry(*set).or_default().members.extend(known.members.iter().copied());
+    }
+    new.firewall.insert(family, rules("new"));
+    // One of them is served, by the rules and sets of the other backend.
+    let mut old = State { leftovers: [table].into(), ..state() };
+    let served = service("10.96.0.1");
+    (old.virtual_servers, old.interface) = (served.virtual_servers, served.interface);
+
+    let (drains, settings) = (Drains::new(Duration::ZERO), settings());
+    let first = plan(Planning::new(&new, &old, &drains, &settings), &old.differences(&new));
+    assert_eq!(first.ops.last(), Some(&Op::InstallFirewall(family, rules("new"))));
+    let bind = Target::Address(ip("10.96.0.2"));
+    let waits = Subject::Target(Target::Firewall(family));
+    for target in [bind, Target::Leftover(table)] {
+        assert!(first.held.contains(&(target, waits)), "{target}: {:?}", first.held);
+    }
+    assert!(first.ops.iter().all(|op| !matches!(op, Op::RemoveRealServer(..))), "{:?}", first.ops);
+
+    old.firewall.insert(family, rules("new"));
+    let then = plan(Planning::new(&new, &old, &drains, &settings), &old.differences(&new));
+    assert!(then.ops.contains(&Op::Bind(ip("10.96.0.2"))), "{:?}", then.ops);
+    assert_eq!(then.ops.last(), Some(&Op::RemoveLeftover(table)));
 }

@@ -115,7 +115,8 @@ impl Planner<'_> {
             }
             (Some(wanted), None) => {
                 if self.push(Phase::VirtualServers, Op::AddVirtualServer(key, wanted.config)) {
-                    self.real_servers(key, wanted, &[], &protection);
+                    // At once: where its address is bound, clients are refused until it has one.
+                    self.real_servers(key, wanted, &[], (Phase::VirtualServers, &protection));
                 }
             }
             (Some(wanted), Some(known)) => {
@@ -127,7 +128,8 @@ impl Planner<'_> {
                     self.push(phase, Op::SetVirtualServer(key, wanted.config));
                 }
                 if !Arc::ptr_eq(&wanted.real_servers, &known.real_servers) {
-                    self.real_servers(key, wanted, &known.real_servers, &protection);
+                    let protection = (Phase::AddRealServers, &protection);
+                    self.real_servers(key, wanted, &known.real_servers, protection);
                 }
             }
         }
@@ -141,7 +143,7 @@ impl Planner<'_> {
         key: VirtualServerKey,
         wanted: &VirtualServerState,
         known: &[RealServer],
-        protection: &Protection,
+        (phase, protection): (Phase, &Protection),
     ) {
         let order = match wanted.config.scheduler {
             Scheduler::MH | Scheduler::SH => Order::OfKeys,
@@ -165,7 +167,7 @@ impl Planner<'_> {
             if let Protection::Unknown(part) = protection {
                 self.out.held.push((target, *part));
                 waiting = Some(*part);
-            } else if self.push_needing(Phase::AddRealServers, op, needs.clone()) {
+            } else if self.push_needing(phase, op, needs.clone()) {
                 // Others need to know only where nothing else is there.
                 coming.extend((usable_wanted && some_go).then_some(target));
             } else {

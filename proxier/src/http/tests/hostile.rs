@@ -43,6 +43,7 @@ async fn answers(text: &str) -> Vec<(String, String)> {
             status,
             watches: None,
             table: Some(table),
+            hand_over: None,
         })
         .await
         .unwrap();

@@ -81,8 +81,14 @@ async fn start(
     let (publish, receiver) = publish(status);
     let (current, watches) = (current(config), Some(watches()));
     let table = Some(page::table(&[6]));
-    let sources =
-        Sources { current, status: receiver.clone(), node_ports: receiver, watches, table };
+    let sources = Sources {
+        current,
+        status: receiver.clone(),
+        node_ports: receiver,
+        watches,
+        table,
+        hand_over: None,
+    };
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address, publish)
@@ -250,8 +256,14 @@ async fn counted(namespaces: &ServiceMetrics, table: Table) -> Vec<String> {
     };
     let (_, status) = publish(status);
     let current = current(Config { service_metrics: namespaces.clone(), ..config() });
-    let sources =
-        Sources { current, node_ports: status.clone(), status, watches: None, table: Some(table) };
+    let sources = Sources {
+        current,
+        node_ports: status.clone(),
+        status,
+        watches: None,
+        table: Some(table),
+        hand_over: None,
+    };
     let servers = serve(sources).await.unwrap();
     let answer = get(servers.metrics_address().unwrap(), "/metrics").await;
     let lines = body(&answer).lines().filter(|line| {

@@ -82,10 +82,16 @@ pub(in crate::http) fn with_services(
 async fn show(status: Status, table: Option<Table>) -> (Servers, SocketAddr) {
     let (_, status) = publish(status);
     let current = current(config());
-    let servers =
-        serve(Sources { current, node_ports: status.clone(), status, watches: None, table })
-            .await
-            .unwrap();
+    let servers = serve(Sources {
+        current,
+        node_ports: status.clone(),
+        status,
+        watches: None,
+        table,
+        hand_over: None,
+    })
+    .await
+    .unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address)
 }
@@ -308,6 +314,7 @@ async fn a_changed_configuration_reaches_everything() {
         status,
         watches: None,
         table: None,
+        hand_over: None,
     };
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();

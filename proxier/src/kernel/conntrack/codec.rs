@@ -22,6 +22,7 @@ const DELETE: u8 = 2;
 mod attr {
     pub(super) const ORIGINAL: u16 = 1;
     pub(super) const REPLY: u16 = 2;
+    pub(super) const STATUS: u16 = 3;
     pub(super) const ID: u16 = 12;
     pub(super) const ZONE: u16 = 18;
     pub(super) const FILTER: u16 = 25;
@@ -42,6 +43,9 @@ mod tuple {
     pub(super) const SOURCE_PORT: u16 = 2;
     pub(super) const DESTINATION_PORT: u16 = 3;
 }
+
+/// `IPS_DST_NAT` in `CTA_STATUS`
+const DST_NAT: u32 = 1 << 5;
 
 /// `CTA_FILTER_ORIG_FLAGS`, `CTA_FILTER_REPLY_FLAGS`
 const FILTER_ORIGINAL: u16 = 1;
@@ -120,12 +124,13 @@ struct Parts {
 /// The flow in a list message; `None` if it is of a protocol without ports.
 pub(super) fn decode_flow(body: Attributes<'_>) -> Result<Option<Flow>, Malformed> {
     let (mut original, mut reply) = (Parts::default(), Parts::default());
-    let (mut id, mut zone) = (None, None);
+    let (mut id, mut zone, mut status) = (None, None, 0);
     for attribute in body {
         let attribute = attribute?;
         match attribute.kind {
             attr::ORIGINAL => original = Parts::decode(&attribute)?,
             attr::REPLY => reply = Parts::decode(&attribute)?,
+            attr::STATUS => status = attribute.be32()?,
             attr::ID => id = Some(attribute.be32()?),
             attr::ZONE => zone = Some(attribute.be16()?),
             _ => {}
@@ -136,6 +141,7 @@ pub(super) fn decode_flow(body: Attributes<'_>) -> Result<Option<Flow>, Malforme
             protocol: Protocol::from_number(original.protocol?.into()),
             original: original.direction()?,
             reply: reply.direction()?,
+            translated: status & DST_NAT != 0,
             zone,
             original_zone: original.zone,
             id,

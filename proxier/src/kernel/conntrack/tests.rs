@@ -13,6 +13,7 @@ fn flow(protocol: Protocol, to: &str, answered_by: &str) -> Flow {
         protocol,
         original: Direction { source: client, destination: socket(to) },
         reply: Direction { source: socket(answered_by), destination: client },
+        translated: false,
         zone: None,
         original_zone: None,
         id: None,

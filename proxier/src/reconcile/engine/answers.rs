@@ -85,6 +85,10 @@ impl Engine {
             Target::VirtualServer(key) => {
                 self.removes(key) || self.desired.state().virtual_servers.contains_key(key)
             }
+            Target::Leftover(leftover) => {
+                let there = &self.believed.state().leftovers;
+                self.settings.as_ref().is_none_or(|settings| settings.removes(*leftover, there))
+            }
             _ => true,
         }
     }

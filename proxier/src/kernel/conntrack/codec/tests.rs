@@ -101,6 +101,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
                 protocol,
                 original: Direction { source: end(0), destination: end(1) },
                 reply: Direction { source: end(2), destination: end(3) },
+                translated: false,
                 zone,
                 original_zone,
                 id,

@@ -121,7 +121,8 @@ impl Left {
                 self.tables.delete(KUBE_PROXY, family).map_err(|error| failed(&error))
             }
             (Leftover::Iptables(family), Some(firewall)) => {
-                let done = firewall.remove_leftovers(family, Scope::NotOurs);
+                // Chains that both modes have go too: nothing in iptables is ours here.
+                let done = firewall.remove_leftovers(family, Scope::All);
                 done.map(drop).map_err(|error| failed(&*error))
             }
             (Leftover::Ipvs(family), Some(firewall)) => {
