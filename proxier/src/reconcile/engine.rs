@@ -60,7 +60,7 @@ pub(super) struct Engine {
     /// What is to be compared.
     touched: BTreeSet<Target>,
     /// What is to be compared after that, in the first step.
-    later: VecDeque<BTreeSet<Target>>,
+    later: VecDeque<Vec<Target>>,
     /// Drops that are no longer wanted, of virtual servers that are still there.
     fading: BTreeSet<VirtualServerKey>,
     retries: Retries,
@@ -377,7 +377,7 @@ impl Engine {
 
     fn next_touched(&mut self) -> Option<BTreeSet<Target>> {
         if self.touched.is_empty() {
-            self.touched = self.later.pop_front()?;
+            self.touched = self.later.pop_front()?.into_iter().collect();
         }
         Some(std::mem::take(&mut self.touched))
     }
@@ -509,6 +509,7 @@ impl Engine {
         const PART: usize = 512;
         let services = self.cluster.services().count();
         self.desired.reserve(services);
+        self.report.services.reserve(services);
         let dirty = self.take_dirty();
         let (first, rest): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|key| {
             let dns = |service: &Service| service.ports.iter().any(|port| port.port == 53);
@@ -524,7 +525,8 @@ impl Engine {
             let touched = std::mem::take(&mut self.touched);
             let servers = touched.iter().filter_map(Target::virtual_server);
             self.believed.share(self.desired.state(), servers);
-            self.later.push_back(touched);
+            // In one piece: what is small and soon gone leaves holes between what stays.
+            self.later.push_back(touched.into_iter().collect());
         }
         self.computed(drops_changed);
 
@@ -544,6 +546,6 @@ impl Engine {
         others.append(&mut self.touched);
         others.extend(believed.targets());
         others.retain(|target| !is_foundation(target));
-        self.later.push_back(others);
+        self.later.push_back(others.into_iter().collect());
     }
 }
