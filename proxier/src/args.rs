@@ -66,7 +66,8 @@ pub enum Command {
         /// namespace/name, namespace/name:port, ADDRESS, or ADDRESS:PORT with /protocol if wanted.
         what: String,
     },
-    /// Show what the running proxy of this node knows.
+    /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
+    /// needs attention, 1 anything else.
     Status,
     /// Show what taking over this node from kube-proxy would change: exit status as for diff.
     Migrate {
