@@ -170,8 +170,10 @@ fn a_host_that_cannot_do_it_is_told_what_it_lacks() {
         String::from_utf8_lossy(&end.stderr).into_owned()
     };
     // No module can be loaded; nobody else may need one meanwhile. What the firewall needs is there.
-    sh("iptables -t nat -S; ip6tables -t nat -S");
+    sh("iptables -t nat -S; ip6tables -t nat -S; ipset list");
     let alone = KernelWide::alone().unwrap();
+    // Another test may have loaded it.
+    sh("while grep -q '^ip_vs_ovf ' /proc/modules; do rmmod ip_vs_ovf; done");
     let loader = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap();
     fs::write("/proc/sys/kernel/modprobe", "/bin/false").unwrap();
     let text = fails(&live, &["--ipvs-scheduler=ovf"]);
