@@ -37,6 +37,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
+pub(crate) use attention::State;
 use counters::Desk;
 pub use counters::{Counted, Table};
 use server::{Handler, Limits};
@@ -104,6 +105,17 @@ pub struct Sources {
     pub table: Option<Table>,
     /// How far the hand-over is, while this node is handed over.
     pub hand_over: Option<watch::Receiver<Stage>>,
+}
+
+impl Sources {
+    /// Of a loop alone: without a cluster, counters or a hand-over.
+    pub fn new(
+        current: watch::Receiver<Arc<Current>>,
+        status: watch::Receiver<Arc<Status>>,
+    ) -> Self {
+        let node_ports = status.clone();
+        Self { current, status, node_ports, watches: None, table: None, hand_over: None }
+    }
 }
 
 /// Starts the health server, the health check node ports and the metrics server.

@@ -143,12 +143,9 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
     let (publish, status) = watch::channel(Arc::new(troubled));
     let current = watch::channel(Arc::new(Current::new(config))).1;
     let sources = Sources {
-        current,
-        node_ports: status.clone(),
-        status,
         watches: Some(Arc::new(watches)),
         table: Some(table),
-        hand_over: None,
+        ..Sources::new(current, status)
     };
     (serve(sources).await.unwrap(), publish)
 }

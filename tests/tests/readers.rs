@@ -91,14 +91,7 @@ async fn start() -> (http::Servers, SocketAddr) {
     config.metrics_bind = (Ipv4Addr::LOCALHOST, 0).into();
     let current = watch::channel(Arc::new(Current::new(Arc::new(config)))).1;
     let status = synced().await;
-    let sources = Sources {
-        current,
-        node_ports: status.clone(),
-        status,
-        watches: None,
-        table: Some(table()),
-        hand_over: None,
-    };
+    let sources = Sources { table: Some(table()), ..Sources::new(current, status) };
     let servers = http::serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address)

@@ -126,6 +126,19 @@ pub struct SchedulerFlags {
     pub of: Option<Scheduler>,
 }
 
+impl SchedulerFlags {
+    /// Each flag by the names that `ipvsadm -b` has for it, and the scheduler whose name it is.
+    pub const NAMES: [(&str, Flags, Option<Scheduler>); 7] = [
+        ("sh-fallback", Flags::SCHED1, Some(Scheduler::SH)),
+        ("sh-port", Flags::SCHED2, Some(Scheduler::SH)),
+        ("mh-fallback", Flags::SCHED1, Some(Scheduler::MH)),
+        ("mh-port", Flags::SCHED2, Some(Scheduler::MH)),
+        ("flag-1", Flags::SCHED1, None),
+        ("flag-2", Flags::SCHED2, None),
+        ("flag-3", Flags::SCHED3, None),
+    ];
+}
+
 /// An annotation that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rejected {

@@ -1,8 +1,8 @@
 //! Handing a node over to kube-proxy in another mode: when that has everything, and when nothing is left
 //! that needs the virtual servers.
 //!
-//! nftables and iptables translate a packet's destination before IPVS sees it. So both can be there: once the other has a Service, its
-//! new connections are the other's, and IPVS serves those that are open.
+//! nftables and iptables translate a packet's destination before IPVS sees it. So both can be there: once
+//! the other has a Service, its new connections are the other's, and IPVS serves those that are open.
 
 use std::collections::BTreeSet;
 use std::fmt;

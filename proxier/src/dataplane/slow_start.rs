@@ -17,6 +17,8 @@ pub struct SlowStarts {
     services: BTreeMap<ObjectKey, Known>,
     /// When the next step of a Service is due.
     due: BTreeSet<(Instant, ObjectKey)>,
+    /// How many endpoints do not have their full weight yet.
+    starting: usize,
 }
 
 #[derive(Debug)]
@@ -25,6 +27,12 @@ struct Known {
     /// Ready endpoints, with the time at which each began if it does not have its full weight yet.
     endpoints: BTreeMap<IpAddr, Option<Instant>>,
     due: Option<Instant>,
+}
+
+impl Known {
+    fn starting(&self) -> usize {
+        self.endpoints.values().flatten().count()
+    }
 }
 
 impl SlowStarts {
@@ -57,6 +65,7 @@ impl SlowStarts {
         now: Instant,
     ) {
         let known = self.services.remove(service);
+        self.starting -= known.as_ref().map_or(0, Known::starting);
         if let Some(due) = known.as_ref().and_then(|known| known.due) {
             self.due.remove(&(due, service.clone()));
         }
@@ -76,7 +85,9 @@ impl SlowStarts {
         };
         let due = endpoints.values().flatten().map(next).min();
         self.due.extend(due.map(|due| (due, service.clone())));
-        self.services.insert(service.clone(), Known { duration, endpoints, due });
+        let known = Known { duration, endpoints, due };
+        self.starting += known.starting();
+        self.services.insert(service.clone(), known);
     }
 
     /// Gives the real servers of a Service the weights that they have now instead of their full ones.
@@ -122,8 +133,7 @@ impl SlowStarts {
 
     /// How many endpoints do not have their full weight yet.
     pub fn count(&self) -> usize {
-        let starting = self.due.iter().filter_map(|(_, service)| self.services.get(service));
-        starting.map(|known| known.endpoints.values().flatten().count()).sum()
+        self.starting
     }
 }
 

@@ -287,13 +287,13 @@ fn lacking(module: Module) -> String {
 
 /// Scheduler flags by the names that `ipvsadm -b` has for them.
 pub fn flag_names(scheduler: Scheduler, flags: Flags) -> Vec<&'static str> {
-    let names = match scheduler {
-        Scheduler::SH => ["sh-fallback", "sh-port", "flag-3"],
-        Scheduler::MH => ["mh-fallback", "mh-port", "flag-3"],
-        _ => ["flag-1", "flag-2", "flag-3"],
+    let named = |flag: Flags, of: Option<Scheduler>| {
+        let mut names = SchedulerFlags::NAMES.into_iter();
+        names.find(|known| known.1 == flag && known.2 == of).map(|(name, ..)| name)
     };
-    let all = [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3].into_iter().zip(names);
-    all.filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect()
+    let all = [Flags::SCHED1, Flags::SCHED2, Flags::SCHED3].into_iter();
+    let set = all.filter(|flag| flags.contains(*flag));
+    set.filter_map(|flag| named(flag, Some(scheduler)).or_else(|| named(flag, None))).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(super) const SILENT: Duration = Duration::from_mins(5);
 
 /// How the whole is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Not everything has been read from the cluster.
     Reading,
     /// The kernel is as it is wanted, and nothing is to be looked at.
@@ -44,6 +44,25 @@ pub(super) struct Attention {
 // === impl State ===
 
 impl State {
+    const ALL: [Self; 5] =
+        [Self::Reading, Self::InSync, Self::NeedsAttention, Self::NotInSync, Self::Unhealthy];
+
+    /// As people and `/status.json` have it.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Reading => "reading the cluster",
+            Self::InSync => "in sync",
+            Self::NeedsAttention => "in sync, needs attention",
+            Self::NotInSync => "not in sync",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
+    /// The state of these words.
+    pub(crate) fn by_words(words: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.words() == words)
+    }
+
     pub(super) fn of(status: &Status, healthy: bool, attention: &[Attention]) -> Self {
         match (status.complete, status.synced, healthy, attention) {
             (false, ..) => Self::Reading,
@@ -57,13 +76,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reading => "reading the cluster",
-            Self::InSync => "in sync",
-            Self::NeedsAttention => "in sync, needs attention",
-            Self::NotInSync => "not in sync",
-            Self::Unhealthy => "unhealthy",
-        })
+        f.write_str(self.words())
     }
 }
 

@@ -71,9 +71,7 @@ fn current(config: Config) -> watch::Receiver<Arc<Current>> {
 }
 
 async fn start(config: Config, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Servers> {
-    let (current, node_ports) = (current(config), status.clone());
-    serve(Sources { current, status, node_ports, watches: None, table: None, hand_over: None })
-        .await
+    serve(Sources::new(current(config), status)).await
 }
 
 /// Sends this and returns all that comes until the connection ends.

@@ -54,20 +54,21 @@ impl Reporter {
     }
 
     /// Counts, says and tells what became of a service's annotations, where that has changed.
-    pub(super) fn settings(
+    pub(super) fn settings<'a>(
         &mut self,
         key: &ObjectKey,
-        before: Option<&Contribution>,
-        now: Option<&Contribution>,
+        before: Option<&'a Contribution>,
+        now: Option<&'a Contribution>,
     ) {
-        let applied = |asked: Option<&Contribution>| -> Applied {
-            asked.and_then(|asked| asked.applied.as_deref().cloned()).unwrap_or_default()
-        };
-        let (before, now) = (applied(before), applied(now));
+        let none = Applied::default();
+        let applied =
+            |asked: Option<&'a Contribution>| asked.and_then(|asked| asked.applied.as_deref());
+        let before = applied(before).unwrap_or(&none);
+        let now = applied(now).unwrap_or(&none);
         if before == now {
             return;
         }
-        for (applied, counts) in [(&before, false), (&now, true)] {
+        for (applied, counts) in [(before, false), (now, true)] {
             let change = |count: &mut usize, by: usize| {
                 *count = if counts { *count + by } else { count.saturating_sub(by) };
             };

@@ -1,5 +1,5 @@
 //! Handing over to kube-proxy in another mode. Its part is played by a script: what kube-proxy 1.36 does when
-//! it starts, and its rules some time later.
+//! it starts, and its rules some time later. Each takes six minutes: in the full run only.
 
 use super::other_modes::{in_place, put_rules, put_tables, rules, table};
 use super::*;
@@ -17,11 +17,7 @@ struct Mode {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
-fn nothing_is_lost_or_opened_from_nftables_mode_and_back() {
-    // Not always passed yet: on a busy machine a connection may be refused while IPVS is flushed.
-    if !proxier_tests::full() {
-        return;
-    }
+fn in_full_nothing_is_lost_or_opened_from_nftables_mode_and_back() {
     hand_over(&Mode {
         name: "nftables",
         // Chains and sets of IPVS mode it finds no more.
@@ -34,11 +30,7 @@ fn nothing_is_lost_or_opened_from_nftables_mode_and_back() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
-fn nothing_is_lost_or_opened_from_iptables_mode_to_nftables_and_back() {
-    // It takes six minutes, and is like the other.
-    if !proxier_tests::full() {
-        return;
-    }
+fn in_full_nothing_is_lost_or_opened_from_iptables_mode_to_nftables_and_back() {
     hand_over(&Mode {
         name: "iptables",
         start: "for ip in ip ip6; do nft delete table $ip kube-proxy 2>/dev/null || :; done",

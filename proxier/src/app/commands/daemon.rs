@@ -106,9 +106,9 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     }
     let table = Some(counters::table());
     let stage = hand_over.as_ref().map(|it| it.stage.clone());
-    let sources =
-        Sources { current: configured, status, node_ports, watches, table, hand_over: stage };
-    let _servers = http::serve(sources).await?;
+    let sources = Sources::new(configured, status);
+    let _servers =
+        http::serve(Sources { node_ports, watches, table, hand_over: stage, ..sources }).await?;
     drop(sender);
     let mut reload = tokio::spawn(reload.follow());
     let mut restart = false;

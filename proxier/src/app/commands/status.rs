@@ -16,13 +16,10 @@ use super::dry_run::style;
 use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::{Config, ConfigError, Host};
+use crate::http::State;
 use crate::render::Style;
 use crate::text::{self, chain};
 use crate::value::GoDuration;
-
-/// States, as the proxy says them.
-const IN_SYNC: &str = "in sync";
-const NEEDS_ATTENTION: &str = "in sync, needs attention";
 
 /// How long the running proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,9 +34,9 @@ pub(in crate::app) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCo
     } else {
         print(&text(&status, style()))?;
     }
-    Ok(ExitCode::from(match state(&status) {
-        IN_SYNC => 0,
-        NEEDS_ATTENTION => 2,
+    Ok(ExitCode::from(match State::by_words(state(&status)) {
+        Some(State::InSync) => 0,
+        Some(State::NeedsAttention) => 2,
         _ => 1,
     }))
 }
@@ -129,9 +126,9 @@ fn text(status: &Value, style: Style) -> String {
     let mut out = String::new();
     let (bold, plain) = if style.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let state = state(status);
-    let colour = match state {
-        IN_SYNC => "\x1b[32m",
-        NEEDS_ATTENTION | "reading the cluster" => "\x1b[33m",
+    let colour = match State::by_words(state) {
+        Some(State::InSync) => "\x1b[32m",
+        Some(State::NeedsAttention | State::Reading) => "\x1b[33m",
         _ => "\x1b[31m",
     };
     let colour = if style.colour { colour } else { "" };

@@ -37,16 +37,8 @@ async fn answers(text: &str) -> Vec<(String, String)> {
     for table in [page::table(&[5]), failing] {
         let current = watch::channel(Arc::new(current.clone())).1;
         let status = status.clone();
-        let servers = serve(Sources {
-            current,
-            node_ports: status.clone(),
-            status,
-            watches: None,
-            table: Some(table),
-            hand_over: None,
-        })
-        .await
-        .unwrap();
+        let servers =
+            serve(Sources { table: Some(table), ..Sources::new(current, status) }).await.unwrap();
         let address = servers.metrics_address().unwrap();
         for path in [
             "/status",

@@ -81,14 +81,7 @@ async fn start(
     let (publish, receiver) = publish(status);
     let (current, watches) = (current(config), Some(watches()));
     let table = Some(page::table(&[6]));
-    let sources = Sources {
-        current,
-        status: receiver.clone(),
-        node_ports: receiver,
-        watches,
-        table,
-        hand_over: None,
-    };
+    let sources = Sources { watches, table, ..Sources::new(current, receiver) };
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address, publish)
@@ -256,14 +249,7 @@ async fn counted(namespaces: &ServiceMetrics, table: Table) -> Vec<String> {
     };
     let (_, status) = publish(status);
     let current = current(Config { service_metrics: namespaces.clone(), ..config() });
-    let sources = Sources {
-        current,
-        node_ports: status.clone(),
-        status,
-        watches: None,
-        table: Some(table),
-        hand_over: None,
-    };
+    let sources = Sources { table: Some(table), ..Sources::new(current, status) };
     let servers = serve(sources).await.unwrap();
     let answer = get(servers.metrics_address().unwrap(), "/metrics").await;
     let lines = body(&answer).lines().filter(|line| {

@@ -82,16 +82,7 @@ pub(in crate::http) fn with_services(
 async fn show(status: Status, table: Option<Table>) -> (Servers, SocketAddr) {
     let (_, status) = publish(status);
     let current = current(config());
-    let servers = serve(Sources {
-        current,
-        node_ports: status.clone(),
-        status,
-        watches: None,
-        table,
-        hand_over: None,
-    })
-    .await
-    .unwrap();
+    let servers = serve(Sources { table, ..Sources::new(current, status) }).await.unwrap();
     let address = servers.metrics_address().unwrap();
     (servers, address)
 }
@@ -308,14 +299,7 @@ async fn hostile_texts_stay_texts() {
 async fn a_changed_configuration_reaches_everything() {
     let (sender, receiver) = watch::channel(Arc::new(Current::new(Arc::new(config()))));
     let (_, status) = publish(synced());
-    let sources = Sources {
-        current: receiver,
-        node_ports: status.clone(),
-        status,
-        watches: None,
-        table: None,
-        hand_over: None,
-    };
+    let sources = Sources::new(receiver, status);
     let servers = serve(sources).await.unwrap();
     let address = servers.metrics_address().unwrap();
     assert_eq!(code(&get(address, "/statusz").await), "200");

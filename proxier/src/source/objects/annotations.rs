@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use netlink_ipvs::{Flags, Scheduler};
+use netlink_ipvs::Scheduler;
 
 use super::{Lenient, quote, raw};
 use crate::cluster::{Annotated, Annotation, Rejected, SchedulerFlags, ServiceSettings, Weights};
@@ -98,16 +98,8 @@ fn scheduler_flags(text: &str) -> Result<SchedulerFlags, &'static str> {
         return Ok(out);
     }
     for name in text.split(',') {
-        let (flag, of) = match name.trim() {
-            "sh-fallback" => (Flags::SCHED1, Some(Scheduler::SH)),
-            "sh-port" => (Flags::SCHED2, Some(Scheduler::SH)),
-            "mh-fallback" => (Flags::SCHED1, Some(Scheduler::MH)),
-            "mh-port" => (Flags::SCHED2, Some(Scheduler::MH)),
-            "flag-1" => (Flags::SCHED1, None),
-            "flag-2" => (Flags::SCHED2, None),
-            "flag-3" => (Flags::SCHED3, None),
-            _ => return Err(WRONG),
-        };
+        let mut names = SchedulerFlags::NAMES.into_iter();
+        let (_, flag, of) = names.find(|(known, ..)| *known == name.trim()).ok_or(WRONG)?;
         if of.is_some() && out.of.is_some() && of != out.of {
             return Err("flags of two schedulers do not go together");
         }

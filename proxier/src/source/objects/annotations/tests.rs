@@ -1,3 +1,4 @@
+use netlink_ipvs::Flags;
 use proptest::prelude::*;
 use serde_json::json;
 
