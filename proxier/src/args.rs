@@ -22,7 +22,7 @@ use ipnet::IpNet;
 pub use flags::{AlwaysFlags, ConfigFlags};
 
 use crate::text;
-use crate::value::GoDuration;
+use crate::value::{GoDuration, MarkRange};
 
 /// A Kubernetes service proxy that programs IPVS, in place of kube-proxy.
 ///
@@ -133,6 +133,15 @@ pub struct OwnFlags {
     #[arg(long, global = true, value_name = "BACKEND", value_enum,
           default_value_t = FirewallChoice::Auto)]
     pub firewall: FirewallChoice,
+    /// What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says
+    /// it, or for all clients alike, as in kube-proxy's IPVS mode.
+    #[arg(long, global = true, value_name = "POLICY", value_enum,
+          default_value_t = LocalPolicyChoice::Split)]
+    pub local_policy: LocalPolicyChoice,
+    /// The firewall marks by which clients inside the cluster are led to all endpoints: bits that all
+    /// have, and bits that are ours. They must not be those of anybody else on this node.
+    #[arg(long, global = true, value_name = "VALUE/MASK", default_value_t = MarkRange::default())]
+    pub local_policy_marks: MarkRange,
     /// How long a removed real server may keep its open connections; 0 cuts them at once.
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse::not_negative,
           default_value = "15m")]
@@ -192,6 +201,16 @@ pub enum FirewallChoice {
     Iptables,
     /// One table of nftables for each family; no program is started.
     Nftables,
+}
+
+/// What externalTrafficPolicy Local is to mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LocalPolicyChoice {
+    /// Clients outside the cluster reach endpoints on this node only, and pods and the node reach all.
+    #[default]
+    Split,
+    /// All clients reach endpoints on this node; where there is none, all endpoints.
+    KubeProxy,
 }
 
 /// The form of what is printed.

@@ -17,7 +17,9 @@ use crate::cluster::{
     SourceRanges,
 };
 use crate::dataplane::firewall::{Backend, Chain, Entry, FirewallOptions, JUMPS, Ruleset};
+use crate::dataplane::split::LocalPolicy;
 use crate::dataplane::{Limits, Reserved, Settings};
+use crate::value::MarkRange;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerKey};
 
@@ -77,6 +79,8 @@ pub fn settings() -> Settings {
         node_port_addresses: addresses.into(),
         node_ips: addresses.to_vec(),
         backend: Backend::default(),
+        local_policy: LocalPolicy::KubeProxy,
+        marks: MarkRange::default(),
         firewall: families.map(|family| (family, FirewallOptions::default())).into(),
         successor: None,
         sysctls: std::sync::Arc::from([]),

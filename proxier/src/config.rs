@@ -38,9 +38,10 @@ pub use validate::{FieldError, FieldErrors};
 use crate::args::Args;
 use crate::dataplane::firewall::{Backend, FirewallOptions};
 use crate::dataplane::hand_over::Successor;
+use crate::dataplane::split::LocalPolicy;
 use crate::dataplane::sysctls::SysctlOptions;
 use crate::input;
-use crate::value::GoDuration;
+use crate::value::{GoDuration, MarkRange};
 
 /// Largest configuration file; the longest real ones have some kilobytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -71,6 +72,10 @@ pub struct Config {
     /// What the firewall rules depend on, but for how pods are recognised, which is not the same in
     /// both families, and what iptables can do.
     pub firewall: FirewallOptions,
+    /// How externalTrafficPolicy Local is programmed.
+    pub local_policy: LocalPolicy,
+    /// Firewall marks that are ours.
+    pub marks: MarkRange,
     /// What keeps rules and sets; whichever works where nothing is asked for.
     pub backend: Option<Backend>,
     /// To whom this node is handed over (`hand-over`).

@@ -20,6 +20,7 @@ mod refusal;
 mod reserved;
 pub mod sets;
 mod slow_start;
+pub mod split;
 mod state;
 pub mod sysctls;
 mod tuning;
@@ -54,6 +55,7 @@ pub use state::{
 pub use tuning::{Applied, InForce, Module, flag_names};
 
 use crate::cluster::topology::Place;
+use crate::value::MarkRange;
 
 /// The name of the dummy interface that carries the virtual addresses.
 pub const INTERFACE: &str = "kube-ipvs0";
@@ -84,6 +86,10 @@ pub struct Settings {
     pub node_ips: Vec<IpAddr>,
     /// By what rules and sets are kept.
     pub backend: firewall::Backend,
+    /// How externalTrafficPolicy Local is programmed.
+    pub local_policy: split::LocalPolicy,
+    /// Firewall marks that are ours.
+    pub marks: MarkRange,
     /// What the firewall rules depend on, for each family.
     pub firewall: BTreeMap<Family, firewall::FirewallOptions>,
     /// To whom this node is being handed over.
@@ -106,15 +112,23 @@ impl Settings {
     /// Whether a virtual server may be removed when no service asks for it.
     ///
     /// Every address virtual server of an active family is taken to be ours, as kube-proxy does,
-    /// but for excluded addresses; firewall-mark ones never are.
+    /// but for excluded addresses. Of those by firewall mark the ones with a mark of our range are.
     pub fn owns(&self, key: &VirtualServerKey) -> bool {
         match key {
-            VirtualServerKey::FirewallMark { .. } => false,
+            VirtualServerKey::FirewallMark { mark, family } => {
+                self.families.contains(family) && self.marks.contains(*mark)
+            }
             VirtualServerKey::Address { address, .. } => {
                 self.families.contains(&Family::of(*address))
                     && !self.exclude_cidrs.iter().any(|net| net.contains(address))
             }
         }
+    }
+
+    /// Whether clients outside the cluster are told from others in a family.
+    fn splits(&self, family: Family) -> bool {
+        let options = self.firewall.get(&family);
+        options.is_some_and(|of| of.split && of.detector != firewall::LocalDetector::None)
     }
 
     fn node_ip(&self, family: Family) -> Option<IpAddr> {

@@ -13,6 +13,7 @@ use netlink_ipvs::{Family, Flags, Protocol, VirtualServerKey};
 use self::endpoints::{Uses, fallbacks, lacking, verdict};
 use crate::cluster::topology::{Needs, Selection, merge, select};
 use crate::cluster::{Cluster, ObjectKey, Service, ServicePort};
+use crate::dataplane::sets::SetRole;
 use crate::dataplane::{Desired, Frontend, FrontendKind, Settings};
 use crate::render::scheduler_flags;
 use crate::text;
@@ -279,6 +280,37 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
     for frontend in frontends {
         describe(out, service, frontend, &selection, known);
     }
+    inside(out, service, port, family, known);
+}
+
+/// What clients inside the cluster have where a Local policy is split.
+fn inside(
+    out: &mut String,
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+    known: Known<'_>,
+) {
+    let asked = known.desired.contribution(&service.key);
+    let frontends = asked.into_iter().flat_map(|asked| &asked.frontends);
+    let of_port = frontends.filter(|it| it.kind == FrontendKind::Inside && it.port == port.name);
+    for frontend in of_port.filter(|it| it.key.family() == family) {
+        let servers = &frontend.server.real_servers;
+        let first: Vec<String> =
+            servers.iter().take(NAMED).map(|real| real.key.to_string()).collect();
+        let more = servers.len() - first.len();
+        let _ = writeln!(
+            out,
+            "  pods and this node, through any of these but the cluster IP, {}: {}",
+            frontend.key,
+            text::and_more(&first.join(" "), more)
+        );
+    }
+}
+
+/// Whether clients outside the cluster are refused.
+fn closes(frontend: &Frontend) -> bool {
+    frontend.members.iter().any(|(set, _)| set.role == SetRole::LocalClosed)
 }
 
 /// One frontend: whose it is, which endpoints it leads to and why these.
@@ -323,6 +355,11 @@ fn describe(
     let none_here = selection.local.as_ref().is_none_or(Vec::is_empty);
     if local && none_here && frontend.kind == FrontendKind::ClusterIp {
         out.push_str("    internalTrafficPolicy Local, and no endpoint on this node\n");
+    } else if local && none_here && closes(frontend) {
+        out.push_str(
+            "    externalTrafficPolicy Local, and no endpoint on this node: clients outside the \
+             cluster are refused; pods and this node reach remote endpoints\n",
+        );
     } else if local && none_here {
         out.push_str(
             "    externalTrafficPolicy Local, and no endpoint on this node: remote ones serve pods \

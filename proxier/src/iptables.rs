@@ -24,13 +24,16 @@ pub use self::served::note_served;
 /// that lead to ours, our chains by name, the jumps, the rules.
 pub fn save_text(rules: &Ruleset) -> String {
     let mut out = String::new();
+    let exists = |chain: &Chain| rules.chain(*chain).is_some();
     for table in Table::ALL {
+        let mut chains: Vec<Chain> = table.chains().filter(exists).collect();
+        if table == Table::Mangle && chains.is_empty() {
+            continue;
+        }
         let _ = writeln!(out, "*{table}");
         for hook in table.hooks() {
             let _ = writeln!(out, ":{} ACCEPT [0:0]", hook.name());
         }
-        let exists = |chain: &Chain| rules.chain(*chain).is_some();
-        let mut chains: Vec<Chain> = table.chains().filter(exists).collect();
         chains.sort_unstable_by_key(|chain| chain.name());
         for chain in &chains {
             let _ = writeln!(out, ":{chain} - [0:0]");
@@ -57,22 +60,29 @@ pub fn save_text(rules: &Ruleset) -> String {
 /// first in their chains. Everything else stays as it is. Each table changes at once.
 pub fn restore_input(rules: &Ruleset, installed: &Installed) -> String {
     let mut out = String::new();
+    let wanted = |chain: &Chain| rules.chain(*chain).is_some();
     for table in Table::ALL {
-        let _ = writeln!(out, "*{table}");
-        for chain in table.chains() {
-            let _ = writeln!(out, ":{chain} - [0:0]");
-        }
-        for chain in table.chains() {
-            for spec in specs(rules, chain) {
-                let _ = writeln!(out, "-A {chain} {spec}");
+        let chains: Vec<Chain> = table.chains().filter(wanted).collect();
+        if !chains.is_empty() {
+            let _ = writeln!(out, "*{table}");
+            for chain in &chains {
+                let _ = writeln!(out, ":{chain} - [0:0]");
             }
-        }
-        for (index, jump) in JUMPS.iter().enumerate() {
-            if jump.to.table() == table && !installed.rules().has_jump(index) {
-                let _ = writeln!(out, "-I {} 1 {}", jump.from.name(), jump_spec(jump));
+            for chain in &chains {
+                for spec in specs(rules, *chain) {
+                    let _ = writeln!(out, "-A {chain} {spec}");
+                }
             }
+            for (index, jump) in JUMPS.iter().enumerate() {
+                let missing = rules.has_jump(index) && !installed.rules().has_jump(index);
+                if jump.to.table() == table && missing {
+                    let _ = writeln!(out, "-I {} 1 {}", jump.from.name(), jump_spec(jump));
+                }
+            }
+            out.push_str("COMMIT\n");
         }
-        out.push_str("COMMIT\n");
+        // Chains that are no longer wanted, such as those of another policy.
+        installed.remove_of(table, |chain| !wanted(chain), &mut out);
     }
     out
 }

@@ -140,6 +140,7 @@ fn change_sets(state: &mut State, op: &Op) -> Refused {
     let (Op::GrowSet(set, _)
     | Op::AddMember(set, _)
     | Op::RemoveMember(set, _)
+    | Op::RenewMembers(set, _)
     | Op::RemoveForeignMembers(set, _)) = op
     else {
         return Ok(());
@@ -169,6 +170,7 @@ fn change(state: &mut State, op: &Op) -> Refused {
         | Op::GrowSet(..)
         | Op::AddMember(..)
         | Op::RemoveMember(..)
+        | Op::RenewMembers(..)
         | Op::RemoveForeignMembers(..) => change_sets(state, op)?,
         Op::AddVirtualServer(key, config) => {
             let Entry::Vacant(place) = state.virtual_servers.entry(*key) else {
@@ -186,6 +188,7 @@ fn change(state: &mut State, op: &Op) -> Refused {
         Op::InstallFirewall(family, rules) => {
             let missing = SetId::all()
                 .filter(|set| set.family == *family)
+                .filter(|set| !set.role.is_of_split() || rules.references(set.role) > 0)
                 .find(|set| !state.sets.contains_key(set));
             if let Some(set) = missing {
                 return Err(format!("set {set} does not exist"));

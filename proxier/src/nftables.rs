@@ -19,8 +19,9 @@ use netlink_ipvs::{Family, VirtualServerKey};
 use netlink_nftables as nft;
 use netlink_nftables::{BaseChain, Chain as NftChain, ChainKind, Policy, TableKey};
 
-use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Ruleset, Table};
+use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Jump, Ruleset, Table};
 use crate::dataplane::sets::SetId;
+use crate::dataplane::split::EXPIRY;
 
 pub use element::{element, foreign_text, member, refused, refused_element};
 pub use names::{REFUSED, TABLE, chain_name, is_set_of_ours, set_name};
@@ -43,7 +44,10 @@ pub fn new_table(family: Family) -> nft::Table {
 pub fn new_set(set: SetId) -> nft::Set {
     let comment = Some(set.role.comment().to_owned());
     let flags = names::set_flags(set.set_type());
-    nft::Set { flags, comment, ..nft::Set::new(set_name(set.role), names::key(set)) }
+    let timeout = flags.contains(nft::SetFlags::TIMEOUT).then_some(EXPIRY);
+    let data = names::is_map(set).then(|| nft::MapData::Value(vec![nft::DataType::Mark]));
+    let new = nft::Set::new(set_name(set.role), names::key(set));
+    nft::Set { flags, comment, timeout, data, ..new }
 }
 
 /// What is created for the virtual servers that the node may not use.
@@ -65,8 +69,13 @@ pub fn chains(rules: &Ruleset) -> Vec<(NftChain, Vec<nft::Rule>)> {
     let mut out = Vec::new();
     for place in names::WAY {
         match place {
+            // What has no rules of ours need not be called.
+            names::Place::Base(table, hook)
+                if jumps(*table, *hook).all(|it| !wanted(rules, it.to)) => {}
+            names::Place::Ours(chain) if !wanted(rules, *chain) => {}
             names::Place::Base(table, hook) => {
-                out.push((base_chain(*table, *hook), base_rules(*table, *hook).collect()));
+                let rules = base_rules(rules, *table, *hook).collect();
+                out.push((base_chain(*table, *hook), rules));
             }
             names::Place::Ours(chain) => {
                 let entries = rules.chain(*chain).unwrap_or_default().iter();
@@ -87,9 +96,14 @@ pub fn chains(rules: &Ruleset) -> Vec<(NftChain, Vec<nft::Rule>)> {
     out
 }
 
+fn wanted(rules: &Ruleset, chain: Chain) -> bool {
+    !chain.is_of_split() || rules.chain(chain).is_some()
+}
+
 fn base_chain(table: Table, hook: Hook) -> NftChain {
     use nft::priority::{DSTNAT, FILTER, MANGLE, SRCNAT};
     let (kind, priority) = match (table, hook) {
+        (Table::Mangle, _) => (ChainKind::Filter, MANGLE),
         (Table::Nat, Hook::Postrouting) => (ChainKind::Nat, SRCNAT),
         (Table::Nat, _) => (ChainKind::Nat, DSTNAT),
         // Before IPVS, which takes packets of the node itself right after DSTNAT and gives them the
@@ -109,19 +123,19 @@ fn base_chain(table: Table, hook: Hook) -> NftChain {
     chain
 }
 
-fn base_rules(table: Table, hook: Hook) -> impl Iterator<Item = nft::Rule> {
-    jumps(table, hook).map(move |jump| {
-        let verdict = nft::Verdict::Jump(chain_name(jump.to).to_owned());
-        let rule = nft::Rule::new(names::base_name(table, hook), [nft::Expr::Verdict(verdict)]);
-        nft::Rule { comment: Some(jump.comment.to_owned()), ..rule }
-    })
+fn base_rules(rules: &Ruleset, table: Table, hook: Hook) -> impl Iterator<Item = nft::Rule> {
+    jumps(table, hook).filter(|jump| wanted(rules, jump.to)).map(move |jump| base_rule(jump))
+}
+
+fn base_rule(jump: &Jump) -> nft::Rule {
+    let verdict = nft::Verdict::Jump(chain_name(jump.to).to_owned());
+    let base = names::base_name(jump.to.table(), jump.from);
+    let rule = nft::Rule::new(base, [nft::Expr::Verdict(verdict)]);
+    nft::Rule { comment: Some(jump.comment.to_owned()), ..rule }
 }
 
 /// The jumps of a base chain in their order: kube-proxy puts each before those that are there.
-fn jumps(
-    table: Table,
-    hook: Hook,
-) -> impl Iterator<Item = &'static crate::dataplane::firewall::Jump> {
+fn jumps(table: Table, hook: Hook) -> impl Iterator<Item = &'static Jump> {
     let all = JUMPS.iter().rev().filter(|jump| jump.to.is_of_nftables());
     all.filter(move |jump| jump.to.table() == table && jump.from == hook)
 }
@@ -156,9 +170,13 @@ pub fn understand(
         if !jump.to.is_of_nftables() {
             return false;
         }
-        let base = base_chain(jump.to.table(), jump.from);
-        let wanted = base_rules(jump.to.table(), jump.from);
-        known && ours && found(&base) && of(&base.name).into_iter().cloned().eq(wanted)
+        let (table, hook) = (jump.to.table(), jump.from);
+        let base = base_chain(table, hook);
+        // Those that are ours, in their order, and no others.
+        let mut wanted = jumps(table, hook).map(base_rule);
+        let in_order = of(&base.name).into_iter().all(|rule| wanted.any(|it| it == *rule));
+        let there = of(&base.name).into_iter().any(|rule| *rule == base_rule(jump));
+        known && ours && found(&base) && in_order && there
     };
     let found_chains = Chain::ALL.into_iter().filter_map(|chain| {
         chains.iter().find(|there| there.name == chain_name(chain))?;

@@ -11,6 +11,7 @@ use netlink_ipvs::{
 };
 
 use crate::dataplane::sets::{SetId, SetType};
+use crate::dataplane::split::EXPIRY;
 use crate::dataplane::{State, flag_names};
 use crate::{iptables, nftables};
 
@@ -152,7 +153,12 @@ pub fn ipset(state: &State) -> String {
                 Family::Ipv4 => "inet",
                 Family::Ipv6 => "inet6",
             };
-            writeln!(out, "family {family} hashsize 1024 maxelem {}", content.capacity)
+            let options = match kind {
+                SetType::Expiring => format!(" timeout {} skbinfo", EXPIRY.as_secs()),
+                _ => String::new(),
+            };
+            let capacity = content.capacity;
+            writeln!(out, "family {family} hashsize 1024 maxelem {capacity}{options}")
         };
         for member in &content.members {
             let _ = writeln!(out, "add {set} {member}");

@@ -77,6 +77,8 @@ pub fn settings(
         node_port_addresses: node_ports.collect(),
         node_ips: vec![ips.v4.into(), ips.v6.into()],
         backend: abilities.backend,
+        local_policy: config.local_policy,
+        marks: config.marks,
         firewall: firewall.collect(),
         successor: config.successor,
         sysctls: abilities.sysctls.clone(),

@@ -94,6 +94,7 @@ fn states() -> Vec<State> {
             answer_ping: on,
             accept_input: on,
             detector,
+            split: on,
             ..FirewallOptions::default()
         };
         let mut state = State::default();
@@ -137,6 +138,11 @@ fn members(set: SetId) -> BTreeSet<Member> {
             SetType::HashIp => Member::Ip(address),
             SetType::BitmapPort => Member::Port(port),
             SetType::HashIpPort => Member::IpPort(address, protocol, port),
+            SetType::Expiring => {
+                let mark =
+                    if set.role == SetRole::LocalMark { 0x1000 + u32::from(port) } else { 0 };
+                Member::Marked(address, protocol, port, mark)
+            }
             SetType::HashIpPortIp => Member::IpPortIp(address, protocol, port, address),
             SetType::HashIpPortNet => {
                 Member::IpPortNet(address, protocol, port, nets[n % 3].parse().unwrap())

@@ -142,15 +142,13 @@ impl Daemon {
         Self::run(proxier, namespace, arguments, log, Some(shared))
     }
 
-    /// As [`Daemon::start`], for a test that holds [`KernelWide`] itself.
-    pub fn start_alone(
+    /// As [`Daemon::start_with`], for a test that holds [`KernelWide`] itself.
+    pub fn start_alone<I: AsRef<OsStr>>(
         namespace: Option<&Namespace>,
-        config: &Path,
-        manifests: &Path,
+        arguments: impl IntoIterator<Item = I>,
         log: &Path,
     ) -> Result<Self> {
-        let words = [Path::new("--config"), config, Path::new("--manifests"), manifests];
-        Self::run(&program("proxier")?, namespace, words, log, None)
+        Self::run(&program("proxier")?, namespace, arguments, log, None)
     }
 
     fn run<I: AsRef<OsStr>>(

@@ -198,7 +198,8 @@ pub fn served_by(member: &Member) -> Option<VirtualServerKey> {
     match *member {
         Member::IpPort(address, protocol, port)
         | Member::IpPortIp(address, protocol, port, _)
-        | Member::IpPortNet(address, protocol, port, _) => {
+        | Member::IpPortNet(address, protocol, port, _)
+        | Member::Marked(address, protocol, port, _) => {
             Some(VirtualServerKey::new(address, port, protocol))
         }
         Member::Ip(_) | Member::Port(_) => None,

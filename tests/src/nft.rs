@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// The lines of a listing, elements in order and one a line: nft prints them as the kernel has them.
-/// Empty lines, which only separate, are left out.
+/// The lines of a listing, elements in order and one a line, without how long they still stay: nft prints
+/// them as the kernel has them. Empty lines, which only separate, are left out.
 pub fn lines(text: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut elements: Option<Vec<String>> = None;
@@ -20,7 +20,7 @@ pub fn lines(text: &str) -> Vec<String> {
             continue;
         };
         let (some, ends) = line.strip_suffix('}').map_or((line, false), |some| (some, true));
-        let some = some.split(',').map(|each| each.trim().to_owned());
+        let some = some.split(',').map(|each| lasting(each.trim()));
         list.extend(some.filter(|each| !each.is_empty()));
         if ends {
             list.sort_unstable();
@@ -29,6 +29,13 @@ pub fn lines(text: &str) -> Vec<String> {
         }
     }
     out
+}
+
+/// An element without how long it still stays.
+fn lasting(element: &str) -> String {
+    let Some((before, after)) = element.split_once(" expires ") else { return element.to_owned() };
+    let rest = after.split_once(' ').map(|(_, rest)| format!(" {rest}"));
+    before.to_owned() + &rest.unwrap_or_default()
 }
 
 /// A listing by table and then set or chain: a set that was made anew is listed last. The order within
@@ -40,7 +47,10 @@ pub fn blocks(text: &str) -> BTreeMap<String, Vec<String>> {
         if line.starts_with("table ") {
             table.clone_from(&line);
             block.clone_from(&line);
-        } else if line.starts_with("\tset ") || line.starts_with("\tchain ") {
+        } else if line.starts_with("\tset ")
+            || line.starts_with("\tmap ")
+            || line.starts_with("\tchain ")
+        {
             block = format!("{table}{line}");
         }
         out.entry(block.clone()).or_default().push(line);

@@ -20,7 +20,7 @@ use proptest::sample::{select, subsequence};
 
 pub use documents::{service_key, slice_key};
 pub(crate) use steps::node_ip;
-pub use steps::{Detector, Options, Step, World, history, options, world};
+pub use steps::{Detector, Options, Start, Step, World, history, options, world};
 
 use proxier::builders::{NODE, ip};
 use proxier::cluster::Annotation;

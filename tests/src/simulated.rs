@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use netlink_ipvs::{Family, RealServerKey, VirtualServerKey};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
-use proxier::dataplane::firewall::Backend;
 use proxier::dataplane::{
     Answer, Dataplane, Execution, Look, Op, OpError, OpErrorKind, Outcome, Part, Plan, Query,
     State, Target,
@@ -14,7 +13,7 @@ use proxier::memory::Memory;
 use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
 use tokio::sync::watch;
 
-use crate::random::World;
+use crate::random::{Start, World};
 
 /// When things are due in every simulation.
 pub const TIMING: Timing = Timing {
@@ -171,21 +170,21 @@ pub struct Simulation {
     /// What it says of itself.
     pub status: watch::Receiver<Arc<Status>>,
     families: Vec<Family>,
-    backend: Backend,
+    start: Start,
 }
 
 impl Simulation {
     /// A loop that has heard nothing yet.
     pub fn idle(kernel: Kernel, world: &World) -> Self {
-        let (families, backend) = (world.families.clone(), world.backend);
-        Self { families, backend, ..Self::with(kernel, world.resolver()) }
+        let (families, start) = (world.families.clone(), world.start());
+        Self { families, start, ..Self::with(kernel, world.resolver()) }
     }
 
     /// The same, by settings of its own.
     pub fn with(kernel: Kernel, resolver: Resolver) -> Self {
         let (reconciler, status) = Reconciler::new(kernel, resolver, TIMING);
         let families = vec![Family::Ipv4, Family::Ipv6];
-        Self { reconciler, status, families, backend: Backend::default() }
+        Self { reconciler, status, families, start: Start::default() }
     }
 
     /// A loop that has brought a kernel to what a world asks for, as far as it could.
@@ -214,7 +213,7 @@ impl Simulation {
     /// Hears of changes and acts.
     pub async fn follow<'a>(&mut self, steps: impl IntoIterator<Item = &'a crate::random::Step>) {
         for step in steps {
-            let event = step.event(&self.families, self.backend);
+            let event = step.event(&self.families, self.start);
             self.reconciler.take(event);
         }
         self.step().await;

@@ -207,12 +207,10 @@ impl<'a> Machine<'a> {
 
     /// `Err` is what ends it early.
     fn way(&self, packet: &Packet, mut flow: Flow) -> Result<Outcome, Outcome> {
-        let key = VirtualServerKey::new(packet.destination, packet.port, packet.protocol);
-        let served = self.state.virtual_servers.contains_key(&key);
         let from_node = packet.source == Source::Node;
         if from_node {
             self.call(Hook::Output, &(..IPVS_OUTPUT), &mut flow)?;
-            if served {
+            if let Some(key) = self.served(packet, &flow) {
                 return self.balance(&key, flow, true);
             }
             self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;
@@ -221,7 +219,7 @@ impl<'a> Machine<'a> {
         }
         if self.is_local(packet.destination) {
             self.call(Hook::Input, &(..IPVS_INPUT), &mut flow)?;
-            if served {
+            if let Some(key) = self.served(packet, &flow) {
                 return self.balance(&key, flow, false);
             }
             self.call(Hook::Input, &(IPVS_INPUT..), &mut flow)?;
@@ -229,6 +227,16 @@ impl<'a> Machine<'a> {
             self.call(Hook::Forward, &(..), &mut flow)?;
         }
         Ok(Outcome::NotOurs)
+    }
+
+    /// The virtual server that takes a packet: one by its whole mark goes before one by its address
+    /// (`ip_vs_service_find` of net/netfilter/ipvs/ip_vs_ctl.c).
+    fn served(&self, packet: &Packet, flow: &Flow) -> Option<VirtualServerKey> {
+        let family = Family::of(packet.destination);
+        let by_mark = VirtualServerKey::FirewallMark { mark: flow.mark, family };
+        let by_address = VirtualServerKey::new(packet.destination, packet.port, packet.protocol);
+        let there = |key: &VirtualServerKey| self.state.virtual_servers.contains_key(key);
+        [by_mark, by_address].into_iter().find(there)
     }
 
     /// IPVS and what comes after it.
@@ -242,7 +250,8 @@ impl<'a> Machine<'a> {
         let mut candidates = BTreeMap::new();
         for server in servers.iter().filter(|server| server.config.weight > 0) {
             let (destination, port) = (server.key.address, server.key.port);
-            let mut flow = Flow { destination, port, taken_by: Some(*key), ..flow };
+            let vip = VirtualServerKey::new(flow.destination, flow.port, flow.protocol);
+            let mut flow = Flow { destination, port, taken_by: Some(vip), ..flow };
             let here = self.is_local(destination);
             if from_node {
                 self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;

@@ -52,7 +52,13 @@ impl World {
 
     /// As [`World::build`], with a daemon that keeps its rules by this backend.
     pub fn build_by(backend: Backend, scheduler: &str) -> Result<Self> {
-        Ok(Self { backend: Some(backend), ..Self::build(scheduler)? })
+        Ok(Self::build(scheduler)?.with_backend(backend))
+    }
+
+    /// The same with a daemon that keeps its rules by this backend.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend: Some(backend), ..self }
     }
 
     /// A topology without servers, and a daemon to be started with these fields of `ipvs` in its

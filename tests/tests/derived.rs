@@ -43,7 +43,8 @@ fn on(node: &Value, addresses: &[&str], config: &str, objects: &[Value]) -> Dump
          hostnameOverride: node-a\n{config}\n"
     );
     let config = scratch.replace("config.yaml", text).unwrap();
-    let mut words = vec!["--config".to_owned(), config.display().to_string()];
+    let mut words = vec!["--local-policy=kube-proxy".to_owned()];
+    words.extend(["--config".to_owned(), config.display().to_string()]);
     words.extend(["--manifests".to_owned(), manifests.display().to_string()]);
     words.extend(addresses.iter().flat_map(|ip| ["--node-address".to_owned(), (*ip).to_owned()]));
     dry_run(None, &words).unwrap()

@@ -67,8 +67,8 @@ fn replay(name: &str) -> Result<()> {
 /// The arguments that stand for the scenario's node and cluster.
 fn arguments(scenario: &Scenario, step: &Step) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
-    let mut words =
-        vec!["--config".into(), path(&step.config), "--manifests".into(), path(&step.objects)];
+    let mut words = vec!["--local-policy=kube-proxy".into(), "--config".into(), path(&step.config)];
+    words.extend(["--manifests".into(), path(&step.objects)]);
     let mut addresses: Vec<_> = scenario.node_addresses.iter().map(ToString::to_string).collect();
     if scenario.initial_namespace {
         // The recording machine's own address was a node address there.

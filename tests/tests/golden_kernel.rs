@@ -43,7 +43,6 @@ fn replay(name: &str) -> Result<()> {
     let initial = scenario.initial_namespace;
     let _kernel_wide = if initial { None } else { Some(KernelWide::shared()?) };
     let _conntrack_max = if initial { Some(ConntrackMax::note()?) } else { None };
-    let start = if initial { Daemon::start_alone } else { Daemon::start };
     // So that their settings exist before the daemon asks for them.
     run("modprobe", ["-a", "ip_vs", "nf_conntrack", "nf_conntrack_netlink"])?;
     set_up(&scenario)?;
@@ -70,7 +69,17 @@ fn replay(name: &str) -> Result<()> {
         scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
         let daemon = match &mut running {
             Some(daemon) => daemon,
-            None => running.insert(start(None, &step.config, &manifests, &log)?),
+            None => {
+                // kube-proxy's tables are what is compared.
+                let words = ["--local-policy=kube-proxy".as_ref(), "--config".as_ref()];
+                let more = [step.config.as_os_str(), "--manifests".as_ref(), manifests.as_os_str()];
+                let words = words.into_iter().chain(more);
+                running.insert(if initial {
+                    Daemon::start_alone(None, words, &log)?
+                } else {
+                    Daemon::start_with(None, words, &log)?
+                })
+            }
         };
         reach(daemon, step, &sysctls).with_context(|| {
             format!("{}: {}\nstep {}", scenario.name, scenario.covers, step.name)

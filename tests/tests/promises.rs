@@ -239,7 +239,7 @@ proptest! {
                 for round in 0_u64..360 {
                     // The same few changes over and over, and others that disturb.
                     let event = match all.get(round as usize % (all.len() + 1)) {
-                        Some(step) => step.event(&world.families, world.backend),
+                        Some(step) => step.event(&world.families, world.start()),
                         None => proxier::reconcile::Event::Disturbed,
                     };
                     let _ = sender.send(event).await;

@@ -13,9 +13,10 @@ use super::{
     ClientConnection, Config, ConfigError, DetectLocal, LogFormat, Logging, NodePortAddresses,
     ServiceMetrics, cluster_cidrs, defaults, gates, unused,
 };
-use crate::args::{Args, Command, FirewallChoice, HandOverMode};
+use crate::args::{Args, Command, FirewallChoice, HandOverMode, LocalPolicyChoice};
 use crate::dataplane::firewall::{Backend, FirewallOptions};
 use crate::dataplane::hand_over::Successor;
+use crate::dataplane::split::LocalPolicy;
 use crate::dataplane::sysctls::{ConntrackOptions, SysctlOptions};
 use crate::value::{GoDuration, parse_cidr, parse_ip, split_host_port};
 
@@ -40,6 +41,8 @@ pub(super) fn resolve(
     warnings.extend(unused::warnings(&object));
     warnings.extend(args.without_effect.iter().map(|flag| format!("--{flag} has no effect")));
 
+    let masquerade_bit = object.iptables.masquerade_bit.map_or(14, unsigned) as u8;
+    let local_policy = local_policy(args, masquerade_bit, &mut warnings);
     let successor = successor(args);
     if successor.is_some() && args.own.firewall == FirewallChoice::Iptables {
         warnings
@@ -78,9 +81,12 @@ pub(super) fn resolve(
             FirewallChoice::Nftables => Some(Backend::Nftables),
         },
         successor,
+        local_policy,
+        marks: args.own.local_policy_marks.without(masquerade_bit),
         firewall: FirewallOptions {
+            split: local_policy == LocalPolicy::Split,
             masquerade_all: object.iptables.masquerade_all,
-            masquerade_bit: object.iptables.masquerade_bit.map_or(14, unsigned) as u8,
+            masquerade_bit,
             answer_ping: args.own.answer_ping,
             accept_input: args.own.accept_input,
             ..FirewallOptions::default()
@@ -109,6 +115,22 @@ pub(super) fn resolve(
         warnings,
         object,
     })
+}
+
+/// The marks must not ask for masquerading.
+fn local_policy(args: &Args, masquerade_bit: u8, warnings: &mut Vec<String>) -> LocalPolicy {
+    let marks = args.own.local_policy_marks;
+    match args.own.local_policy {
+        LocalPolicyChoice::KubeProxy => LocalPolicy::KubeProxy,
+        LocalPolicyChoice::Split if marks.always_has(masquerade_bit) => {
+            warnings.push(format!(
+                "--local-policy-marks={marks} has bit {masquerade_bit}, which is \
+                 iptables.masqueradeBit: Local policies are as with --local-policy=kube-proxy"
+            ));
+            LocalPolicy::KubeProxy
+        }
+        LocalPolicyChoice::Split => LocalPolicy::Split,
+    }
 }
 
 fn successor(args: &Args) -> Option<Successor> {

@@ -10,6 +10,7 @@ use super::firewall::Backend;
 use super::frontend::{Frontend, FrontendKind, SourceRanges};
 use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole, SetType};
+use super::split::{Inside, LocalPolicy};
 use super::tuning::Tuning;
 use super::{Applied, Over, RealServers, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
@@ -48,6 +49,9 @@ pub struct Contribution {
     pub no_local: Option<Box<NoLocal>>,
     /// What became of its annotations; most have none.
     pub applied: Option<Box<Applied>>,
+    /// What clients inside the cluster have of frontends outside, until they have their marks.
+    #[allow(clippy::box_collection, reason = "hardly any has one, and all are kept")]
+    pub inside: Option<Box<Vec<Inside>>>,
 }
 
 impl Contribution {
@@ -168,12 +172,16 @@ impl Addresses {
 struct Backends {
     internal: RealServers,
     external: RealServers,
+    /// Those that clients inside the cluster have through frontends outside.
+    inside: RealServers,
+    /// A Local policy leaves clients outside without an endpoint.
+    closed: bool,
 }
 
 impl Builder<'_> {
     fn port(&mut self, endpoints: &Endpoints<'_>) {
         let backends = self.backends(endpoints);
-        let addresses = self.addresses;
+        let (addresses, first) = (self.addresses, self.out.frontends.len());
         self.loop_back(endpoints);
         for (kind, address) in &addresses.usable {
             self.frontend(*kind, *address, &backends);
@@ -186,6 +194,28 @@ impl Builder<'_> {
                 }
             }
         }
+        self.inside(first, backends);
+    }
+
+    /// What clients inside the cluster have of the port's frontends outside, which are among those from
+    /// the `first` on.
+    fn inside(&mut self, first: usize, backends: Backends) {
+        let added = self.out.frontends.iter().enumerate().skip(first);
+        let outside = added.filter(|(_, frontend)| frontend.kind != FrontendKind::ClusterIp);
+        let frontends: Vec<usize> = outside.map(|(at, _)| at).collect();
+        if self.settings.local_policy != LocalPolicy::Split || frontends.is_empty() {
+            return;
+        }
+        let differs = self.service.external_local && backends.inside != backends.external;
+        let config = self.tuning.virtual_server(self.port.protocol, self.family);
+        self.out.inside.get_or_insert_default().push(Inside {
+            port: self.port.name.clone(),
+            protocol: self.port.protocol,
+            family: self.family,
+            server: VirtualServerState { config, real_servers: backends.inside },
+            frontends,
+            differs,
+        });
     }
 
     fn backends(&mut self, endpoints: &Endpoints<'_>) -> Backends {
@@ -225,6 +255,11 @@ impl Builder<'_> {
             }
         }
         Backends {
+            inside: cluster.clone(),
+            closed: self.settings.splits(self.family)
+                && self.service.external_local
+                && local.is_empty()
+                && !cluster.is_empty(),
             // Local means local: without a local endpoint there is no real server.
             internal: if service.internal_local { local.clone() } else { cluster.clone() },
             // kube-proxy's choice (kubernetes PR 97081): better a remote endpoint, so that pods and
@@ -260,6 +295,13 @@ impl Builder<'_> {
         };
         let drop_from_node = closes && self.source_ranges(address, port, &mut members);
         let real_servers = if facts.internal { &backends.internal } else { &backends.external };
+        let known = |at: &usize| self.out.frontends.get(*at).map(|it| it.kind);
+        let key = VirtualServerKey::new(address, port, self.port.protocol);
+        let also_internal = self.places.get(&key).and_then(known) == Some(FrontendKind::ClusterIp);
+        if backends.closed && !facts.internal && !also_internal {
+            let member = Member::Marked(address, self.port.protocol, port, 0);
+            members.push((SetRole::LocalClosed.of(self.family), member));
+        }
         // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
         // ports would be closed.
         let bind = facts.bind && !self.settings.host_addresses.contains(&address);

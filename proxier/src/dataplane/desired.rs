@@ -1,7 +1,6 @@
 //! What all services together ask for: claims by owner, and who wins where two want the same.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,8 +8,9 @@ use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::firewall::{Backend, Ruleset};
 use super::sets::{SetId, SetRole};
+use super::split::LocalPolicy;
 use super::sysctls::Sysctl;
-use super::{Contribution, Frontend, SetState, State, Target};
+use super::{Contribution, Frontend, SetState, Settings, State, Target};
 use crate::cluster::ObjectKey;
 use crate::text;
 
@@ -67,18 +67,27 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// A desired state in which the sets of these families exist, and nothing else.
-    pub fn new(families: &[Family], backend: Backend) -> Self {
-        let sets = SetId::all().filter(|set| families.contains(&set.family));
-        let capacity = match backend {
+    /// A desired state in which the sets exist, and nothing else.
+    pub fn new(settings: &Settings) -> Self {
+        let mut desired = Self::default();
+        desired.want_sets(settings, &mut BTreeSet::new());
+        desired
+    }
+
+    /// Adds the sets that are not there yet. None is ever removed: rules may refer to it.
+    pub fn want_sets(&mut self, settings: &Settings, touched: &mut BTreeSet<Target>) {
+        let split = settings.local_policy == LocalPolicy::Split;
+        let capacity = match settings.backend {
             Backend::Iptables => SetId::DEFAULT_CAPACITY,
             Backend::Nftables => SetState::UNLIMITED,
         };
-        let state = State {
-            sets: sets.map(|set| (set, SetState { capacity, ..SetState::default() })).collect(),
-            ..State::default()
-        };
-        Self { state, ..Self::default() }
+        let own = SetId::all().filter(|set| settings.families.contains(&set.family));
+        for set in own.filter(|set| split || !set.role.is_of_split()) {
+            if let btree_map::Entry::Vacant(place) = self.state.sets.entry(set) {
+                place.insert(SetState { capacity, ..SetState::default() });
+                touched.insert(Target::Set(set));
+            }
+        }
     }
 
     /// Makes room for so many more services.
@@ -119,6 +128,19 @@ impl Desired {
         let Owner { service, at, .. } = self.claims.get(key)?;
         let (_, contribution) = self.contributions.get(service)?;
         Some((service, contribution.frontends.get(*at as usize)?))
+    }
+
+    /// The protocol of a virtual server's clients; of one by firewall mark that of its service port.
+    pub fn protocol(&self, key: &VirtualServerKey) -> Option<Protocol> {
+        let of = |key: &VirtualServerKey| match key {
+            VirtualServerKey::Address { protocol, .. } => Some(*protocol),
+            VirtualServerKey::FirewallMark { .. } => None,
+        };
+        of(key).or_else(|| {
+            let (service, frontend) = self.owner(key)?;
+            let all = self.contribution(service)?.frontends.iter();
+            all.filter(|other| other.port == frontend.port).find_map(|other| of(&other.key))
+        })
     }
 
     /// The virtual servers of an address, in order.
@@ -255,8 +277,8 @@ impl Desired {
 
     fn claim(&mut self, key: &VirtualServerKey, owner: Owner) {
         let winner = match self.claims.entry(*key) {
-            Entry::Occupied(winner) => winner.into_mut(),
-            Entry::Vacant(free) => {
+            hash_map::Entry::Occupied(winner) => winner.into_mut(),
+            hash_map::Entry::Vacant(free) => {
                 free.insert(owner);
                 return;
             }

@@ -75,10 +75,12 @@ impl Drains {
     }
 
     /// Compares what is wanted for one virtual server with what is there: starts to drain what is
-    /// no longer wanted, forgets what is wanted again or gone.
+    /// no longer wanted, forgets what is wanted again or gone. Only connections of TCP and SCTP have an end
+    /// to wait for; a virtual server by firewall mark does not say its `protocol` itself.
     pub fn update(
         &mut self,
         key: &VirtualServerKey,
+        protocol: Option<Protocol>,
         desired: Option<&VirtualServerState>,
         believed: Option<&VirtualServerState>,
         now: Instant,
@@ -91,11 +93,7 @@ impl Drains {
             self.entries.remove(key);
             return;
         }
-        let drainable = match key {
-            VirtualServerKey::Address { protocol, .. } => *protocol != Protocol::Udp,
-            VirtualServerKey::FirewallMark { .. } => false,
-        };
-        if !drainable {
+        if protocol.is_none_or(|protocol| protocol == Protocol::Udp) {
             return;
         }
         let holds = |state: &VirtualServerState, server: &RealServerKey| {

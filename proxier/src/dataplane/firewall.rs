@@ -64,6 +64,8 @@ pub struct FirewallOptions {
     pub accept_input: bool,
     /// How traffic of this node's pods is recognised.
     pub detector: LocalDetector,
+    /// Tell clients inside the cluster from others where externalTrafficPolicy is Local.
+    pub split: bool,
 }
 
 impl Default for FirewallOptions {
@@ -76,6 +78,7 @@ impl Default for FirewallOptions {
             answer_ping: false,
             accept_input: false,
             detector: LocalDetector::None,
+            split: false,
         }
     }
 }
@@ -112,7 +115,9 @@ pub enum Match {
     Source(IpNet),
     /// The source address is of no such network.
     NotSource(IpNet),
-    /// It did not come in through an interface of this name; one that ends with `+` is a prefix.
+    /// It came in through an interface of this name; one that ends with `+` is a prefix.
+    Interface(String),
+    /// It did not.
     NotInterface(String),
     /// TCP, UDP or SCTP.
     Protocol(Protocol),
@@ -141,12 +146,19 @@ pub enum Match {
 pub enum Fields {
     /// The destination address, or port.
     Dst,
+    /// The source address.
+    Src,
     /// The destination address and port.
     DstDst,
     /// The source address, with the destination port.
     SrcDst,
     /// The destination address and port, and the source address.
     DstDstSrc,
+}
+
+impl Fields {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Dst, Self::Src, Self::DstDst, Self::SrcDst, Self::DstDstSrc];
 }
 
 /// What becomes of a packet that a rule matches.
@@ -166,6 +178,9 @@ pub enum Verdict {
     SetMark(u32),
     /// These bits of its mark are turned around; the next rule follows.
     ToggleMark(u32),
+    /// Its mark becomes that of the member of this set that is its destination address and port, if
+    /// there is one; the next rule follows.
+    MarkOf(SetRole),
     /// Its source becomes an address of this node.
     Masquerade {
         /// From a port that the kernel chooses at random.
@@ -215,14 +230,16 @@ pub fn ruleset(
     options: &FirewallOptions,
     drops: &BTreeSet<VirtualServerKey>,
 ) -> Ruleset {
+    let wanted = |chain: &Chain| options.split || !chain.is_of_split();
     let mut chains: BTreeMap<Chain, Vec<Entry>> =
-        Chain::ALL.into_iter().map(|chain| (chain, Vec::new())).collect();
+        Chain::ALL.into_iter().filter(wanted).map(|chain| (chain, Vec::new())).collect();
     for (chain, rule) in rules::all(family, options) {
         chains.entry(chain).or_default().push(Entry::Ours(rule));
     }
     let own = drops.iter().filter(|key| key.family() == family && drop_rule(key).is_some());
     let drops = own.copied().collect();
-    let base = Base { chains, jumps: [true; JUMPS.len()], holds: false };
+    let jumps = JUMPS.map(|jump| chains.contains_key(&jump.to));
+    let base = Base { chains, jumps, holds: false };
     Ruleset(Arc::new(Content { family, base, drops }))
 }
 
@@ -307,11 +324,16 @@ impl Ruleset {
 
     /// How many rules refer to a set of this family.
     pub fn references(&self, role: SetRole) -> usize {
-        let matches = self.0.base.chains.values().flatten().flat_map(|entry| match entry {
-            Entry::Ours(it) => it.matches.as_slice(),
-            Entry::Foreign(_) => &[],
+        let rules = self.0.base.chains.values().flatten().filter_map(|entry| match entry {
+            Entry::Ours(rule) => Some(rule),
+            Entry::Foreign(_) => None,
         });
-        matches.filter(|it| matches!(it, Match::Set(of, _) if *of == role)).count()
+        let refers = |it: &&Match| matches!(it, Match::Set(of, _) if *of == role);
+        let of_rule = |rule: &Rule| {
+            let mark = usize::from(rule.verdict == Verdict::MarkOf(role));
+            rule.matches.iter().filter(refers).count() + mark
+        };
+        rules.map(of_rule).sum()
     }
 
     /// The same rules for a kernel without the match `physdev`, if they have it. Without it no

@@ -30,7 +30,15 @@ pub fn unmarked(found: &State, wanted: &State, settings: &Settings) -> BTreeSet<
 /// ours names its address and port, or its port where the address is the node's; or its address is on
 /// `kube-ipvs0`, where nobody else puts one.
 pub fn is_marked(key: &VirtualServerKey, found: &State, settings: &Settings) -> bool {
-    let VirtualServerKey::Address { address, port, protocol, .. } = *key else { return false };
+    let (address, port, protocol) = match *key {
+        VirtualServerKey::Address { address, port, protocol } => (address, port, protocol),
+        VirtualServerKey::FirewallMark { mark, family } => {
+            let set = found.sets.get(&SetRole::LocalMark.of(family));
+            let leads_there =
+                |member: &Member| matches!(member, Member::Marked(.., to) if *to == mark);
+            return set.is_some_and(|set| set.members.iter().any(leads_there));
+        }
+    };
     let family = Family::of(address);
     let member = Member::IpPort(address, protocol, port);
     let named = |role: SetRole, member: &Member| found.has_member(role.of(family), member);

@@ -21,6 +21,8 @@ pub enum FrontendKind {
     LoadBalancer,
     /// `spec.ports[].nodePort` on an address of the node
     NodePort,
+    /// All that are outside, for clients inside the cluster: by firewall mark ([`split`](super::split))
+    Inside,
 }
 
 /// What is particular to a kind of frontend.
@@ -61,7 +63,7 @@ impl FrontendKind {
         self.facts(Protocol::Tcp).source_ranges == SourceRanges::Always
     }
 
-    /// All, in the order in which a service lists them.
+    /// All that have an address, in the order in which a service lists them.
     pub(super) const ALL: [Self; 4] =
         [Self::ClusterIp, Self::ExternalIp, Self::LoadBalancer, Self::NodePort];
 
@@ -71,7 +73,7 @@ impl FrontendKind {
             Self::ClusterIp => &service.cluster_ips,
             Self::ExternalIp => &service.external_ips,
             Self::LoadBalancer => &service.load_balancer_ips,
-            Self::NodePort => &[],
+            Self::NodePort | Self::Inside => &[],
         }
     }
 
@@ -104,6 +106,15 @@ impl FrontendKind {
                 source_ranges: SourceRanges::Always,
                 bind: true,
                 written: true,
+            },
+            Self::Inside => Facts {
+                name: "inside",
+                internal: false,
+                sets: &[],
+                local_sets: &[],
+                source_ranges: SourceRanges::Never,
+                bind: false,
+                written: false,
             },
             Self::NodePort => {
                 let (sets, local_sets) = node_port_sets(protocol);

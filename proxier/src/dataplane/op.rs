@@ -26,6 +26,8 @@ pub enum Target {
     Member(SetId, Member),
     /// Whatever members of a set are not ours.
     ForeignMembers(SetId),
+    /// How long the members of a set stay that go unless they are renewed.
+    Expiry(SetId),
     /// A virtual server. In a set of touched targets it stands for its real servers too.
     VirtualServer(VirtualServerKey),
     /// A real server of a virtual server.
@@ -77,7 +79,10 @@ impl Target {
         match self {
             Self::Sysctl(_) => Part::Sysctls,
             Self::Link | Self::Address(_) | Self::ForeignAddress(_) => Part::Interface,
-            Self::Set(set) | Self::Member(set, _) | Self::ForeignMembers(set) => Part::Set(*set),
+            Self::Set(set)
+            | Self::Member(set, _)
+            | Self::ForeignMembers(set)
+            | Self::Expiry(set) => Part::Set(*set),
             Self::Firewall(family) => Part::Rules(*family),
             Self::Leftover(leftover) => Part::Rules(leftover.family()),
             Self::VirtualServer(key) | Self::RealServer(key, _) | Self::Flows(key) => {
@@ -116,6 +121,7 @@ impl fmt::Display for Target {
             Self::Firewall(family) => write!(f, "{family} firewall rules"),
             Self::Member(set, member) => write!(f, "{member} in set {set}"),
             Self::ForeignMembers(set) => write!(f, "foreign members of set {set}"),
+            Self::Expiry(set) => write!(f, "expiry of the members of set {set}"),
             Self::VirtualServer(key) => write!(f, "virtual server {key}"),
             Self::RealServer(key, server) => write!(f, "real server {server} of {key}"),
             Self::Flows(key) => write!(f, "UDP flows of {key}"),
@@ -185,6 +191,9 @@ pub enum Op {
     RemoveMember(SetId, Member),
     /// Remove members that are not ours.
     RemoveForeignMembers(SetId, Arc<[ForeignMember]>),
+    /// Let these members of a set stay for another while ([`EXPIRY`](super::split::EXPIRY)); what has
+    /// gone of them is added again.
+    RenewMembers(SetId, Arc<[Member]>),
     /// Delete the UDP flows through a virtual server that lead to none of these real servers.
     ForgetFlows(VirtualServerKey, RealServers),
     /// Remove what another mode of kube-proxy has left.
@@ -203,6 +212,7 @@ impl Op {
                 Target::Member(*set, *member)
             }
             Self::RemoveForeignMembers(set, _) => Target::ForeignMembers(*set),
+            Self::RenewMembers(set, _) => Target::Expiry(*set),
             Self::AddVirtualServer(key, _)
             | Self::SetVirtualServer(key, _)
             | Self::RemoveVirtualServer(key) => Target::VirtualServer(*key),
@@ -262,6 +272,9 @@ impl fmt::Display for Op {
             Self::RemoveForeignMembers(set, members) => {
                 let texts: Vec<_> = members.iter().map(ToString::to_string).collect();
                 write!(f, "remove foreign members from set {set}: {}", texts.join(", "))
+            }
+            Self::RenewMembers(set, members) => {
+                write!(f, "renew {} members of set {set}", members.len())
             }
             Self::ForgetFlows(key, _) => write!(f, "delete stale UDP flows of {key}"),
             Self::RemoveLeftover(leftover) => write!(f, "remove {leftover}"),

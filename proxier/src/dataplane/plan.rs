@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
+use self::protection::Protection;
 pub(crate) use self::protection::protects;
 use super::sets::{Member, SetId, SetRole, SetType};
 use super::{Drains, Op, Settings, State, Subject, Target, VirtualServerState};
@@ -112,6 +113,9 @@ enum Phase {
     VirtualServers,
     AddRealServers,
     Quiesce,
+    /// Marks come and go beside the virtual servers that they lead to.
+    Unmark,
+    Mark,
     Bind,
     Unbind,
     RemoveRealServers,
@@ -204,6 +208,14 @@ impl Planner<'_> {
                     self.push(Phase::Narrow, Op::RemoveForeignMembers(set, members));
                 }
             }
+            Target::Expiry(set) => {
+                let known = believed.sets.get(&set).filter(|known| !known.members.is_empty());
+                if let Some(known) = known.filter(|_| settings.families.contains(&set.family)) {
+                    let members = known.members.iter().copied().collect();
+                    // Before others go: it would bring them back.
+                    self.push(Phase::AddMembers, Op::RenewMembers(set, members));
+                }
+            }
             Target::VirtualServer(key) | Target::RealServer(key, _) => self.virtual_server(key),
             Target::Flows(key) => {
                 let servers = desired.virtual_servers.get(&key);
@@ -281,11 +293,16 @@ impl Planner<'_> {
         let closes = matches!(set.role, SetRole::LoadBalancerFw | SetRole::IpvsIps);
         match (desired.has_member(set, &member), believed.has_member(set, &member)) {
             (true, false) => {
-                let phase = if closes { Phase::Close } else { Phase::AddMembers };
+                let phase = match set.role {
+                    _ if closes => Phase::Close,
+                    SetRole::LocalMark => Phase::Mark,
+                    _ => Phase::AddMembers,
+                };
                 let needs = match self.set_there(set) {
                     (_, true) => Ok(Needs::default()),
                     lacking => self.needs([lacking]),
                 };
+                let needs = needs.and_then(|needs| self.mark_needs(&member, needs));
                 if self.push_unless(phase, Op::AddMember(set, member), needs) {
                     *self.added.entry(set).or_default() += 1;
                 }
@@ -302,6 +319,7 @@ impl Planner<'_> {
                 };
                 let phase = match closes {
                     true => Phase::Reopen,
+                    false if set.role == SetRole::LocalMark => Phase::Unmark,
                     false if self.narrows(set, &member) => Phase::Narrow,
                     false => Phase::RemoveMembers,
                 };
@@ -311,6 +329,28 @@ impl Planner<'_> {
             }
             _ => {}
         }
+    }
+
+    /// What the mark of a frontend needs besides: what protects the frontend protects what the mark leads to.
+    fn mark_needs(&self, member: &Member, needs: Needs) -> Result<Needs, Subject> {
+        let Member::Marked(address, protocol, port, 1..) = *member else { return Ok(needs) };
+        match self.protection(&VirtualServerKey::new(address, port, protocol)) {
+            Protection::InPlace => Ok(needs),
+            Protection::Planned(targets) => {
+                Ok(Needs::all(needs.all.iter().copied().chain(targets).collect()))
+            }
+            Protection::Unknown(subject) | Protection::Missing(subject) => Err(subject),
+        }
+    }
+
+    /// The mark that a frontend has or should have.
+    fn mark_in(state: &State, key: &VirtualServerKey) -> Option<Member> {
+        let &VirtualServerKey::Address { address, port, protocol } = key else { return None };
+        let members = &state.sets.get(&SetRole::LocalMark.of(key.family()))?.members;
+        let first = Member::Marked(address, protocol, port, 0);
+        let found = members.range(first..).next()?;
+        matches!(found, Member::Marked(ip, of, at, _) if (*ip, *of, *at) == (address, protocol, port))
+            .then_some(*found)
     }
 
     fn address(&mut self, address: IpAddr) {
@@ -435,7 +475,8 @@ fn by_port(member: &Member) -> Option<VirtualServerKey> {
     match *member {
         Member::IpPort(address, protocol, port)
         | Member::IpPortIp(address, protocol, port, _)
-        | Member::IpPortNet(address, protocol, port, _) => {
+        | Member::IpPortNet(address, protocol, port, _)
+        | Member::Marked(address, protocol, port, _) => {
             Some(VirtualServerKey::new(address, port, protocol))
         }
         Member::Ip(_) | Member::Port(_) => None,

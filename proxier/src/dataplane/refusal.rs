@@ -53,11 +53,13 @@ pub enum Refusal {
     OwnPort,
     /// There is not the memory for it.
     OverBudget(Over),
+    /// No firewall mark is left for clients inside the cluster.
+    NoMark,
 }
 
 impl Refusal {
     /// The kinds under which refusals are counted.
-    pub const KINDS: [&str; 5] = ["gate", "address", "reserved", "port", "budget"];
+    pub const KINDS: [&str; 6] = ["gate", "address", "reserved", "port", "budget", "mark"];
 
     /// Its kind.
     pub fn kind(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Refusal {
             Self::Reserved(_) => "reserved",
             Self::ReservedPort(_) | Self::OwnPort => "port",
             Self::OverBudget(_) => "budget",
+            Self::NoMark => "mark",
         }
     }
 
@@ -78,7 +81,7 @@ impl Refusal {
 
     /// The same of a kind.
     pub fn is_told_kind(kind: &str) -> bool {
-        kind != Self::GateOff.kind()
+        ![Self::GateOff, Self::NoMark].iter().any(|refusal| refusal.kind() == kind)
     }
 }
 
@@ -90,6 +93,10 @@ impl fmt::Display for Refusal {
             Self::Address(special) => write!(f, "it is {special}"),
             Self::Reserved(need) => write!(f, "{need}; {ALLOW}"),
             Self::ReservedPort(need) => write!(f, "{need}, on this node itself; {ALLOW}"),
+            Self::NoMark => f.write_str(
+                "no firewall mark is left, so clients inside the cluster reach endpoints on this node \
+                 only; --local-policy-marks may name more",
+            ),
             Self::OwnPort => f.write_str("this program answers there itself (health or metrics)"),
             Self::OverBudget(over) => {
                 let who = match over {

@@ -47,6 +47,11 @@ pub enum SetRole {
     HealthCheckNodePort,
     /// Every address on `kube-ipvs0`.
     IpvsIps,
+    /// Frontends with externalTrafficPolicy Local that have other endpoints for clients inside the
+    /// cluster, each with the firewall mark of the virtual server that has those.
+    LocalMark,
+    /// Frontends with externalTrafficPolicy Local whose service has no endpoint on this node.
+    LocalClosed,
 }
 
 /// The type of a set as ipset knows it.
@@ -62,6 +67,9 @@ pub enum SetType {
     HashIpPortNet,
     /// `bitmap:port` with the range 0-65535
     BitmapPort,
+    /// `hash:ip,port` whose members have a firewall mark (`skbinfo`) and go after
+    /// [`EXPIRY`](super::split::EXPIRY) unless they are renewed (`timeout`).
+    Expiring,
 }
 
 impl SetType {
@@ -69,7 +77,7 @@ impl SetType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::HashIp => "hash:ip",
-            Self::HashIpPort => "hash:ip,port",
+            Self::HashIpPort | Self::Expiring => "hash:ip,port",
             Self::HashIpPortIp => "hash:ip,port,ip",
             Self::HashIpPortNet => "hash:ip,port,net",
             Self::BitmapPort => "bitmap:port",
@@ -78,8 +86,8 @@ impl SetType {
 }
 
 impl SetRole {
-    /// All roles, in the order in which kube-proxy creates the sets.
-    pub const ALL: [Self; 17] = [
+    /// All roles, in the order in which kube-proxy creates the sets; then those that it does not have.
+    pub const ALL: [Self; 19] = [
         Self::LoopBack,
         Self::ClusterIp,
         Self::ExternalIp,
@@ -97,13 +105,21 @@ impl SetRole {
         Self::NodePortLocalSctp,
         Self::HealthCheckNodePort,
         Self::IpvsIps,
+        Self::LocalMark,
+        Self::LocalClosed,
     ];
+
+    /// Whether it is there only where Local policies are split
+    /// ([`LocalPolicy`](super::split::LocalPolicy)).
+    pub const fn is_of_split(self) -> bool {
+        matches!(self, Self::LocalMark | Self::LocalClosed)
+    }
 
     /// Names (IPv4, IPv6), type, and the comment that the rules on the set carry. IPv6 names are
     /// cut to ipset's 31 characters.
     #[allow(clippy::too_many_lines, reason = "one table")]
     const fn facts(self) -> (&'static str, &'static str, SetType, &'static str) {
-        use SetType::{BitmapPort, HashIp, HashIpPort, HashIpPortIp, HashIpPortNet};
+        use SetType::{BitmapPort, Expiring, HashIp, HashIpPort, HashIpPortIp, HashIpPortNet};
         match self {
             Self::LoopBack => (
                 "KUBE-LOOP-BACK",
@@ -204,6 +220,18 @@ impl SetRole {
             Self::IpvsIps => {
                 ("KUBE-IPVS-IPS", "KUBE-6-IPVS-IPS", HashIp, "Addresses on the ipvs interface")
             }
+            Self::LocalMark => (
+                "KUBE-LOCAL-MARK",
+                "KUBE-6-LOCAL-MARK",
+                Expiring,
+                "externalTrafficPolicy=local: marks for clients inside the cluster",
+            ),
+            Self::LocalClosed => (
+                "KUBE-LOCAL-CLOSED",
+                "KUBE-6-LOCAL-CLOSED",
+                Expiring,
+                "externalTrafficPolicy=local without an endpoint on this node",
+            ),
         }
     }
 
@@ -282,6 +310,8 @@ pub enum Member {
     IpPortNet(IpAddr, Protocol, u16, IpNet),
     /// Of `bitmap:port`.
     Port(u16),
+    /// Of [`SetType::Expiring`], with its mark; 0 is none.
+    Marked(IpAddr, Protocol, u16, u32),
 }
 
 impl Member {
@@ -291,7 +321,8 @@ impl Member {
             Self::Ip(address)
             | Self::IpPort(address, ..)
             | Self::IpPortIp(address, ..)
-            | Self::IpPortNet(address, ..) => Some(address),
+            | Self::IpPortNet(address, ..)
+            | Self::Marked(address, ..) => Some(address),
             Self::Port(_) => None,
         }
     }
@@ -304,11 +335,12 @@ impl Member {
             Self::IpPortIp(address, ..) => (SetType::HashIpPortIp, Some(address)),
             Self::IpPortNet(address, ..) => (SetType::HashIpPortNet, Some(address)),
             Self::Port(_) => (SetType::BitmapPort, None),
+            Self::Marked(address, ..) => (SetType::Expiring, Some(address)),
         };
         let second = match *self {
             Self::IpPortIp(.., address) => Some(address),
             Self::IpPortNet(.., net) => Some(net.addr()),
-            Self::Ip(_) | Self::IpPort(..) | Self::Port(_) => None,
+            Self::Ip(_) | Self::IpPort(..) | Self::Port(_) | Self::Marked(..) => None,
         };
         let of_family = |address: IpAddr| Family::of(address) == set.family;
         kind == set.set_type() && address.is_none_or(of_family) && second.is_none_or(of_family)
@@ -329,6 +361,10 @@ impl fmt::Display for Member {
             }
             Self::IpPortNet(ip, protocol, port, net) => write!(f, "{ip},{protocol}:{port},{net}"),
             Self::Port(port) => port.fmt(f),
+            Self::Marked(ip, protocol, port, 0) => write!(f, "{ip},{protocol}:{port}"),
+            Self::Marked(ip, protocol, port, mark) => {
+                write!(f, "{ip},{protocol}:{port} skbmark {mark:#x}")
+            }
         }
     }
 }
@@ -361,7 +397,7 @@ mod tests {
             assert_eq!(SetId::by_name(set.name()), Some(set));
             names.insert(set.name());
         }
-        assert_eq!(names.len(), 34);
+        assert_eq!(names.len(), 38);
         assert_eq!(SetId::by_name("FOREIGN"), None);
     }
 
@@ -379,5 +415,8 @@ mod tests {
         );
         assert_eq!(v6.to_string(), "fd00::1,sctp:9,fd00::2");
         assert_eq!(Member::Port(30080).to_string(), "30080");
+        let marked = |mark| Member::Marked(ip, Protocol::Udp, 53, mark).to_string();
+        assert_eq!(marked(0x1001), "1.2.3.4,udp:53 skbmark 0x1001");
+        assert_eq!(marked(0), "1.2.3.4,udp:53");
     }
 }

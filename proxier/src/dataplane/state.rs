@@ -183,6 +183,7 @@ impl State {
             | Op::SetRealServer(..)
             | Op::RemoveRealServer(..)
             | Op::RemoveVirtualServer(..)
+            | Op::RenewMembers(..)
             | Op::ForgetFlows(..) => {}
         }
     }

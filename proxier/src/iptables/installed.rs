@@ -77,25 +77,30 @@ impl Installed {
     pub fn removal_input(&self) -> String {
         let mut out = String::new();
         for table in Table::ALL {
-            let mut removal = Removal::default();
-            for (jump, count) in JUMPS.iter().zip(self.jumps) {
-                if jump.to.table() == table {
-                    let rule = (jump.from.name().to_owned(), jump_spec(jump));
-                    removal.rules.extend(std::iter::repeat_n(rule, count));
-                }
-            }
-            let exists = |chain: &Chain| self.rules.chain(*chain).is_some();
-            let mut chains: Vec<Chain> = table.chains().filter(exists).collect();
-            chains.sort_unstable_by_key(|chain| chain.name());
-            for chain in chains {
-                removal.emptied.push(chain.name().to_owned());
-                if !self.foreign.iter().any(|(to, _)| *to == chain) {
-                    removal.deleted.push(chain.name().to_owned());
-                }
-            }
-            removal.write(table.name(), &mut out);
+            self.remove_of(table, |_| true, &mut out);
         }
         out
+    }
+
+    /// The part of such an input that removes those chains of a table that `which` names.
+    pub(super) fn remove_of(&self, table: Table, which: impl Fn(&Chain) -> bool, out: &mut String) {
+        let mut removal = Removal::default();
+        for (jump, count) in JUMPS.iter().zip(self.jumps) {
+            if jump.to.table() == table && which(&jump.to) {
+                let rule = (jump.from.name().to_owned(), jump_spec(jump));
+                removal.rules.extend(std::iter::repeat_n(rule, count));
+            }
+        }
+        let exists = |chain: &Chain| self.rules.chain(*chain).is_some() && which(chain);
+        let mut chains: Vec<Chain> = table.chains().filter(exists).collect();
+        chains.sort_unstable_by_key(|chain| chain.name());
+        for chain in chains {
+            removal.emptied.push(chain.name().to_owned());
+            if !self.foreign.iter().any(|(to, _)| *to == chain) {
+                removal.deleted.push(chain.name().to_owned());
+            }
+        }
+        removal.write(table.name(), out);
     }
 }
 

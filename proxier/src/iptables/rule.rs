@@ -7,7 +7,7 @@ use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::save::{canonical, quoted, words};
 use crate::dataplane::firewall::{Chain, Fields, Jump, Match, Rule, Table, Verdict};
-use crate::dataplane::sets::SetId;
+use crate::dataplane::sets::{SetId, SetRole};
 
 /// A jump without the `-A CHAIN`.
 pub(super) fn jump_spec(jump: &Jump) -> String {
@@ -35,6 +35,7 @@ fn header(family: Family, it: &Match, out: &mut String) {
     let _ = match it {
         Match::Source(net) => write!(out, "-s {net} "),
         Match::NotSource(net) => write!(out, "! -s {net} "),
+        Match::Interface(name) => write!(out, "-i {name} "),
         Match::NotInterface(name) => write!(out, "! -i {name} "),
         Match::Protocol(protocol) => write!(out, "-p {protocol} "),
         Match::EchoRequest => write!(out, "-p {} ", echo(family).0),
@@ -75,6 +76,7 @@ fn echo(family: Family) -> (&'static str, &'static str) {
 fn flags(fields: Fields) -> &'static str {
     match fields {
         Fields::Dst => "dst",
+        Fields::Src => "src",
         Fields::DstDst => "dst,dst",
         Fields::SrcDst => "src,dst",
         Fields::DstDstSrc => "dst,dst,src",
@@ -89,6 +91,9 @@ fn target(family: Family, verdict: Verdict) -> Cow<'static, str> {
         Verdict::Jump(chain) => chain.name().into(),
         Verdict::SetMark(bits) => format!("MARK --set-xmark {bits:#x}/{bits:#x}").into(),
         Verdict::ToggleMark(bits) => format!("MARK --set-xmark {bits:#x}/0x0").into(),
+        Verdict::MarkOf(role) => {
+            format!("SET --map-set {} dst,dst --map-mark", role.of(family)).into()
+        }
         Verdict::Masquerade { random_fully: true } => "MASQUERADE --random-fully".into(),
         Verdict::Masquerade { random_fully: false } => "MASQUERADE".into(),
         Verdict::Reject => match family {
@@ -147,6 +152,13 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
                 });
                 continue;
             }
+            "--map-set" => {
+                let role = SetId::by_name(value()?).filter(|set| set.family == family)?.role;
+                value();
+                verdict = Some(Verdict::MarkOf(role));
+                continue;
+            }
+            "--map-mark" => continue,
             "--vproto" => {
                 server.0 = Some(Protocol::from_number(value()?.parse().ok()?));
                 continue;
@@ -162,7 +174,8 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
             }
             "-s" if not => Match::NotSource(value()?.parse().ok()?),
             "-s" => Match::Source(value()?.parse().ok()?),
-            "-i" => Match::NotInterface(value()?.to_owned()),
+            "-i" if not => Match::NotInterface(value()?.to_owned()),
+            "-i" => Match::Interface(value()?.to_owned()),
             "-p" => match value()? {
                 "tcp" => Match::Protocol(Protocol::Tcp),
                 "udp" => Match::Protocol(Protocol::Udp),
@@ -172,8 +185,10 @@ fn understand(family: Family, table: Table, spec: &str) -> Option<Rule> {
             "--match-set" => {
                 let role = SetId::by_name(value()?).filter(|set| set.family == family)?.role;
                 let flags_read = value()?;
-                let all = [Fields::Dst, Fields::DstDst, Fields::SrcDst, Fields::DstDstSrc];
-                Match::Set(role, all.into_iter().find(|fields| flags(*fields) == flags_read)?)
+                Match::Set(
+                    role,
+                    Fields::ALL.into_iter().find(|fields| flags(*fields) == flags_read)?,
+                )
             }
             "--physdev-is-in" => Match::NotBridged,
             "--src-type" => Match::SourceLocal((value()? == "LOCAL") != not),
@@ -200,6 +215,8 @@ fn understand_target(table: Table, name: &str) -> Option<Verdict> {
         "REJECT" => Verdict::Reject,
         "MASQUERADE" => Verdict::Masquerade { random_fully: false },
         "MARK" => Verdict::SetMark(0),
+        // Which set follows.
+        "SET" => Verdict::MarkOf(SetRole::LocalMark),
         name => Verdict::Jump(Chain::by_name(table, name)?),
     })
 }

@@ -194,10 +194,10 @@ fn rules_are_read_as_what_they_are() {
         Family::Ipv6 => "fd00:244::/32".parse().unwrap(),
     };
     for family in [Family::Ipv4, Family::Ipv6] {
-        for bits in 0..32_u8 {
+        for bits in 0..64_u8 {
             let options = FirewallOptions {
                 masquerade_all: bits & 1 != 0,
-                masquerade_bit: bits,
+                masquerade_bit: bits % 32,
                 random_fully: bits & 2 != 0,
                 physdev: bits & 4 != 0,
                 answer_ping: bits & 8 != 0,
@@ -208,6 +208,7 @@ fn rules_are_read_as_what_they_are() {
                     2 => LocalDetector::Bridge("cbr0".to_owned()),
                     _ => LocalDetector::InterfacePrefix("veth".to_owned()),
                 },
+                split: bits & 32 != 0,
             };
             let rules = ruleset(family, &options, &drops(family));
             let text = save_text(&rules);
@@ -233,6 +234,28 @@ fn a_jump_that_is_there_is_neither_moved_nor_doubled() {
         installed.rules().chain(Chain::Services),
         Some(&[Entry::Foreign(foreign.into())][..])
     );
+}
+
+#[test]
+fn chains_of_another_policy_go_when_rules_are_installed() {
+    let of = |split| FirewallOptions { split, ..FirewallOptions::default() };
+    let rules = |split| ruleset(Family::Ipv4, &of(split), &BTreeSet::new());
+    let installed = |split| Installed::parse(Family::Ipv4, &save_text(&rules(split)));
+    let to_ours = restore_input(&rules(false), &installed(true));
+    let mangle = to_ours.split("COMMIT").find(|part| part.contains("*mangle")).unwrap();
+    for line in [
+        "-D PREROUTING -m comment --comment \"kubernetes local traffic policy\" -j KUBE-LOCAL-MARK",
+        "-D OUTPUT -m comment --comment \"kubernetes local traffic policy\" -j KUBE-LOCAL-MARK",
+        ":KUBE-LOCAL-MARK - [0:0]",
+        "-X KUBE-LOCAL-MARK",
+    ] {
+        assert!(mangle.contains(line), "{mangle}");
+    }
+    assert_eq!(to_ours.matches("-X ").count(), 1, "{to_ours}");
+    assert!(!restore_input(&rules(false), &installed(false)).contains("mangle"));
+    let back = restore_input(&rules(true), &installed(false));
+    assert_eq!(back.matches("-I ").count(), 2, "{back}");
+    assert_eq!(back.matches("-X ").count(), 0, "{back}");
 }
 
 #[test]

@@ -47,9 +47,10 @@ impl Channel {
             Op::TakeLinkDown => Self::Link,
             Op::CreateSet(..) | Op::GrowSet(..) => Self::Sets,
             Op::InstallFirewall(..) => Self::Firewall,
-            Op::AddMember(..) | Op::RemoveMember(..) | Op::RemoveForeignMembers(..) => {
-                Self::Members
-            }
+            Op::AddMember(..)
+            | Op::RemoveMember(..)
+            | Op::RemoveForeignMembers(..)
+            | Op::RenewMembers(..) => Self::Members,
             Op::AddVirtualServer(..)
             | Op::SetVirtualServer(..)
             | Op::RemoveVirtualServer(..)

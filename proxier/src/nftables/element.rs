@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
-use netlink_nftables::{Element, Value};
+use netlink_nftables::{Data, Element, Value};
 
 use crate::dataplane::sets::{Member, SetId, SetType};
 
@@ -18,6 +18,10 @@ pub fn element(member: &Member) -> Element {
         Member::Port(port) => Element::new(Value::port(port)),
         Member::IpPort(address, protocol, port) => {
             Element::of_parts(&by_port(address, protocol, port))
+        }
+        Member::Marked(address, protocol, port, mark) => {
+            let data = (mark != 0).then(|| Data::Value(Value::mark(mark)));
+            Element { data, ..Element::of_parts(&by_port(address, protocol, port)) }
         }
         Member::IpPortIp(address, protocol, port, second) => {
             let [address, protocol, port] = by_port(address, protocol, port);
@@ -57,6 +61,13 @@ fn understand(set: SetId, element: &Element) -> Option<Member> {
     let (protocol, port, rest) = protocol_and_port(rest)?;
     Some(match set.set_type() {
         SetType::HashIpPort => Member::IpPort(address, protocol, port),
+        SetType::Expiring => {
+            let mark = match &element.data {
+                Some(Data::Value(mark)) => u32::from_ne_bytes(mark.as_bytes().try_into().ok()?),
+                _ => 0,
+            };
+            Member::Marked(address, protocol, port, mark)
+        }
         SetType::HashIpPortIp => {
             Member::IpPortIp(address, protocol, port, self::address(set.family, rest)?.0)
         }

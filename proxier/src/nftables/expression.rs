@@ -89,14 +89,8 @@ fn push(family: Family, it: &Match, out: &mut Vec<Expr>) {
     match it {
         Match::Source(net) => push_source(family, net, Compare::Eq, out),
         Match::NotSource(net) => push_source(family, net, Compare::Neq, out),
-        Match::NotInterface(name) => {
-            out.push(Expr::Meta { key: MetaKey::InputName, to: ONE });
-            let value = match name.strip_suffix('+') {
-                Some(prefix) => Value::new(prefix.as_bytes()),
-                None => Value::interface(name),
-            };
-            out.push(Expr::Compare { how: Compare::Neq, from: ONE, value });
-        }
+        Match::Interface(name) => push_interface(name, Compare::Eq, out),
+        Match::NotInterface(name) => push_interface(name, Compare::Neq, out),
         Match::Protocol(protocol) => push_protocol(number(*protocol), out),
         Match::EchoRequest => {
             let (protocol, kind) = match family {
@@ -112,6 +106,7 @@ fn push(family: Family, it: &Match, out: &mut Vec<Expr>) {
             match fields {
                 Fields::Dst if *role == SetRole::IpvsIps => key.address(family, Side::Destination),
                 Fields::Dst => key.port(),
+                Fields::Src => key.address(family, Side::Source),
                 Fields::DstDst | Fields::DstDstSrc => {
                     key.address(family, Side::Destination);
                     key.protocol_and_port();
@@ -157,6 +152,15 @@ fn push_source(family: Family, net: &IpNet, how: Compare, out: &mut Vec<Expr>) {
     out.push(Expr::Compare { how, from: ONE, value: net.network().into() });
 }
 
+fn push_interface(name: &str, how: Compare, out: &mut Vec<Expr>) {
+    out.push(Expr::Meta { key: MetaKey::InputName, to: ONE });
+    let value = match name.strip_suffix('+') {
+        Some(prefix) => Value::new(prefix.as_bytes()),
+        None => Value::interface(name),
+    };
+    out.push(Expr::Compare { how, from: ONE, value });
+}
+
 fn push_protocol(value: Value, out: &mut Vec<Expr>) {
     out.push(Expr::Meta { key: MetaKey::TransportProtocol, to: ONE });
     out.push(equal(value));
@@ -186,6 +190,14 @@ fn push_verdict(family: Family, verdict: Verdict, out: &mut Vec<Expr>) {
         })),
         Verdict::SetMark(bits) => push_mark(!bits, bits, out),
         Verdict::ToggleMark(bits) => push_mark(u32::MAX, bits, out),
+        Verdict::MarkOf(role) => {
+            let mut key = Key { out, word: 0 };
+            key.address(family, Side::Destination);
+            key.protocol_and_port();
+            let set = set_name(role).to_owned();
+            out.push(Expr::Lookup { set, from: ONE, inverted: false, to: Some(ONE) });
+            out.push(Expr::SetMeta { key: MetaKey::Mark, from: ONE });
+        }
         Verdict::Masquerade { random_fully } => {
             let flags = if random_fully { NatFlags::FULLY_RANDOM } else { NatFlags::NONE };
             out.push(Expr::Masquerade { flags, ports: None });
@@ -233,9 +245,8 @@ pub(super) fn understand(family: Family, rule: &NftRule) -> Option<Rule> {
 
 /// Matches that may be said by the first of these expressions.
 fn candidates(of: &[Expr]) -> impl Iterator<Item = Match> {
-    let all = [Fields::Dst, Fields::DstDst, Fields::SrcDst, Fields::DstDstSrc];
     let sets = SetRole::ALL.into_iter();
-    let sets = sets.flat_map(move |role| all.into_iter().map(move |it| Match::Set(role, it)));
+    let sets = sets.flat_map(|role| Fields::ALL.into_iter().map(move |it| Match::Set(role, it)));
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Match::Protocol);
     let fixed = [
         Match::EchoRequest,
@@ -277,7 +288,11 @@ fn with_value(of: &[Expr]) -> Vec<Match> {
             let Some(bytes) = value(1) else { return Vec::new() };
             let whole = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
             let Ok(name) = std::str::from_utf8(whole) else { return Vec::new() };
-            [name.to_owned(), format!("{name}+")].map(Match::NotInterface).into()
+            let names = [name.to_owned(), format!("{name}+")];
+            names
+                .into_iter()
+                .flat_map(|it| [Match::Interface(it.clone()), Match::NotInterface(it)])
+                .collect()
         }
         Some(Expr::Meta { key: MetaKey::Mark, .. }) => {
             let bits = value(2).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
@@ -305,6 +320,7 @@ fn verdict(family: Family, of: &[Expr]) -> Option<Verdict> {
         Verdict::ToggleMark(bits),
         Verdict::Masquerade { random_fully: false },
         Verdict::Masquerade { random_fully: true },
+        Verdict::MarkOf(SetRole::LocalMark),
     ];
     let mut all = fixed.into_iter().chain(Chain::ALL.into_iter().map(Verdict::Jump));
     all.find(|verdict| {

@@ -22,6 +22,9 @@ pub(super) enum Place {
 
 /// The chains in the order of a packet's way.
 pub(super) const WAY: &[Place] = &[
+    Place::Base(Table::Mangle, Hook::Prerouting),
+    Place::Base(Table::Mangle, Hook::Output),
+    Place::Ours(Chain::LocalMark),
     Place::Base(Table::Nat, Hook::Prerouting),
     Place::Base(Table::Filter, Hook::Output),
     Place::Ours(Chain::IpvsOutFilter),
@@ -53,6 +56,7 @@ pub const fn chain_name(chain: Chain) -> &'static str {
         Chain::SourceRanges => "allowed-sources",
         Chain::IpvsFilter => "closed-ports",
         Chain::IpvsOutFilter => "node-out",
+        Chain::LocalMark => "inside",
     }
 }
 
@@ -69,6 +73,7 @@ pub(super) const fn about(chain: Chain) -> &'static str {
         Chain::ProxyFirewall => "load balancer addresses with source ranges",
         Chain::SourceRanges => "who may reach those; all others are dropped",
         Chain::IpvsFilter => "ports of service addresses that no service has are closed",
+        Chain::LocalMark => "leads clients inside the cluster to all endpoints",
         Chain::IpvsOutFilter => "keeps this node from services whose source ranges leave it out",
     }
 }
@@ -76,6 +81,11 @@ pub(super) const fn about(chain: Chain) -> &'static str {
 /// The name of the base chain at a hook.
 pub(super) const fn base_name(table: Table, hook: Hook) -> &'static str {
     match (table, hook) {
+        (Table::Mangle, Hook::Prerouting) => "mark-prerouting",
+        (Table::Mangle, Hook::Input) => "mark-input",
+        (Table::Mangle, Hook::Forward) => "mark-forward",
+        (Table::Mangle, Hook::Output) => "mark-output",
+        (Table::Mangle, Hook::Postrouting) => "mark-postrouting",
         (Table::Nat, Hook::Prerouting) => "nat-prerouting",
         (Table::Nat, Hook::Input) => "nat-input",
         (Table::Nat, Hook::Forward) => "nat-forward",
@@ -117,6 +127,8 @@ pub const fn set_name(role: SetRole) -> &'static str {
         SetRole::NodePortLocalSctp => "node-ports-sctp-local",
         SetRole::HealthCheckNodePort => "health-check-ports",
         SetRole::IpvsIps => "service-ips",
+        SetRole::LocalMark => "inside-marks",
+        SetRole::LocalClosed => "closed-to-outside",
     }
 }
 
@@ -133,7 +145,7 @@ pub(super) fn key(set: SetId) -> Vec<DataType> {
     let address = address(set.family);
     match set.set_type() {
         SetType::HashIp => vec![address],
-        SetType::HashIpPort => vec![address, InetProto, InetService],
+        SetType::HashIpPort | SetType::Expiring => vec![address, InetProto, InetService],
         SetType::HashIpPortIp | SetType::HashIpPortNet => {
             vec![address, InetProto, InetService, address]
         }
@@ -150,9 +162,15 @@ pub(super) fn refused_key(family: Family) -> Vec<DataType> {
 /// Networks are ranges.
 pub(super) fn set_flags(kind: SetType) -> SetFlags {
     match kind {
+        SetType::Expiring => SetFlags::TIMEOUT,
         SetType::HashIpPortNet => SetFlags::INTERVAL,
         _ => SetFlags::NONE,
     }
+}
+
+/// Whether its members lead to a mark.
+pub(super) fn is_map(set: SetId) -> bool {
+    set.role == SetRole::LocalMark
 }
 
 const fn address(family: Family) -> DataType {

@@ -24,6 +24,7 @@ fn options() -> impl Iterator<Item = FirewallOptions> {
             answer_ping: on,
             accept_input: on,
             detector: detector.clone(),
+            split: on,
         })
     };
     detectors.into_iter().flat_map(with)

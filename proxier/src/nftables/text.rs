@@ -29,7 +29,13 @@ pub fn table_text(state: &State, family: Family) -> String {
     }
     let refused = rules.dropped().iter().filter_map(refused_text);
     push_set(&mut out, &super::new_refused_set(family), &refused.collect::<Vec<_>>());
-    for (at, place) in WAY.iter().enumerate() {
+    let there = |place: &&Place| match place {
+        Place::Base(table, hook) => {
+            super::jumps(*table, *hook).any(|jump| super::wanted(rules, jump.to))
+        }
+        Place::Ours(chain) => super::wanted(rules, *chain),
+    };
+    for (at, place) in WAY.iter().filter(there).enumerate() {
         if at > 0 {
             out.push('\n');
         }
@@ -54,6 +60,7 @@ pub fn commands(op: &Op, there: Option<&Ruleset>) -> Option<Vec<String>> {
         Op::RemoveMember(set, member) => {
             vec![format!("delete element {} {{ {} }}", of(*set), element(member))]
         }
+        Op::RenewMembers(set, _) => vec![format!("renew elements of set {}", of(*set))],
         Op::RemoveForeignMembers(set, members) => {
             let line = |member| format!("delete element {} {{ {member} }}", of(*set));
             members.iter().map(line).collect()
@@ -130,9 +137,16 @@ fn push_set(out: &mut String, set: &netlink_nftables::Set, elements: &[String]) 
         _ => "inet_service",
     });
     let kinds: Vec<_> = kinds.collect();
-    let _ = writeln!(out, "\tset {} {{\n\t\ttype {}", set.name, kinds.join(" . "));
+    let kinds = kinds.join(" . ");
+    let _ = match set.data {
+        Some(_) => writeln!(out, "\tmap {} {{\n\t\ttype {kinds} : mark", set.name),
+        None => writeln!(out, "\tset {} {{\n\t\ttype {kinds}", set.name),
+    };
     if set.flags.contains(SetFlags::INTERVAL) {
         out.push_str("\t\tflags interval\n");
+    }
+    if let Some(timeout) = set.timeout {
+        let _ = writeln!(out, "\t\ttimeout {}m", timeout.as_secs() / 60);
     }
     if let Some(comment) = &set.comment {
         let _ = writeln!(out, "\t\tcomment \"{comment}\"");
@@ -154,7 +168,12 @@ fn element(member: &Member) -> String {
     match member {
         Member::Ip(address) => address.to_string(),
         Member::Port(port) => port.to_string(),
-        Member::IpPort(address, protocol, port) => format!("{address} . {protocol} . {port}"),
+        Member::IpPort(address, protocol, port) | Member::Marked(address, protocol, port, 0) => {
+            format!("{address} . {protocol} . {port}")
+        }
+        Member::Marked(address, protocol, port, mark) => {
+            format!("{address} . {protocol} . {port} : {mark:#010x}")
+        }
         Member::IpPortIp(address, protocol, port, second) => {
             format!("{address} . {protocol} . {port} . {second}")
         }
@@ -171,6 +190,7 @@ fn network(net: &IpNet) -> String {
 
 fn push_base(out: &mut String, rules: &Ruleset, table: Table, hook: Hook) {
     let priority = match (table, hook) {
+        (Table::Mangle, _) => "mangle",
         (Table::Nat, Hook::Postrouting) => "srcnat",
         (Table::Nat, Hook::Output) => "-100",
         (Table::Nat, _) => "dstnat",
@@ -179,9 +199,10 @@ fn push_base(out: &mut String, rules: &Ruleset, table: Table, hook: Hook) {
     };
     let name = names::base_name(table, hook);
     let hook_name = hook.name().to_ascii_lowercase();
+    let kind = if table == Table::Nat { "nat" } else { "filter" };
     let _ = writeln!(
         out,
-        "\tchain {name} {{\n\t\ttype {table} hook {hook_name} priority {priority}; policy accept;"
+        "\tchain {name} {{\n\t\ttype {kind} hook {hook_name} priority {priority}; policy accept;"
     );
     for jump in super::jumps(table, hook) {
         let there = JUMPS.iter().position(|it| it == jump);
@@ -223,6 +244,7 @@ pub(super) fn rule_text(family: Family, rule: &Rule) -> String {
         words.push(match it {
             Match::Source(net) => format!("{ip} saddr {}", network(net)),
             Match::NotSource(net) => format!("{ip} saddr != {}", network(net)),
+            Match::Interface(name) => format!("iifname \"{}\"", name.replace('+', "*")),
             Match::NotInterface(name) => {
                 format!("iifname != \"{}\"", name.replace('+', "*"))
             }
@@ -240,6 +262,7 @@ pub(super) fn rule_text(family: Family, rule: &Rule) -> String {
                 let key = match (fields, set.set_type()) {
                     (Fields::Dst, SetType::BitmapPort) => format!("{port} dport"),
                     (Fields::Dst, _) => format!("{ip} daddr"),
+                    (Fields::Src, _) => format!("{ip} saddr"),
                     (Fields::DstDst, _) => format!("{ip} daddr . meta l4proto . th dport"),
                     (Fields::SrcDst, _) => format!("{ip} saddr . meta l4proto . th dport"),
                     (Fields::DstDstSrc, _) => {
@@ -268,6 +291,9 @@ pub(super) fn rule_text(family: Family, rule: &Rule) -> String {
         Verdict::Jump(chain) => format!("jump {}", chain_name(chain)),
         Verdict::SetMark(bits) => format!("meta mark set meta mark | {bits:#010x}"),
         Verdict::ToggleMark(bits) => format!("meta mark set meta mark ^ {bits:#010x}"),
+        Verdict::MarkOf(role) => {
+            format!("meta mark set {ip} daddr . meta l4proto . th dport map @{}", set_name(role))
+        }
         Verdict::Masquerade { random_fully: true } => "masquerade fully-random".to_owned(),
         Verdict::Masquerade { random_fully: false } => "masquerade".to_owned(),
     });

@@ -13,6 +13,7 @@
 mod answers;
 mod needs;
 mod planning;
+mod renewal;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
 use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
 use crate::dataplane::firewall::{Backend, ruleset};
+use crate::dataplane::split::{LocalPolicy, Marks};
 use crate::dataplane::{
     Budget, Desired, Drains, Module, Origin, Part, Query, Reserved, Settings, SlowStarts, Subject,
     Target, contribution, left_out,
@@ -69,6 +71,10 @@ pub(super) struct Engine {
     drains: Drains,
     drain_check: Option<Instant>,
     slow_starts: SlowStarts,
+    /// By which mark clients inside the cluster reach a Service with a Local policy.
+    marks: Marks,
+    /// When the members that would go are renewed.
+    renewal: Option<Instant>,
     /// What the kernel was found not to have since the configuration was read.
     missing_modules: BTreeSet<Module>,
     /// Plans made in this step.
@@ -103,6 +109,8 @@ impl Engine {
             drains: Drains::new(timing.drain_timeout),
             drain_check: None,
             slow_starts: SlowStarts::default(),
+            marks: Marks::default(),
+            renewal: None,
             missing_modules: BTreeSet::new(),
             plans: 0,
             report: Report::default(),
@@ -243,6 +251,7 @@ impl Engine {
                 || self.audit.ended
                 || self.retries.next().is_some_and(|due| due <= now)
                 || self.next_slow_start().is_some_and(|due| due <= now)
+                || self.renewal.is_some_and(|due| due <= now)
                 || self.drain_check.is_some_and(|due| due <= now))
     }
 
@@ -250,8 +259,9 @@ impl Engine {
     /// place that decides.
     pub(super) fn next_wake(&self, now: Instant, not_before: Instant) -> Instant {
         let work = self.has_work(now).then_some(now);
-        let due = [work, self.retries.next(), self.next_slow_start(), self.drain_check];
-        let step = due.into_iter().flatten().min();
+        let others = [self.next_slow_start(), self.drain_check, self.renewal];
+        let due = [work, self.retries.next()].into_iter().chain(others);
+        let step = due.flatten().min();
         let piece = self.audit.next_wake();
         step.map_or(piece, |step| step.max(not_before).min(piece))
     }
@@ -363,6 +373,7 @@ impl Engine {
             }
         }
         self.dirty.services.extend(self.slow_starts.take_due(now.into_std()));
+        self.renew_if_due(now);
         self.look_after_drains(now);
     }
 
@@ -396,7 +407,7 @@ impl Engine {
         }
         match &self.settings {
             None => {
-                self.desired = Desired::new(&settings.families, settings.backend);
+                self.desired = Desired::new(&settings);
                 self.believed = Believed::unread(&settings);
             }
             // What was left alone because it was excluded may be ours to remove now.
@@ -406,6 +417,7 @@ impl Engine {
             }
             Some(_) => {}
         }
+        self.desired.want_sets(&settings, &mut self.touched);
         self.desired.set_sysctls(&settings.sysctls, &mut self.touched);
         self.settings = Some(settings);
         self.dirty.all = true;
@@ -476,6 +488,9 @@ impl Engine {
             };
             (service.created, asked)
         });
+        if settings.local_policy == LocalPolicy::Split {
+            self.marks.assign(settings.marks, key, wanted.as_mut().map(|(_, asked)| asked));
+        }
         self.start_slowly(key, wanted.as_mut().map(|(_, asked)| asked), now);
         self.report.contributions += 1;
         let before = self.desired.contribution(key).cloned();
@@ -508,6 +523,7 @@ impl Engine {
         /// Services in a part: less than a megabyte of operations, and few searches for stale flows.
         const PART: usize = 512;
         let services = self.cluster.services().count();
+        self.marks.adopt(self.believed.state());
         self.desired.reserve(services);
         self.report.services.reserve(services);
         let dirty = self.take_dirty();
@@ -528,6 +544,8 @@ impl Engine {
             // In one piece: what is small and soon gone leaves holes between what stays.
             self.later.push_back(touched.into_iter().collect());
         }
+        self.marks.adopted();
+        self.renewal = Some(now);
         self.computed(drops_changed);
 
         let (desired, believed) = (self.desired.state(), self.believed.state());

@@ -164,6 +164,7 @@ impl Counters {
             Op::CreateSet(..) | Op::GrowSet(..) => "set",
             Op::InstallFirewall(..) => "firewall",
             Op::AddMember(..) => "member_add",
+            Op::RenewMembers(..) => "member_renew",
             Op::RemoveMember(..) | Op::RemoveForeignMembers(..) => "member_remove",
             Op::AddVirtualServer(..) => "virtual_server_add",
             Op::SetVirtualServer(..) => "virtual_server_set",
@@ -201,11 +202,11 @@ impl Counters {
         }
     }
 
-    /// Operations that changed the kernel.
+    /// Operations that changed what the kernel holds.
     pub fn writes(&self) -> u64 {
         self.operations
             .iter()
-            .filter(|(kind, _)| **kind != "flows")
+            .filter(|(kind, _)| !["flows", "member_renew"].contains(kind))
             .map(|(_, (done, _))| done)
             .sum()
     }

@@ -212,7 +212,7 @@ mod for_people {
 
     fn desired() -> Desired {
         let settings = settings();
-        let mut desired = Desired::new(&settings.families, settings.backend);
+        let mut desired = Desired::new(&settings);
         let pods = ["10.244.0.1", "10.244.0.2", "10.244.0.3"];
         let services = [
             (
@@ -251,7 +251,7 @@ conflict: 10.96.0.1:80/tcp goes to default/web, not to default/db
     /// A Service with annotations, one of which cannot be used.
     fn tuned() -> Desired {
         let settings = settings();
-        let mut desired = Desired::new(&settings.families, settings.backend);
+        let mut desired = Desired::new(&settings);
         let rejected = Rejected {
             annotation: Annotation::SlowStart,
             value: "\"soon\"".into(),

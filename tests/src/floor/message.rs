@@ -30,6 +30,13 @@ pub(crate) fn new_member(set: &str, member: &Member) -> Vec<u8> {
         Member::Ip(ip) => address(&mut out, 1, ip),
         Member::Port(port) => out.attribute(4 | NET_ORDER, &port.to_be_bytes()),
         Member::IpPort(ip, protocol, port) => endpoint(&mut out, ip, protocol.number() as u8, port),
+        Member::Marked(ip, protocol, port, mark) => {
+            endpoint(&mut out, ip, protocol.number() as u8, port);
+            if mark != 0 {
+                let both = u64::from(mark) << 32 | u64::from(u32::MAX);
+                out.attribute(27 | NET_ORDER, &both.to_be_bytes());
+            }
+        }
         Member::IpPortIp(ip, protocol, port, other) => {
             endpoint(&mut out, ip, protocol.number() as u8, port);
             address(&mut out, 20, other);

@@ -36,7 +36,7 @@ pub fn desired(manifest: &Path, backend: Backend) -> Result<State> {
     settings.host_addresses = [address].into();
     settings.node_port_addresses = [address].into();
     settings.node_ips = vec![address];
-    let mut desired = Desired::new(&settings.families, settings.backend);
+    let mut desired = Desired::new(&settings);
     let mut touched = std::collections::BTreeSet::new();
     for service in cluster.services() {
         let wanted = contribution(service, &cluster.slices(&service.key), &settings);

@@ -13,7 +13,9 @@ use proxier::cluster::topology::Place;
 use proxier::cluster::{self, Change};
 use proxier::dataplane::Settings;
 use proxier::dataplane::firewall::{Backend, FirewallOptions, LocalDetector};
+use proxier::dataplane::split::LocalPolicy;
 use proxier::reconcile::{Event, Resolver};
+use proxier::value::MarkRange;
 
 use super::documents::{service_key, slice_key};
 use super::{Node, Service, Slice, host, net, node, service, slice};
@@ -72,6 +74,7 @@ pub fn options() -> impl Strategy<Value = Options> {
             let (all, opens, bit, detector, external_ips, exclude_cidrs, node_ports, scheduler) =
                 values;
             Options {
+                scheduler,
                 masquerade_all: all,
                 masquerade_bit: bit,
                 opens,
@@ -79,7 +82,6 @@ pub fn options() -> impl Strategy<Value = Options> {
                 external_ips,
                 exclude_cidrs,
                 node_ports,
-                scheduler,
             }
         })
 }
@@ -114,11 +116,15 @@ impl Options {
     }
 
     /// How the loop comes by its settings.
-    pub fn resolver(&self, families: &[Family], backend: Backend) -> Resolver {
+    pub fn resolver(&self, families: &[Family], start: Start) -> Resolver {
         let (options, families) = (self.clone(), families.to_vec());
-        Resolver::new(move |node, host| Settings {
-            backend,
-            ..options.settings(&families, node, host)
+        Resolver::new(move |node, host| {
+            let mut settings = options.settings(&families, node, host);
+            (settings.backend, settings.local_policy) = start;
+            for options in settings.firewall.values_mut() {
+                options.split = settings.local_policy == LocalPolicy::Split;
+            }
+            settings
         })
     }
 
@@ -151,6 +157,7 @@ impl Options {
             node_port_addresses: node_ports.collect(),
             node_ips: [Family::Ipv4, Family::Ipv6].map(|f| node_ip(api, f)).to_vec(),
             firewall: families.iter().map(firewall).collect(),
+            marks: MarkRange::default().without(self.masquerade_bit),
             ..proxier::builders::settings()
         }
     }
@@ -188,7 +195,7 @@ pub enum Step {
 
 impl Step {
     /// As the loop hears of it.
-    pub fn event(&self, families: &[Family], backend: Backend) -> Event {
+    pub fn event(&self, families: &[Family], start: Start) -> Event {
         match self {
             Self::Service(service) => service.fact().into(),
             Self::ServiceGone(name) => Change::ServiceGone(service_key(*name)).into(),
@@ -197,7 +204,7 @@ impl Step {
             Self::Node(node) => node.fact().into(),
             Self::Host(addresses) => Event::HostAddresses(addresses.clone()),
             Self::Options(options) => {
-                let resolver = options.resolver(families, backend);
+                let resolver = options.resolver(families, start);
                 Event::Configured(resolver, crate::simulated::TIMING)
             }
         }
@@ -227,6 +234,8 @@ pub struct World {
     pub families: Vec<Family>,
     /// By what the node keeps rules and sets.
     pub backend: Backend,
+    /// `--local-policy`
+    pub local_policy: LocalPolicy,
     /// Services by name.
     pub services: BTreeMap<u8, Service>,
     /// Slices by name.
@@ -239,16 +248,21 @@ pub struct World {
     pub options: Options,
 }
 
+/// What is settled when the program starts.
+pub type Start = (Backend, LocalPolicy);
+
 /// Any world.
 pub fn world() -> impl Strategy<Value = World> {
     let both = vec![Family::Ipv4, Family::Ipv6];
     let families = prop_oneof![4 => Just(both.clone()), 1 => subsequence(both, 1)];
     let backends = select(vec![Backend::Iptables, Backend::Nftables]);
+    let policies = select(vec![LocalPolicy::KubeProxy, LocalPolicy::Split]);
     let objects = (vec(service(), 0..4), vec(slice(), 0..5));
-    (families, backends, objects, option::of(node()), host(), options()).prop_map(
-        |(families, backend, (services, slices), node, host, options)| World {
+    (families, (backends, policies), objects, option::of(node()), host(), options()).prop_map(
+        |(families, (backend, local_policy), (services, slices), node, host, options)| World {
             families,
             backend,
+            local_policy,
             services: services.into_iter().map(|service| (service.name, service)).collect(),
             slices: slices.into_iter().map(|slice| (slice.name, slice)).collect(),
             node,
@@ -259,6 +273,11 @@ pub fn world() -> impl Strategy<Value = World> {
 }
 
 impl World {
+    /// What is settled when the program starts.
+    pub fn start(&self) -> Start {
+        (self.backend, self.local_policy)
+    }
+
     /// Takes in a change.
     pub fn take(&mut self, step: &Step) {
         match step {
@@ -307,6 +326,6 @@ impl World {
 
     /// How the loop comes by its settings.
     pub fn resolver(&self) -> Resolver {
-        self.options.resolver(&self.families, self.backend)
+        self.options.resolver(&self.families, self.start())
     }
 }

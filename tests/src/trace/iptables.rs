@@ -7,10 +7,12 @@ use netlink_ipvs::Protocol;
 use proxier::dataplane::sets::{Member, SetId};
 
 use super::Flow;
-use super::rules::{Base, Hook, Match, Rule, Rules, Target, Verdict, bits, parsed, words};
+use super::rules::{Base, Hook, Marks, Match, Rule, Rules, Target, Verdict, bits, parsed, words};
 
 /// The chains that the kernel calls, with their priorities.
-const BASE: [(&str, Hook, i32); 6] = [
+const BASE: [(&str, Hook, i32); 8] = [
+    ("mangle PREROUTING", Hook::Prerouting, -150),
+    ("mangle OUTPUT", Hook::Output, -150),
     ("nat PREROUTING", Hook::Prerouting, -100),
     ("nat OUTPUT", Hook::Output, -100),
     ("nat POSTROUTING", Hook::Postrouting, 100),
@@ -89,6 +91,14 @@ fn rule(table: &str, words: &[String]) -> Rule {
             "--vaddr" => Match::Vip(parsed(argument())),
             "--vport" => Match::VipPort(parsed(argument())),
             "--vproto" => Match::VipProtocol(parsed(argument())),
+            "--map-set" => {
+                let name = argument();
+                assert_eq!(argument(), "dst,dst");
+                let set = SetId::by_name(name).unwrap_or_else(|| panic!("no set {name}"));
+                target = Some(Target::MarkOf(Marks::Set(set)));
+                continue;
+            }
+            "--map-mark" => continue,
             "--set-xmark" => {
                 let (turned, cleared) = value_and_mask(argument());
                 target = Some(Target::Mark { cleared, turned });
@@ -96,7 +106,7 @@ fn rule(table: &str, words: &[String]) -> Rule {
             }
             "-j" => {
                 target = match argument() {
-                    "MARK" => None,
+                    "MARK" | "SET" => None,
                     "RETURN" => Some(Target::Return),
                     "ACCEPT" => Some(Target::End(Verdict::Accept)),
                     "DROP" => Some(Target::End(Verdict::Drop)),
@@ -131,7 +141,9 @@ pub(super) fn in_member(member: &Member, sources: &[bool], flow: &Flow) -> bool 
     };
     match member {
         Member::Ip(ip) => *ip == address(0),
-        Member::IpPort(ip, protocol, port) => first(ip, protocol, *port),
+        Member::IpPort(ip, protocol, port) | Member::Marked(ip, protocol, port, _) => {
+            first(ip, protocol, *port)
+        }
         Member::IpPortIp(ip, protocol, port, other) => {
             first(ip, protocol, *port) && *other == address(2)
         }

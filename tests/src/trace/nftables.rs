@@ -7,7 +7,9 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::Flow;
-use super::rules::{Base, Hook, Match, Matches, Rule, Rules, Target, Verdict, bits, parsed, words};
+use super::rules::{
+    Base, Hook, Marks, Match, Matches, Rule, Rules, Target, Verdict, bits, parsed, words,
+};
 
 /// A part of a packet that is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(super) struct Set {
     /// Elements have networks.
     interval: bool,
     elements: Vec<Vec<Part>>,
+    /// Of a map, in the order of the elements.
+    marks: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -37,6 +41,16 @@ enum Part {
 impl Set {
     /// Whether these fields of a packet are an element.
     pub(super) fn has(&self, fields: &[Field], flow: &Flow) -> bool {
+        self.find(fields, flow).is_some()
+    }
+
+    /// The mark of destination, protocol and port of a packet.
+    pub(super) fn mark(&self, flow: &Flow) -> Option<u32> {
+        let at = self.find(&[Field::Destination, Field::Protocol, Field::Port], flow)?;
+        Some(self.marks[at])
+    }
+
+    fn find(&self, fields: &[Field], flow: &Flow) -> Option<usize> {
         let is = |field: &Field, part: &Part| match (field, part) {
             (Field::Source, Part::Address(net)) => net.contains(&flow.source),
             (Field::Destination, Part::Address(net)) => net.contains(&flow.destination),
@@ -46,7 +60,7 @@ impl Set {
         };
         self.elements
             .iter()
-            .any(|element| fields.iter().zip(element).all(|(field, part)| is(field, part)))
+            .position(|element| fields.iter().zip(element).all(|(field, part)| is(field, part)))
     }
 
     fn element(&self, text: &str) -> Vec<Part> {
@@ -79,7 +93,7 @@ pub(super) fn parse(text: &str) -> Rules {
         let words = words(line);
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["table", family, _, "{"] => family.clone_into(&mut table.family),
-            ["set", name, "{"] => table.read_set(name, &mut lines),
+            ["set" | "map", name, "{"] => table.read_set(name, &mut lines),
             ["chain", name, "{"] => table.read_chain(name, &mut lines),
             ["comment", _] | ["}"] => {}
             _ => panic!("{line} in a table"),
@@ -98,7 +112,8 @@ struct Table {
 
 impl Table {
     fn read_set<'a>(&mut self, name: &str, lines: &mut impl Iterator<Item = &'a str>) {
-        let mut set = Set { types: Vec::new(), interval: false, elements: Vec::new() };
+        let (types, elements, marks) = (Vec::new(), Vec::new(), Vec::new());
+        let mut set = Set { types, interval: false, elements, marks };
         let mut is_open = false;
         for line in lines {
             let elements = if is_open { Some(line) } else { line.strip_prefix("elements = { ") };
@@ -106,16 +121,21 @@ impl Table {
                 let all = elements.strip_suffix(" }");
                 is_open = all.is_none();
                 let several = all.unwrap_or(elements).trim_end_matches(',').split(", ");
-                let several: Vec<_> = several.map(|text| set.element(text)).collect();
-                set.elements.extend(several);
+                for text in several {
+                    let (key, mark) = text.split_once(" : ").unwrap_or((text, ""));
+                    set.elements.push(set.element(key));
+                    set.marks.extend((!mark.is_empty()).then(|| bits(mark)));
+                }
             } else if let Some(types) = line.strip_prefix("type ") {
-                set.types = types.split(" . ").map(str::to_owned).collect();
+                let key = types.strip_suffix(" : mark").unwrap_or(types);
+                set.types = key.split(" . ").map(str::to_owned).collect();
             } else if line == "flags interval" {
                 set.interval = true;
             } else if line == "}" {
                 break;
             } else {
-                assert!(line.starts_with("comment "), "{line} in a set");
+                let known = ["comment ", "timeout "];
+                assert!(known.iter().any(|it| line.starts_with(it)), "{line} in a set");
             }
         }
         assert!(self.sets.insert(name.to_owned(), Rc::new(set)).is_none(), "two sets {name}");
@@ -141,7 +161,7 @@ impl Table {
         let all = words;
         let mut matches = Vec::new();
         let target = loop {
-            if let Some((target, rest)) = target(words) {
+            if let Some((target, rest)) = self.target(words) {
                 assert!(matches!(rest, [] | ["comment", _]), "{rest:?} at the end of a rule");
                 break target;
             }
@@ -153,9 +173,22 @@ impl Table {
         Rule { matches, target }
     }
 
+    fn target<'w, 't>(&self, words: &'w [&'t str]) -> Option<(Target, &'w [&'t str])> {
+        let ["meta", "mark", "set", ip, "daddr", rest @ ..] = words else { return target(words) };
+        let [".", "meta", "l4proto", ".", "th", "dport", "map", name, rest @ ..] = rest else {
+            return None;
+        };
+        assert_eq!(*ip, self.family);
+        let map = self.sets.get(name.strip_prefix('@')?).unwrap_or_else(|| panic!("no map {name}"));
+        Some((Target::MarkOf(Marks::Map(Rc::clone(map))), rest))
+    }
+
     /// The first match of a rule, and the words after it.
     fn matches<'w, 't>(&self, words: &'w [&'t str]) -> Option<(Matches, &'w [&'t str])> {
         let (wanted, it, rest) = match words {
+            ["iifname", name, rest @ ..] if *name != "!=" => {
+                (true, Match::Interface((*name).into()), rest)
+            }
             ["iifname", "!=", name, rest @ ..] => (false, Match::Interface((*name).into()), rest),
             ["icmp" | "icmpv6", "type", "echo-request", rest @ ..] => (true, Match::Ping, rest),
             ["fib", side, "type", "!=", "local", rest @ ..] => (false, local(side)?, rest),

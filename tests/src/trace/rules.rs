@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 use netlink_ipvs::VirtualServerKey;
-use proxier::dataplane::sets::SetId;
+use proxier::dataplane::sets::{Member, SetId};
 
 use super::iptables::in_member;
 use super::nftables::{Field, Set};
@@ -87,7 +87,32 @@ pub(super) enum Target {
         cleared: u32,
         turned: u32,
     },
+    /// The mark becomes that of the member that is the destination and port, if there is one.
+    MarkOf(Marks),
     End(Verdict),
+}
+
+/// What has marks for destinations and ports.
+pub(super) enum Marks {
+    Set(SetId),
+    Map(Rc<Set>),
+}
+
+impl Marks {
+    fn of(&self, flow: &Flow, machine: &Machine<'_>) -> Option<u32> {
+        match self {
+            Self::Set(set) => {
+                let members = machine.state.sets.get(set).map(|set| &set.members);
+                members.into_iter().flatten().find_map(|member| match member {
+                    Member::Marked(.., mark) if in_member(member, &[false, false], flow) => {
+                        Some(*mark)
+                    }
+                    _ => None,
+                })
+            }
+            Self::Map(map) => map.mark(flow),
+        }
+    }
 }
 
 impl Rules {
@@ -144,6 +169,9 @@ impl Rules {
                     }
                 }
                 Target::Return => return None,
+                Target::MarkOf(marks) => {
+                    flow.mark = marks.of(flow, machine).unwrap_or(flow.mark);
+                }
                 Target::Mark { cleared, turned } => flow.mark = (flow.mark & !cleared) ^ turned,
                 Target::End(verdict) => return Some(*verdict),
             }

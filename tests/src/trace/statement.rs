@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, RealServerKey};
 
 use proxier::dataplane::firewall::Backend;
+use proxier::dataplane::split::LocalPolicy;
 
 use super::{Interfaces, Outcome, Packet, Source};
 use crate::random::{Detector, Endpoint, Kind, Port, Service, World, node_ip};
@@ -65,14 +66,20 @@ impl<'a> Statement<'a> {
         if is_early && !allowed {
             return Outcome::Dropped;
         }
-        let answering = self.answering(&holder);
+        let masqueraded = self.is_masqueraded(&holder, source, packet);
+        let Some(answering) = self.answering(&holder, source, packet, masqueraded) else {
+            return Outcome::Rejected;
+        };
         if answering.is_empty() {
             return Outcome::Rejected;
         }
         if !allowed {
             return Outcome::Dropped;
         }
-        let masqueraded = self.is_masqueraded(&holder, source, packet);
+        // A process of the node speaks from the VIP, which another node has too.
+        let speaks_from_vip =
+            self.splits() && packet.source == Source::Node && self.is_bound(packet.destination);
+        let masqueraded = masqueraded || speaks_from_vip;
         let candidates = answering.into_iter().map(|server| {
             let to_itself = server.address == source && self.is_own_pod(&server, packet.protocol);
             let here = self.world.host.contains(&server.address) || self.is_bound(server.address);
@@ -179,18 +186,7 @@ impl<'a> Statement<'a> {
         let keeps_source = is_external_local(holder.service);
         let vip = roles.contains(&Role::Vip) && !keeps_source;
         let external = roles.contains(&Role::ExternalIp);
-        let from_pod_here = match options.detector {
-            Detector::None => false,
-            Detector::Cidr => {
-                let pods: IpNet = match self.family {
-                    Family::Ipv4 => IpNet::new_assert([10, 244, 0, 0].into(), 16),
-                    Family::Ipv6 => IpNet::new_assert([0xfd00, 0x244, 0, 0, 0, 0, 0, 0].into(), 32),
-                };
-                pods.contains(&source)
-            }
-            Detector::Bridge => self.interface(packet) == "cbr0",
-            Detector::Prefix => self.interface(packet).starts_with("veth"),
-        };
+        let from_pod_here = self.is_from_pod(source, packet);
         let cluster_ip = roles.contains(&Role::ClusterIp)
             && (options.masquerade_all
                 || if options.detector == Detector::None {
@@ -203,6 +199,27 @@ impl<'a> Statement<'a> {
             // kube-proxy's rules know node ports by their number only, and look it up for every
             // local address but external IPs.
             || (!external && self.is_masqueraded_node_port(packet))
+    }
+
+    /// Whether it comes from a pod, as far as the node can tell.
+    fn is_from_pod(&self, source: IpAddr, packet: &Packet) -> bool {
+        match self.world.options.detector {
+            Detector::None => false,
+            Detector::Cidr => {
+                let pods: IpNet = match self.family {
+                    Family::Ipv4 => IpNet::new_assert([10, 244, 0, 0].into(), 16),
+                    Family::Ipv6 => IpNet::new_assert([0xfd00, 0x244, 0, 0, 0, 0, 0, 0].into(), 32),
+                };
+                pods.contains(&source)
+            }
+            Detector::Bridge => self.interface(packet) == "cbr0",
+            Detector::Prefix => self.interface(packet).starts_with("veth"),
+        }
+    }
+
+    /// Whether clients outside the cluster are told from others.
+    fn splits(&self) -> bool {
+        self.world.local_policy == LocalPolicy::Split
     }
 
     fn interface(&self, packet: &Packet) -> &'static str {
@@ -248,7 +265,15 @@ impl<'a> Statement<'a> {
         all
     }
 
-    fn answering(&self, holder: &Holder<'_>) -> Vec<RealServerKey> {
+    /// Who may answer; nobody, and the sender is told at once, if a Local policy leaves it to nobody
+    /// although there are endpoints.
+    fn answering(
+        &self,
+        holder: &Holder<'_>,
+        source: IpAddr,
+        packet: &Packet,
+        masqueraded: bool,
+    ) -> Option<Vec<RealServerKey>> {
         let service = holder.service;
         let all = self.endpoints(service, holder.port);
         let by = |may: &dyn Fn(&Endpoint) -> bool| -> Vec<RealServerKey> {
@@ -264,13 +289,22 @@ impl<'a> Statement<'a> {
             let near = self.near(&all.values().copied().filter(|e| is_ready(e)));
             first([by(&|e| is_ready(e) && near(e)), by(&is_leaving)])
         };
-        if holder.roles[0] == Role::ClusterIp {
+        let inside = packet.source == Source::Node || self.is_from_pod(source, packet);
+        // Where pods cannot be told from others, nobody is shut out.
+        let may_close = self.splits() && self.world.options.detector != Detector::None;
+        Some(if holder.roles[0] == Role::ClusterIp {
             if service.internal_local { here() } else { anywhere() }
-        } else if is_external_local(service) {
-            first([here(), anywhere()])
-        } else {
+        } else if !is_external_local(service) {
             anywhere()
-        }
+        } else if self.splits() && inside && !masqueraded {
+            anywhere()
+        } else if may_close && !inside && here().is_empty() && !anywhere().is_empty() {
+            return None;
+        } else {
+            // As kube-proxy; also where kube-proxy's rules mark a packet to be masqueraded, since by then
+            // its mark is another.
+            first([here(), anywhere()])
+        })
     }
 
     /// Which ready endpoints the hints keep: those for this node, else those for its zone, else

@@ -17,7 +17,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let settings = Settings { families: vec![Family::Ipv4], ..settings() };
-        let desired = Desired::new(&settings.families, settings.backend);
+        let desired = Desired::new(&settings);
         Self { cluster: Cluster::new(), desired, settings }
     }
 
@@ -115,10 +115,7 @@ fn f07_nothing_is_left_of_a_service_that_came_and_went_in_one_step() {
     world.step([Change::Service(service), Change::ServiceGone(key)]);
     assert_eq!(format!("{:?}", world.cluster), format!("{:?}", Cluster::new()));
     assert_eq!(world.desired.contributions().count(), 0);
-    assert_eq!(
-        world.desired.state(),
-        Desired::new(&world.settings.families, world.settings.backend).state()
-    );
+    assert_eq!(world.desired.state(), Desired::new(&world.settings).state());
 }
 
 /// What a Service has in one family: its addresses and the ranges that may use its VIPs.

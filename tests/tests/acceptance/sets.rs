@@ -124,7 +124,7 @@ fn a_set_is_brought_to_what_is_wanted() {
         ("J17", SetRole::NodePortSctp, Ipv6, vec![sctp(six)], vec![sctp(six)]),
     ] {
         let settings = settings();
-        let base = || Desired::new(&settings.families, settings.backend).state().clone();
+        let base = || Desired::new(&settings).state().clone();
         let holding = |list: &[Member]| -> State {
             let mut state = base();
             state.sets.get_mut(&role.of(family)).unwrap().members = members(list);
@@ -143,7 +143,7 @@ type Change = fn(&mut VirtualServerConfig);
 
 /// A state with this virtual server, as configured.
 fn serving(key: &str, change: Change) -> State {
-    let mut state = Desired::new(&settings().families, settings().backend).state().clone();
+    let mut state = Desired::new(&settings()).state().clone();
     let key = virtual_server(key);
     let mut config = VirtualServerConfig::new(Scheduler::RR, key.family());
     change(&mut config);
@@ -181,14 +181,14 @@ fn a_new_virtual_server_comes_before_its_address() {
         let key = format!("1.2.3.4:53/{protocol}");
         let mut desired = serving(&key, |_| {});
         desired.interface.addresses.insert(ip("1.2.3.4"));
-        let nothing = Desired::new(&settings().families, settings().backend).state().clone();
+        let nothing = Desired::new(&settings()).state().clone();
         let touched = nothing.differences(&desired);
         let (ops, reached) = way(nothing, &desired, &touched, &settings());
         let added = format!("add virtual server {key} rr");
         assert_eq!(ops, [added.clone(), "bind 1.2.3.4".to_owned()]);
         assert_eq!(reached, desired);
 
-        let mut bound = Desired::new(&settings().families, settings().backend).state().clone();
+        let mut bound = Desired::new(&settings()).state().clone();
         bound.interface.addresses.insert(ip("1.2.3.4"));
         let touched = bound.differences(&desired);
         assert_eq!(way(bound, &desired, &touched, &settings()).0, [added]);
@@ -215,7 +215,7 @@ fn what_is_excluded_stays_in_both_families() {
         let exclude_cidrs = excluded.map(|net| net.parse().unwrap()).to_vec();
         let settings = Settings { exclude_cidrs, ..settings() };
         let of = |keys: &[&str]| {
-            let mut state = Desired::new(&settings.families, settings.backend).state().clone();
+            let mut state = Desired::new(&settings).state().clone();
             for key in keys {
                 state.virtual_servers.extend(serving(key, |_| {}).virtual_servers);
             }

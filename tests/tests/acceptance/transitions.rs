@@ -202,7 +202,7 @@ fn transitions_of_slices() {
         let settings = settings();
         let services = services(&row.before.iter().chain(&row.after).collect::<Vec<_>>());
         let mut cluster = Cluster::new();
-        let mut desired = Desired::new(&settings.families, settings.backend);
+        let mut desired = Desired::new(&settings);
         let compute = |cluster: &Cluster, dirty: &BTreeSet<ObjectKey>, desired: &mut Desired| {
             let mut touched = BTreeSet::new();
             for key in dirty {

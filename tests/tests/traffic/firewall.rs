@@ -126,8 +126,10 @@ pub(super) fn external_traffic_policy_local_keeps_the_client_address_and_the_nod
         .with("externalTrafficPolicy", json!("Local"))
         .with("healthCheckNodePort", json!(31999));
     let objects = objects(&world, &service, &["pod-a", "pod-b", "pod-d"], &FAMILIES);
-    // Only the cluster IPs lead to pod-d too.
-    world.apply(&objects, WEB_VIRTUAL_SERVERS * 2 + 3 * 2, &bound()).unwrap();
+    // Cluster IPs lead to pod-d too, and so do the marks of clients inside the cluster.
+    let more = 3 * 2;
+    let inside = 3 * 2 * 3;
+    world.apply(&objects, WEB_VIRTUAL_SERVERS * 2 + more + inside, &bound()).unwrap();
     world.reads_back().unwrap();
     for family in FAMILIES {
         let client = &world.topology.client;

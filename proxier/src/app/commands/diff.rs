@@ -84,7 +84,8 @@ async fn difference(
     // What drains is as it should be. For how long does not matter: none is ended here.
     let mut drains = Drains::new(Duration::ZERO);
     for (key, server) in &observed.virtual_servers {
-        drains.update(key, desired.virtual_servers.get(key), Some(server), Instant::now());
+        let (wanted, now) = (desired.virtual_servers.get(key), Instant::now());
+        drains.update(key, reconciler.desired().protocol(key), wanted, Some(server), now);
     }
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
     let foreign = if settings.keep_foreign {
@@ -266,6 +267,7 @@ fn sign(op: &Op) -> char {
         | Op::InstallFirewall(..)
         | Op::SetVirtualServer(..)
         | Op::SetRealServer(..)
+        | Op::RenewMembers(..)
         | Op::ForgetFlows(..) => '~',
         Op::Unbind(..)
         | Op::RemoveRealServer(..)

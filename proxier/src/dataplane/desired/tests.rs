@@ -3,7 +3,6 @@ use std::net::IpAddr;
 use super::*;
 use crate::builders::*;
 use crate::cluster::{EndpointSlice, Service};
-use crate::dataplane::firewall::Backend;
 use crate::dataplane::sets::Member;
 use crate::dataplane::{Settings, contribution};
 use netlink_ipvs::Protocol;
@@ -18,7 +17,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let settings = settings();
-        let desired = Desired::new(&settings.families, settings.backend);
+        let desired = Desired::new(&settings);
         Self { desired, settings, touched: BTreeSet::new() }
     }
 
@@ -72,7 +71,7 @@ fn web(name: &str, address: &str) -> Service {
 #[test]
 fn starts_with_all_sets_of_its_families_and_nothing_else() {
     for families in [&[Family::Ipv4][..], &[Family::Ipv4, Family::Ipv6]] {
-        let desired = Desired::new(families, Backend::Iptables);
+        let desired = Desired::new(&Settings { families: families.to_vec(), ..settings() });
         let state = desired.state();
         assert_eq!(state.sets.len(), 17 * families.len());
         assert!(state.sets.keys().all(|set| families.contains(&set.family)));
@@ -164,10 +163,7 @@ fn what_several_services_share_goes_with_the_last() {
     assert_eq!(shared(&world), both);
     world.remove("b");
     assert_eq!(shared(&world), (false, vec![], vec![]));
-    assert_eq!(
-        world.desired.state(),
-        Desired::new(&world.settings.families, world.settings.backend).state()
-    );
+    assert_eq!(world.desired.state(), Desired::new(&world.settings).state());
 }
 
 #[test]
@@ -185,10 +181,7 @@ fn f02_c16_all_that_goes_with_a_service_goes_with_it() {
     world.set(&service(30001), &[]);
     assert_eq!(world.members(SetRole::HealthCheckNodePort), ["30001"]);
     world.remove("svc");
-    assert_eq!(
-        world.desired.state(),
-        Desired::new(&world.settings.families, world.settings.backend).state()
-    );
+    assert_eq!(world.desired.state(), Desired::new(&world.settings).state());
 }
 
 #[test]
@@ -327,7 +320,7 @@ fn a_frontend_that_replaces_another_keeps_what_both_have() {
 
 #[test]
 fn sets_are_sized_for_what_they_hold() {
-    let mut desired = Desired::new(&[Family::Ipv4], Backend::Iptables);
+    let mut desired = Desired::new(&Settings { families: vec![Family::Ipv4], ..settings() });
     let set = SetRole::LoopBack.of(Family::Ipv4);
     let mut touched = BTreeSet::new();
     let member = |n: u32| {
@@ -346,7 +339,7 @@ fn sets_are_sized_for_what_they_hold() {
 
 #[test]
 fn firewall_rules_touch_only_when_they_change() {
-    let mut desired = Desired::new(&[Family::Ipv4], Backend::Iptables);
+    let mut desired = Desired::new(&Settings { families: vec![Family::Ipv4], ..settings() });
     for (name, expected) in [("a", 1), ("a", 0), ("b", 1)] {
         let mut touched = BTreeSet::new();
         desired.set_firewall(Family::Ipv4, rules(name), &mut touched);

@@ -32,12 +32,19 @@ fn rr(servers: &[(&str, u32)]) -> VirtualServerState {
 struct Case {
     drains: Drains,
     key: VirtualServerKey,
+    /// Of one by firewall mark.
+    protocol: Option<Protocol>,
     start: Instant,
 }
 
 impl Case {
     fn new(key: &str) -> Self {
-        Self { drains: Drains::new(LIMIT), key: virtual_server(key), start: Instant::now() }
+        Self {
+            drains: Drains::new(LIMIT),
+            key: virtual_server(key),
+            protocol: None,
+            start: Instant::now(),
+        }
     }
 
     fn at(&self, seconds: u64) -> Instant {
@@ -51,7 +58,11 @@ impl Case {
         believed: Option<&VirtualServerState>,
     ) -> bool {
         let now = self.at(seconds);
-        self.drains.update(&self.key, desired, believed, now);
+        let protocol = match self.key {
+            VirtualServerKey::Address { protocol, .. } => Some(protocol),
+            VirtualServerKey::FirewallMark { .. } => self.protocol,
+        };
+        self.drains.update(&self.key, protocol, desired, believed, now);
         self.drains.take_fresh() == [self.key]
     }
 
@@ -245,9 +256,17 @@ fn hashing_schedulers_fall_back_while_something_drains_and_only_then() {
 }
 
 #[test]
-fn firewall_mark_servers_are_left_alone() {
-    let mut case = Case::new(TCP);
-    case.key = VirtualServerKey::FirewallMark { mark: 7, family: Family::Ipv4 };
-    assert!(!case.update(0, Some(&rr(&[])), Some(&rr(&[(A, 1)]))));
-    assert_eq!(case.draining(), [""; 0]);
+fn one_by_firewall_mark_drains_as_the_protocol_of_its_service_port() {
+    for (protocol, drains) in [
+        (None, false),
+        (Some(Protocol::Udp), false),
+        (Some(Protocol::Tcp), true),
+        (Some(Protocol::Sctp), true),
+    ] {
+        let mut case = Case::new(TCP);
+        case.key = VirtualServerKey::FirewallMark { mark: 7, family: Family::Ipv4 };
+        case.protocol = protocol;
+        assert_eq!(case.update(0, Some(&rr(&[])), Some(&rr(&[(A, 1)]))), drains, "{protocol:?}");
+        assert_eq!(!case.draining().is_empty(), drains, "{protocol:?}");
+    }
 }

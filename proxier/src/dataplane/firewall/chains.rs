@@ -5,6 +5,8 @@ use std::fmt;
 /// A table that has rules of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
+    /// Which packets are marked on their way in.
+    Mangle,
     /// Which packets are masqueraded.
     Nat,
     /// Which packets may pass.
@@ -12,12 +14,13 @@ pub enum Table {
 }
 
 impl Table {
-    /// Both, in the order in which they are written.
-    pub const ALL: [Self; 2] = [Self::Nat, Self::Filter];
+    /// All, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Mangle, Self::Nat, Self::Filter];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Mangle => "mangle",
             Self::Nat => "nat",
             Self::Filter => "filter",
         }
@@ -31,6 +34,7 @@ impl Table {
     /// Where packets come to ours, in the order of their way.
     pub const fn hooks(self) -> &'static [Hook] {
         match self {
+            Self::Mangle => &[Hook::Prerouting, Hook::Output],
             Self::Nat => &[Hook::Prerouting, Hook::Output, Hook::Postrouting],
             Self::Filter => &[Hook::Input, Hook::Forward, Hook::Output],
         }
@@ -88,7 +92,8 @@ pub enum Chain {
     Forward,
     /// What comes to health check node ports is accepted, and with `--accept-input` to services.
     NodePortFilter,
-    /// Load balancer addresses with source ranges.
+    /// Load balancer addresses with source ranges; and, where Local policies are split, frontends that
+    /// have no endpoint for clients outside the cluster.
     ProxyFirewall,
     /// Closes those to everyone else.
     SourceRanges,
@@ -96,11 +101,14 @@ pub enum Chain {
     IpvsFilter,
     /// Keeps processes of this node from virtual servers whose source ranges leave it out.
     IpvsOutFilter,
+    /// Gives packets of clients inside the cluster the mark of the virtual server that has all
+    /// endpoints, where a Local policy leaves only some of them to others.
+    LocalMark,
 }
 
 impl Chain {
-    /// All, in the order in which kube-proxy creates them.
-    pub const ALL: [Self; 11] = [
+    /// All, in the order in which kube-proxy creates them; then those that it does not have.
+    pub const ALL: [Self; 12] = [
         Self::Services,
         Self::Postrouting,
         Self::NodePort,
@@ -112,9 +120,10 @@ impl Chain {
         Self::SourceRanges,
         Self::IpvsFilter,
         Self::IpvsOutFilter,
+        Self::LocalMark,
     ];
 
-    /// kube-proxy's name. Both tables have a `KUBE-NODE-PORT`.
+    /// kube-proxy's name, if it has such a chain. Two tables have a `KUBE-NODE-PORT`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Services => "KUBE-SERVICES",
@@ -127,12 +136,14 @@ impl Chain {
             Self::SourceRanges => "KUBE-SOURCE-RANGES-FIREWALL",
             Self::IpvsFilter => "KUBE-IPVS-FILTER",
             Self::IpvsOutFilter => "KUBE-IPVS-OUT-FILTER",
+            Self::LocalMark => "KUBE-LOCAL-MARK",
         }
     }
 
     /// The table that it is in.
     pub const fn table(self) -> Table {
         match self {
+            Self::LocalMark => Table::Mangle,
             Self::Services
             | Self::Postrouting
             | Self::NodePort
@@ -150,6 +161,11 @@ impl Chain {
     /// Whether nftables has it, where a chain that only accepts does nothing.
     pub const fn is_of_nftables(self) -> bool {
         !matches!(self, Self::Forward | Self::NodePortFilter)
+    }
+
+    /// Whether it is there only where Local policies are split.
+    pub const fn is_of_split(self) -> bool {
+        matches!(self, Self::LocalMark)
     }
 
     /// The chain of this name in a table.
@@ -181,8 +197,9 @@ impl Jump {
     }
 }
 
-/// In kube-proxy's order: each is inserted first, so that the last one of a chain ends up first.
-pub const JUMPS: [Jump; 9] = [
+/// In kube-proxy's order, then ours: each is inserted first, so that the last one of a chain ends up first.
+/// One is there if its chain is.
+pub const JUMPS: [Jump; 11] = [
     Jump::new(Hook::Output, "kubernetes service portals", Chain::Services),
     Jump::new(Hook::Prerouting, "kubernetes service portals", Chain::Services),
     Jump::new(Hook::Postrouting, "kubernetes postrouting rules", Chain::Postrouting),
@@ -192,4 +209,6 @@ pub const JUMPS: [Jump; 9] = [
     Jump::new(Hook::Forward, "kube-proxy firewall rules", Chain::ProxyFirewall),
     Jump::new(Hook::Input, "kubernetes ipvs access filter", Chain::IpvsFilter),
     Jump::new(Hook::Output, "kubernetes ipvs access filter", Chain::IpvsOutFilter),
+    Jump::new(Hook::Prerouting, "kubernetes local traffic policy", Chain::LocalMark),
+    Jump::new(Hook::Output, "kubernetes local traffic policy", Chain::LocalMark),
 ];

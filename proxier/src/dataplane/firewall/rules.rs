@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 
 use super::Match::{
-    DestinationLocal, EchoRequest, Known, Mark, New, NotBridged, NotInterface, NotSource, Set,
-    Source, SourceLocal,
+    DestinationLocal, EchoRequest, Interface, Known, Mark, New, NotBridged, NotInterface,
+    NotSource, Set, Source, SourceLocal,
 };
-use super::Verdict::{Accept, Drop, Jump, Masquerade, Reject, Return, SetMark, ToggleMark};
+use super::Verdict::{Accept, Drop, Jump, MarkOf, Masquerade, Reject, Return, SetMark, ToggleMark};
 use super::{Chain, Fields, FirewallOptions, LocalDetector, Match, Rule, Verdict};
 use crate::dataplane::sets::SetRole;
 
@@ -27,6 +27,9 @@ pub(super) fn all(family: Family, options: &FirewallOptions) -> Vec<(Chain, Rule
     rules.access_filter(options);
     if options.accept_input {
         rules.accept_input();
+    }
+    if options.split {
+        rules.split(options);
     }
     rules.0
 }
@@ -126,6 +129,15 @@ impl Rules {
         use Chain::Postrouting;
         let hairpin = (SetRole::LoopBack, Fields::DstDstSrc);
         self.explained(Postrouting, hairpin, [], Masquerade { random_fully: false });
+        if options.split {
+            // A process of the node that connects to a VIP has the VIP as its source, and an endpoint on
+            // another node would answer that node's own VIP. Here and not by the masquerade bit: the mark
+            // says which virtual server it is for, and IPVS compares all of it.
+            let why = "service addresses as source, from this node";
+            let own = [Set(SetRole::IpvsIps, Fields::Src)];
+            let random_fully = options.random_fully;
+            self.commented(Postrouting, why, own, Masquerade { random_fully });
+        }
         self.add(Postrouting, [Mark(bit(options), false)], Return);
         // Clears the bit, so that a packet that passes here again is not masqueraded twice.
         self.add(Postrouting, [], ToggleMark(bit(options)));
@@ -187,6 +199,31 @@ impl Rules {
             self.add(Chain::IpvsFilter, [EchoRequest, bound.clone()], verdict);
         }
         self.add(Chain::IpvsFilter, [New, bound], Reject);
+    }
+
+    /// Which clients are inside the cluster: the node itself and its pods, as far as they can be told. They
+    /// reach all endpoints by the mark; all others reach those of this node, or nobody.
+    fn split(&mut self, options: &FirewallOptions) {
+        let (inside, outside) = match &options.detector {
+            LocalDetector::None => (None, None),
+            LocalDetector::Cidr(net) => (Some(Source(net.trunc())), Some(NotSource(net.trunc()))),
+            LocalDetector::Bridge(name) => {
+                (Some(Interface(name.clone())), Some(NotInterface(name.clone())))
+            }
+            LocalDetector::InterfacePrefix(prefix) => {
+                let name = format!("{prefix}+");
+                (Some(Interface(name.clone())), Some(NotInterface(name)))
+            }
+        };
+        for it in [Some(SourceLocal(true)), inside].into_iter().flatten() {
+            self.add(Chain::LocalMark, [it], MarkOf(SetRole::LocalMark));
+        }
+        if let Some(outside) = outside {
+            let role = SetRole::LocalClosed;
+            let matches = [outside, Set(role, Fields::DstDst), New];
+            // After the source ranges: who is shut out by these is not told.
+            self.commented(Chain::ProxyFirewall, role.comment(), matches, Reject);
+        }
     }
 
     /// Packets to services, whatever INPUT says of them afterwards. In the chain that INPUT comes to

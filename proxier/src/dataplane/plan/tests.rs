@@ -374,7 +374,7 @@ fn a_drain_from_its_start_to_its_end() {
     let mut step = |drains: &mut Drains| -> Vec<String> {
         let (wanted, found) =
             (desired.virtual_servers.get(&key), believed.virtual_servers.get(&key));
-        drains.update(&key, wanted, found, now);
+        drains.update(&key, Some(Protocol::Tcp), wanted, found, now);
         let planned = plan(
             Planning::new(&desired, &believed, drains, &settings()),
             &[Target::VirtualServer(key)].into(),

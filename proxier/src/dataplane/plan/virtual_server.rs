@@ -7,6 +7,7 @@ use netlink_ipvs::{Flags, Protocol, RealServer, RealServerKey, Scheduler, Virtua
 
 use super::protection::Protection;
 use super::{Needs, Phase, Planner, Planning};
+use crate::dataplane::sets::{Member, SetRole};
 use crate::dataplane::{Op, RealServers, Subject, Target, VirtualServerState};
 
 /// How the real servers that are there differ from those that are wanted.
@@ -101,6 +102,7 @@ impl Planner<'_> {
         if let (Protection::Missing(subject), Some(wanted)) = (&protection, &mut wanted) {
             wanted.real_servers = Arc::from([]);
             self.out.held.push((own, *subject));
+            self.unmark(&key, *subject);
         }
         match (&wanted, known) {
             (None, None) => {}
@@ -194,17 +196,62 @@ impl Planner<'_> {
         }
     }
 
-    fn stale_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
-        if matches!(key, VirtualServerKey::Address { protocol: Protocol::Udp, .. }) {
-            self.forget_flows(key, keep);
+    /// Nobody is led around a frontend whose protection is missing.
+    fn unmark(&mut self, key: &VirtualServerKey, until: Subject) {
+        if let Some(member) = Self::mark_in(self.from.believed, key) {
+            let set = SetRole::LocalMark.of(key.family());
+            self.push(Phase::Unmark, Op::RemoveMember(set, member));
+            self.out.held.push((Target::Member(set, member), until));
         }
     }
 
-    /// Once in a plan.
-    pub(super) fn forget_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
-        if self.flows.insert(key) {
-            self.push(Phase::Flows, Op::ForgetFlows(key, keep));
+    fn stale_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
+        match key {
+            VirtualServerKey::Address { protocol: Protocol::Udp, .. } => {
+                self.forget_flows(key, keep)
+            }
+            VirtualServerKey::Address { .. } => {}
+            // Flows are known by the address to which their client sends.
+            VirtualServerKey::FirewallMark { mark, family } => {
+                let set = self.from.desired.sets.get(&SetRole::LocalMark.of(family));
+                let members = set.into_iter().flat_map(|set| &set.members);
+                let frontends = members.filter_map(|member| match *member {
+                    Member::Marked(address, Protocol::Udp, port, of) if of == mark => {
+                        Some(VirtualServerKey::new(address, port, Protocol::Udp))
+                    }
+                    _ => None,
+                });
+                for frontend in frontends.collect::<Vec<_>>() {
+                    let servers = self.from.desired.virtual_servers.get(&frontend);
+                    let keep = servers.map(|known| known.real_servers.clone()).unwrap_or_default();
+                    self.forget_flows(frontend, keep);
+                }
+            }
         }
+    }
+
+    /// Once in a plan. Flows of clients inside the cluster may lead to what the mark of a frontend leads to.
+    pub(super) fn forget_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
+        if !self.flows.insert(key) {
+            return;
+        }
+        let mark = match Self::mark_in(self.from.desired, &key) {
+            Some(Member::Marked(.., mark)) => Some(mark),
+            _ => None,
+        };
+        let by_mark = |mark| VirtualServerKey::FirewallMark { mark, family: key.family() };
+        let inside = mark.and_then(|mark| self.from.desired.virtual_servers.get(&by_mark(mark)));
+        let keep = match inside {
+            Some(inside) => {
+                let mut all: Vec<RealServer> =
+                    keep.iter().chain(inside.real_servers.iter()).copied().collect();
+                all.sort_unstable_by_key(|server| server.key);
+                all.dedup_by_key(|server| server.key);
+                all.into()
+            }
+            None => keep,
+        };
+        self.push(Phase::Flows, Op::ForgetFlows(key, keep));
     }
 
     fn count(&self) -> usize {

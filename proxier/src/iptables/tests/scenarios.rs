@@ -163,7 +163,7 @@ fn every_scenario_has_kube_proxys_rules() {
         for (family, tool) in [(Family::Ipv4, "iptables"), (Family::Ipv6, "ip6tables")] {
             let filter = read(&dump, &format!("{tool}-filter.txt"));
             let ours = ruleset(family, &options(family, &config), &drops(&filter));
-            for table in Table::ALL {
+            for table in [Table::Nat, Table::Filter] {
                 let theirs = chains(table, &read(&dump, &format!("{tool}-{table}.txt")));
                 let ours = chains(table, table_text(&save_text(&ours), table));
                 let place = format!("{} {tool} {table}", dump.display());

@@ -204,6 +204,10 @@ impl Iptables {
                 Op::AddMember(set, member) => {
                     changes.push(ipset::Change::Add(set.name(), *member));
                 }
+                Op::RenewMembers(set, members) => {
+                    let again = members.iter().map(|it| ipset::Change::Add(set.name(), *it));
+                    changes.extend(again);
+                }
                 Op::RemoveMember(set, member) => {
                     changes.push(ipset::Change::Remove(set.name(), *member));
                 }
@@ -229,5 +233,11 @@ impl Iptables {
 }
 
 fn is_of_members(op: &Op) -> bool {
-    matches!(op, Op::AddMember(..) | Op::RemoveMember(..) | Op::RemoveForeignMembers(..))
+    matches!(
+        op,
+        Op::AddMember(..)
+            | Op::RemoveMember(..)
+            | Op::RemoveForeignMembers(..)
+            | Op::RenewMembers(..)
+    )
 }

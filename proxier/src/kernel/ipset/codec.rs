@@ -69,6 +69,7 @@ mod data {
     pub(super) const IP2: u16 = 20;
     pub(super) const CIDR2: u16 = 21;
     pub(super) const BYTES: u16 = 24;
+    pub(super) const SKBMARK: u16 = 27;
     pub(super) const PAD: u16 = 30;
     // Inside IP.
     pub(super) const IPV4: u16 = 1;
@@ -80,7 +81,7 @@ mod data {
 const fn newest_revision(set_type: SetType) -> u8 {
     match set_type {
         SetType::HashIp | SetType::HashIpPortIp => 6,
-        SetType::HashIpPort => 7,
+        SetType::HashIpPort | SetType::Expiring => 7,
         SetType::HashIpPortNet => 8,
         SetType::BitmapPort => 3,
     }
@@ -100,6 +101,10 @@ const fn family_number(set_type: SetType, family: Family) -> u8 {
     }
 }
 
+/// `IPSET_FLAG_WITH_SKBINFO`: members have a mark.
+const WITH_SKBINFO: u32 = 1 << 6;
+
+/// The type that a set has whose options say nothing else.
 fn type_of(name: &str) -> Option<SetType> {
     [
         SetType::HashIp,

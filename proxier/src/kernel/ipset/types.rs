@@ -48,8 +48,12 @@ pub struct SetHeader {
     pub members: Option<u32>,
     /// Bytes of kernel memory.
     pub memory: u32,
-    /// It was made with options that this program never gives, such as a timeout, a netmask,
-    /// counters or comments, or does not know.
+    /// Its members go after [`EXPIRY`](crate::dataplane::split::EXPIRY).
+    pub expires: bool,
+    /// Its members have marks.
+    pub marks: bool,
+    /// It was made with options that this program never gives to a set of its type, such as another
+    /// timeout, a netmask, counters or comments, or does not know.
     pub has_options: bool,
 }
 

@@ -339,7 +339,8 @@ impl Engine {
         for (key, server) in &plan.intended {
             if !partly.contains_key(key) {
                 let desired = self.desired.state().virtual_servers.get(key);
-                self.drains.update(key, desired, server.as_ref(), now.into_std());
+                let protocol = self.desired.protocol(key);
+                self.drains.update(key, protocol, desired, server.as_ref(), now.into_std());
                 self.believed.put(*key, server.clone());
             }
         }

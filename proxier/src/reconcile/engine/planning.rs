@@ -50,7 +50,8 @@ impl Engine {
         let believed = self.believed.state().virtual_servers.get(key);
         // Where nothing is there, nothing drains.
         let desired = believed.and_then(|_| self.desired.state().virtual_servers.get(key));
-        self.drains.update(key, desired, believed, now.into_std());
+        let protocol = self.desired.protocol(key);
+        self.drains.update(key, protocol, desired, believed, now.into_std());
     }
 
     /// What a target has to wait for now.

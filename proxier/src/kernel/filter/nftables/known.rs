@@ -150,6 +150,7 @@ fn changes(op: &Op) -> bool {
     match op {
         Op::InstallFirewall(..) | Op::RemoveMember(..) => true,
         Op::RemoveForeignMembers(_, members) => !members.is_empty(),
+        Op::RenewMembers(_, members) => !members.is_empty(),
         Op::AddMember(set, _) => is_told_when_there(*set),
         _ => false,
     }

@@ -88,6 +88,16 @@ impl<'a> Requests<'a> {
                             out.add_elements(&table, name, elements);
                         }
                     }
+                    // Emptied and filled at once: before Linux 6.12 an element that is there keeps its
+                    // time, and one that has gone could not be deleted.
+                    Op::RenewMembers(set, members) => {
+                        let table = nftables::table(set.family);
+                        let name = nftables::set_name(set.role);
+                        out.flush_set(&table, name);
+                        for some in members.chunks(TOGETHER) {
+                            out.add_elements(&table, name, some.iter().map(nftables::element));
+                        }
+                    }
                     Op::RemoveForeignMembers(set, members) => {
                         let table = nftables::table(set.family);
                         let elements = members.iter().filter_map(|it| unpack(&it.attributes));

@@ -4,8 +4,9 @@ use netlink_batch::{Attribute, Attributes, Malformed};
 use netlink_ipvs::Family;
 
 use super::element::{Element, decode_element};
-use super::{Command, attr, data, type_of};
+use super::{Command, WITH_SKBINFO, attr, data, type_of};
 use crate::dataplane::sets::SetType;
+use crate::dataplane::split::EXPIRY;
 use crate::kernel::ipset::SetHeader;
 
 /// Lowest and highest version in an answer to `Protocol` (of the protocol) or `Type` (of the set
@@ -53,6 +54,11 @@ pub(in crate::kernel::ipset) fn decode_header(
             _ => {}
         }
     }
+    if header.set_type == Some(SetType::HashIpPort) && header.expires && header.marks {
+        header.set_type = Some(SetType::Expiring);
+    } else {
+        header.has_options |= header.expires || header.marks;
+    }
     Ok(typed.then_some(header))
 }
 
@@ -65,10 +71,18 @@ fn decode_option(header: &mut SetHeader, option: &Attribute<'_>) -> Result<(), M
         data::MEMSIZE => header.memory = option.be32()?,
         data::PORT => header.ports.get_or_insert((0, 0)).0 = option.be16()?,
         data::PORT_TO => header.ports.get_or_insert((0, 0)).1 = option.be16()?,
-        data::CADT_FLAGS => header.has_options |= option.be32()? != 0,
+        data::TIMEOUT => {
+            header.expires = option.be32()? == EXPIRY.as_secs() as u32;
+            header.has_options |= !header.expires;
+        }
+        data::CADT_FLAGS => {
+            let flags = option.be32()?;
+            header.marks = flags & WITH_SKBINFO != 0;
+            header.has_options |= flags & !WITH_SKBINFO != 0;
+        }
         // How the kernel keeps a hash; makes no difference to what it holds.
         data::INITVAL | data::BUCKETSIZE | data::RESIZE => {}
-        // Such as a timeout, a netmask, or what this program has not heard of.
+        // Such as a netmask, or what this program has not heard of.
         _ => header.has_options = true,
     }
     Ok(())

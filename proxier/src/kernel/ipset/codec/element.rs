@@ -107,6 +107,7 @@ struct Parts {
     other: Option<IpAddr>,
     other_prefix: Option<u8>,
     flags: u32,
+    mark: u32,
     /// The first attribute that is not known here.
     unknown: Option<u16>,
 }
@@ -124,6 +125,10 @@ impl Parts {
                 data::IP2 => parts.other = Some(decode_address(&attribute)?),
                 data::CIDR2 => parts.other_prefix = Some(attribute.u8()?),
                 data::CADT_FLAGS => parts.flags = attribute.be32()?,
+                data::SKBMARK => {
+                    let both = u64::from_be_bytes(attribute.bytes::<8>()?);
+                    parts.mark = (both >> 32) as u32;
+                }
                 kind if says_more(kind) => {}
                 kind => parts.unknown = parts.unknown.or(Some(kind)),
             }
@@ -147,6 +152,9 @@ impl Parts {
             }
             (SetType::HashIpPort, Self { other: None, .. }) => {
                 endpoint().map(|(ip, protocol, port)| Member::IpPort(ip, protocol, port))
+            }
+            (SetType::Expiring, Self { other: None, .. }) => {
+                endpoint().map(|(ip, protocol, port)| Member::Marked(ip, protocol, port, self.mark))
             }
             (SetType::HashIpPortIp, Self { other: Some(other), other_prefix: None, .. }) => {
                 endpoint().map(|(ip, protocol, port)| Member::IpPortIp(ip, protocol, port, *other))

@@ -6,8 +6,9 @@ use netlink_batch::{Batch, PutAttributes};
 use netlink_ipvs::{Family, Protocol};
 use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLM_F_CREATE, NLM_F_EXCL};
 
-use super::{Command, attr, data, family_number};
+use super::{Command, WITH_SKBINFO, attr, data, family_number};
 use crate::dataplane::sets::{Member, SetType};
+use crate::dataplane::split::EXPIRY;
 use crate::kernel::ipset::{Change, SetSpec};
 use netlink_batch::netfilter::{Header, push};
 
@@ -75,6 +76,10 @@ impl Encoder {
                 } else {
                     be32(m, data::HASHSIZE, HASHSIZE);
                     be32(m, data::MAXELEM, set.capacity);
+                    if set.set_type == SetType::Expiring {
+                        be32(m, data::TIMEOUT, EXPIRY.as_secs() as u32);
+                        be32(m, data::CADT_FLAGS, WITH_SKBINFO);
+                    }
                 }
             });
         });
@@ -108,13 +113,16 @@ impl Encoder {
         self.push(batch, Command::List, 0, |m| m.text(attr::SETNAME, name));
     }
 
-    /// One change of the elements. `NLM_F_EXCL` makes what is so already an error.
+    /// One change of the elements. `NLM_F_EXCL` makes what is so already an error, but for members that
+    /// are renewed by adding them again.
     pub(in crate::kernel::ipset) fn change(self, batch: &mut Batch, change: &Change<'_>) {
         let (command, name) = match change {
             Change::Add(name, _) => (Command::Add, name),
             Change::Remove(name, _) | Change::RemoveForeign(name, _) => (Command::Delete, name),
         };
-        self.push(batch, command, NLM_F_EXCL, |m| {
+        let renews = matches!(change, Change::Add(_, Member::Marked(..)));
+        let flags = if renews { 0 } else { NLM_F_EXCL };
+        self.push(batch, command, flags, |m| {
             m.text(attr::SETNAME, name);
             m.nested(attr::DATA, |m| {
                 match change {
@@ -133,6 +141,14 @@ pub(super) fn encode_member(out: &mut Vec<u8>, member: &Member) {
         Member::Ip(ip) => address(m, data::IP, *ip),
         Member::Port(port) => be16(m, data::PORT, *port),
         Member::IpPort(ip, protocol, port) => endpoint(m, *ip, *protocol, *port),
+        Member::Marked(ip, protocol, port, mark) => {
+            endpoint(m, *ip, *protocol, *port);
+            if *mark != 0 {
+                // With a mask: the whole mark.
+                let both = u64::from(*mark) << 32 | u64::from(u32::MAX);
+                m.attribute(data::SKBMARK | NLA_F_NET_BYTEORDER, &both.to_be_bytes());
+            }
+        }
         Member::IpPortIp(ip, protocol, port, other) => {
             endpoint(m, *ip, *protocol, *port);
             address(m, data::IP2, *other);

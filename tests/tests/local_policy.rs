@@ -1,0 +1,307 @@
+//! Who from where reaches what, by the traffic policies of a Service: every combination on a real kernel,
+//! against what the Kubernetes documents say of it.
+//!
+//! Sources: "Traffic policies" in the reference "Virtual IPs and Service Proxies", the fields
+//! `externalTrafficPolicy` and `internalTrafficPolicy` of the API, KEP-1669 (terminating endpoints),
+//! KEP-2086 (internalTrafficPolicy).
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use proxier::dataplane::firewall::Backend;
+use proxier_tests::manifest::{Condition, Service, endpoint};
+use proxier_tests::topology::{Family, Host, Plan, Topology};
+use proxier_tests::traffic::{Client, Load, Place, Protocol, Report};
+use proxier_tests::world::{SCTP, TCP, UDP, World};
+use serde_json::{Value, json};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// A machine that is no part of the cluster.
+    Outside,
+    /// Another node, or a pod there that has the node's address.
+    OtherNode,
+    /// The node, or a pod that has its address.
+    ThisNode,
+    /// A pod of the node with an address of its own.
+    Pod,
+}
+
+/// Through what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frontend {
+    ClusterIp,
+    ExternalIp,
+    LoadBalancer,
+    NodePort,
+}
+
+/// Where the endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoints {
+    Both,
+    Here,
+    Elsewhere,
+    /// One, on this node, which is being deleted and still answers.
+    TerminatingHere,
+    None,
+}
+
+const CLIENTS: [From; 4] = [From::Outside, From::OtherNode, From::ThisNode, From::Pod];
+const FRONTENDS: [Frontend; 4] =
+    [Frontend::ClusterIp, Frontend::ExternalIp, Frontend::LoadBalancer, Frontend::NodePort];
+const ENDPOINTS: [Endpoints; 5] = [
+    Endpoints::Both,
+    Endpoints::Here,
+    Endpoints::Elsewhere,
+    Endpoints::TerminatingHere,
+    Endpoints::None,
+];
+
+/// One Service of the matrix.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    number: u8,
+    external_local: bool,
+    internal_local: bool,
+    endpoints: Endpoints,
+}
+
+/// The pods that answer: on this node, on the other one.
+const HERE: &str = "pod-a";
+const THERE: &str = "pod-d";
+
+/// The ports of each Service.
+const PORTS: [(Protocol, u16, u16); 3] =
+    [(Protocol::Tcp, 80, TCP), (Protocol::Udp, 53, UDP), (Protocol::Sctp, 7777, SCTP)];
+
+impl Case {
+    fn all(external: &[bool], internal: &[bool]) -> Vec<Self> {
+        let mut out = Vec::new();
+        for &external_local in external {
+            for &internal_local in internal {
+                for endpoints in ENDPOINTS {
+                    let number = u8::try_from(out.len() + 1).unwrap();
+                    out.push(Self { number, external_local, internal_local, endpoints });
+                }
+            }
+        }
+        out
+    }
+
+    fn address(self, frontend: Frontend, family: Family) -> String {
+        let number = self.number;
+        match (frontend, family) {
+            (Frontend::ClusterIp, Family::V4) => format!("10.96.1.{number}"),
+            (Frontend::ClusterIp, Family::V6) => format!("fd00:10:96::1:{number:x}"),
+            (Frontend::ExternalIp, Family::V4) => format!("203.0.113.{number}"),
+            (Frontend::ExternalIp, Family::V6) => format!("2001:db8::1:{number:x}"),
+            (Frontend::LoadBalancer, Family::V4) => format!("198.51.100.{number}"),
+            (Frontend::LoadBalancer, Family::V6) => format!("2001:db8::2:{number:x}"),
+            (Frontend::NodePort, _) => String::new(),
+        }
+    }
+
+    fn node_port(self, at: usize) -> u16 {
+        30_000 + u16::from(self.number) * 10 + u16::try_from(at).unwrap()
+    }
+
+    fn objects(self, topology: &Topology) -> Vec<Value> {
+        let of = |frontend| FAMILIES.map(|family| self.address(frontend, family));
+        let texts = |addresses: &[String; 2]| addresses.each_ref().map(|it| it.as_str().to_owned());
+        let cluster = texts(&of(Frontend::ClusterIp));
+        let external = texts(&of(Frontend::ExternalIp));
+        let balancer = texts(&of(Frontend::LoadBalancer));
+        let name = format!("case-{}", self.number);
+        let mut service = Service::new(&name, &cluster.each_ref().map(String::as_str))
+            .external_ips(&external.each_ref().map(String::as_str))
+            .load_balancer(&balancer.each_ref().map(String::as_str));
+        for (at, (protocol, port, target)) in PORTS.into_iter().enumerate() {
+            service = service.node_port(protocol, port, target, self.node_port(at));
+        }
+        if self.external_local {
+            service = service.with("externalTrafficPolicy", json!("Local"));
+        }
+        if self.internal_local {
+            service = service.with("internalTrafficPolicy", json!("Local"));
+        }
+        let pods: &[(&str, Condition)] = match self.endpoints {
+            Endpoints::Both => &[(HERE, Condition::Ready), (THERE, Condition::Ready)],
+            Endpoints::Here => &[(HERE, Condition::Ready)],
+            Endpoints::Elsewhere => &[(THERE, Condition::Ready)],
+            Endpoints::TerminatingHere => &[(HERE, Condition::Terminating)],
+            Endpoints::None => &[],
+        };
+        let slice = |family| {
+            let all = pods.iter().map(|(pod, condition)| {
+                let (pod, node) = topology.pod(pod);
+                endpoint(family, pod, node, *condition)
+            });
+            service.slice_of(family, &all.collect::<Vec<_>>())
+        };
+        let slices = FAMILIES.map(slice);
+        std::iter::once(service.document()).chain(slices).collect()
+    }
+}
+
+/// Who may answer by the documents; nobody is a refusal.
+///
+/// * Policy Cluster: all endpoints of the cluster.
+/// * externalTrafficPolicy Local is about traffic from outside the cluster: it reaches endpoints on the
+///   node that it came to, or none. Pods and the node itself are inside, and reach all through any address.
+/// * internalTrafficPolicy Local is about cluster IPs: endpoints on the client's node, or none.
+/// * Where no endpoint of a list is ready, those that terminate and still serve are taken.
+fn expected(case: Case, from: From, frontend: Frontend) -> BTreeSet<&'static str> {
+    let all: &[&str] = match case.endpoints {
+        Endpoints::Both => &[HERE, THERE],
+        Endpoints::Here | Endpoints::TerminatingHere => &[HERE],
+        Endpoints::Elsewhere => &[THERE],
+        Endpoints::None => &[],
+    };
+    let inside = matches!(from, From::ThisNode | From::Pod);
+    let local = match frontend {
+        Frontend::ClusterIp => case.internal_local,
+        _ => case.external_local && !inside,
+    };
+    all.iter().copied().filter(|pod| !local || *pod == HERE).collect()
+}
+
+/// Pods enough that one of the other node is no client of itself.
+fn build(backend: Backend) -> World {
+    let topology = Topology::build_as(&Plan {
+        lan4: Ipv4Addr::new(192, 168, 50, 0),
+        lan6: Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0),
+        nodes: [("node-a", &["pod-a", "pod-c"]), ("node-b", &["pod-d"])],
+    });
+    let topology = topology.unwrap();
+    // The other node reaches service addresses through this one: it has no proxy of its own.
+    let [first, second] = &topology.nodes;
+    let (v4, v6) = (first.host.ipv4, first.host.ipv6);
+    let routes = format!("route add default via {v4}\nroute add ::/0 via {v6}\n");
+    second.host.namespace.ip(&routes).unwrap();
+    let mut world = World::build_with(topology, "scheduler: rr").unwrap().with_backend(backend);
+    for pod in [HERE, THERE] {
+        world.start_server(pod, pod).unwrap();
+    }
+    world
+}
+
+fn host(topology: &Topology, from: From) -> &Host {
+    match from {
+        From::Outside => &topology.client,
+        From::OtherNode => &topology.nodes[1].host,
+        From::ThisNode => &topology.node().host,
+        From::Pod => topology.node().pod("pod-c"),
+    }
+}
+
+/// Connects so often.
+fn ask(from: &Host, to: Place, times: u32) -> Report {
+    // SCTP heeds no refusal by ICMP (`sctp_v4_err` in net/sctp/protocol.c).
+    let timeout = if to.protocol == Protocol::Sctp && times == 1 { 300 } else { 5000 };
+    let load = Load { to, times, source: None, timeout, one_socket: false };
+    Client::new(&from.namespace).connect(&load).unwrap()
+}
+
+/// What differs from what is expected, for each way.
+fn check(world: &World, cases: &[Case], protocols: &[usize]) -> Vec<String> {
+    let (mut wrong, mut ways) = (Vec::new(), 0);
+    let topology = &world.topology;
+    for case in cases {
+        for family in FAMILIES {
+            for frontend in FRONTENDS {
+                for at in protocols {
+                    let (protocol, port, _) = PORTS[*at];
+                    let (address, port) = match frontend {
+                        Frontend::NodePort => {
+                            let node = topology.node().host.address(family);
+                            (node.to_string(), case.node_port(*at))
+                        }
+                        _ => (case.address(frontend, family), port),
+                    };
+                    for from in CLIENTS {
+                        ways += 1;
+                        let client = host(topology, from);
+                        let expected = expected(*case, from, frontend);
+                        // As often as it takes for round robin to come to everybody twice.
+                        let times = u32::try_from(expected.len() * 2).unwrap().max(1);
+                        let to = Place::new(protocol, address.parse().unwrap(), port);
+                        let report = ask(client, to, times);
+                        let answered: BTreeSet<&str> =
+                            report.answers.keys().map(String::as_str).collect();
+                        let how = if protocol == Protocol::Sctp { "timeout" } else { "refused" };
+                        let refused = report.errors.get(how).copied().unwrap_or_default();
+                        let whole = if expected.is_empty() { refused } else { report.answered() };
+                        let keeps = case.external_local
+                            && frontend != Frontend::ClusterIp
+                            && matches!(from, From::Outside | From::OtherNode);
+                        let own = client.address(family);
+                        let sees =
+                            |ok: &dyn Fn(&std::net::IpAddr) -> bool| report.peers.keys().all(ok);
+                        let sources = if keeps {
+                            sees(&|peer| *peer == own)
+                        } else {
+                            // A VIP would be answered by the other node itself.
+                            sees(&|peer| {
+                                peer.to_string() != address || frontend == Frontend::NodePort
+                            })
+                        };
+                        if answered != expected || whole != times || !sources {
+                            wrong.push(format!(
+                                "{case:?} {from:?} {frontend:?} {protocol} {address}: {expected:?} \
+                                 expected, but {report:?}"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{ways} ways");
+    wrong
+}
+
+fn matrix(backend: Backend, external: &[bool], internal: &[bool], protocols: &[usize]) {
+    let mut world = build(backend);
+    let cases = Case::all(external, internal);
+    let objects = cases.iter().flat_map(|case| case.objects(&world.topology));
+    world.write(&objects.collect::<Vec<_>>()).unwrap();
+    world.reads_back().unwrap();
+    assert_eq!(world.diff(&[]).unwrap(), "");
+    let wrong = check(&world, &cases, protocols);
+    assert!(wrong.is_empty(), "{} ways are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn every_client_reaches_what_external_policies_say() {
+    matrix(Backend::Iptables, &[false, true], &[false], &[0]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn every_client_reaches_what_both_policies_say_together() {
+    matrix(Backend::Iptables, &[false, true], &[true], &[0]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn local_policies_hold_for_udp_and_sctp() {
+    matrix(Backend::Iptables, &[true], &[false], &[1, 2]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn local_policies_hold_with_nftables() {
+    matrix(Backend::Nftables, &[true], &[false], &[0]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn in_full_every_client_reaches_what_the_policies_say_with_nftables() {
+    matrix(Backend::Nftables, &[false, true], &[false, true], &[0, 1, 2]);
+}
