@@ -41,7 +41,7 @@ _proxier() {
 
     case "${cmd}" in
         proxier)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain status migrate cleanup hand-over"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain status migrate cleanup hand-over"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -77,6 +77,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -363,7 +371,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__cleanup)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -399,6 +407,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -685,7 +701,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__diff)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -721,6 +737,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1007,7 +1031,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__explain)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1043,6 +1067,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1329,7 +1361,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__hand__subcmd__over)
-            opts="-o -v -h --to --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --to --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1369,6 +1401,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1655,7 +1695,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__migrate)
-            opts="-o -v -h --check --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --check --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1691,6 +1731,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)
@@ -1977,7 +2025,7 @@ _proxier() {
             return 0
             ;;
         proxier__subcmd__status)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2013,6 +2061,14 @@ _proxier() {
                     ;;
                 --firewall)
                     COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy)
+                    COMPREPLY=($(compgen -W "split kube-proxy" -- "${cur}"))
+                    return 0
+                    ;;
+                --local-policy-marks)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --drain-timeout)

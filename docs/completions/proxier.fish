@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_proxier_global_optspecs
-    string join \n dry-run= watch= strict= manifests= node-address= o/output= firewall= drain-timeout= answer-ping= accept-input= source-ranges-everywhere= allow-reserved-ips= memory-limit= ipvs-run-estimation= ipvs-est-cpulist= ipvs-est-nice= service-metrics= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
+    string join \n dry-run= watch= strict= manifests= node-address= o/output= firewall= local-policy= local-policy-marks= drain-timeout= answer-ping= accept-input= source-ranges-everywhere= allow-reserved-ips= memory-limit= ipvs-run-estimation= ipvs-est-cpulist= ipvs-est-nice= service-metrics= config= write-config-to= cleanup= init-only= master= hostname-override= version= v/v= vmodule= logging-format= log-flush-frequency= log-text-split-stream= log-text-info-buffer-size= log-json-split-stream= log-json-info-buffer-size= boot-id-file= machine-id-file= kubeconfig= feature-gates= kube-api-content-type= kube-api-qps= kube-api-burst= bind-address= healthz-bind-address= metrics-bind-address= healthz-port= metrics-port= bind-address-hard-fail= profiling= show-hidden-metrics-for-version= proxy-mode= iptables-masquerade-bit= masquerade-all= iptables-localhost-nodeports= iptables-sync-period= iptables-min-sync-period= ipvs-sync-period= ipvs-min-sync-period= ipvs-scheduler= ipvs-exclude-cidrs= ipvs-strict-arp= ipvs-tcp-timeout= ipvs-tcpfin-timeout= ipvs-udp-timeout= detect-local-mode= pod-bridge-interface= pod-interface-name-prefix= cluster-cidr= nodeport-addresses= oom-score-adj= conntrack-max-per-core= conntrack-min= conntrack-tcp-timeout-established= conntrack-tcp-timeout-close-wait= conntrack-tcp-be-liberal= conntrack-udp-timeout= conntrack-udp-timeout-stream= config-sync-period= h/help
 end
 
 function __fish_proxier_needs_command
@@ -42,6 +42,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_needs_command" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_needs_command" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_needs_command" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -135,6 +138,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand diff" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -222,6 +228,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand explain" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand explain" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -309,6 +318,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -396,6 +408,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -484,6 +499,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r
@@ -573,6 +591,9 @@ all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
 iptables\t'iptables and ipset'
 nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l local-policy -d 'What externalTrafficPolicy Local means: for clients outside the cluster only, as Kubernetes says it, or for all clients alike, as in kube-proxy\'s IPVS mode' -r -f -a "split\t'Clients outside the cluster reach endpoints on this node only, and pods and the node reach all'
+kube-proxy\t'All clients reach endpoints on this node; where there is none, all endpoints'"
+complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l local-policy-marks -d 'The firewall marks by which clients inside the cluster are led to all endpoints: bits that all have, and bits that are ours. They must not be those of anybody else on this node' -r
 complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l drain-timeout -d 'How long a removed real server may keep its open connections; 0 cuts them at once' -r
 complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l answer-ping -d 'Let service addresses answer pings, which kube-proxy refuses' -r
 complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l accept-input -d 'Accept packets to services in the INPUT chain of iptables, for hosts that drop there what no rule accepts. Node ports are accepted on every address of the node. Without effect where nftables is the backend' -r

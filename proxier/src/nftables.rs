@@ -103,12 +103,11 @@ fn wanted(rules: &Ruleset, chain: Chain) -> bool {
 fn base_chain(table: Table, hook: Hook) -> NftChain {
     use nft::priority::{DSTNAT, FILTER, MANGLE, SRCNAT};
     let (kind, priority) = match (table, hook) {
-        (Table::Mangle, _) => (ChainKind::Filter, MANGLE),
         (Table::Nat, Hook::Postrouting) => (ChainKind::Nat, SRCNAT),
         (Table::Nat, _) => (ChainKind::Nat, DSTNAT),
         // Before IPVS, which takes packets of the node itself right after DSTNAT and gives them the
         // address of a pod.
-        (Table::Filter, Hook::Output) => (ChainKind::Filter, MANGLE),
+        (Table::Mangle, _) | (Table::Filter, Hook::Output) => (ChainKind::Filter, MANGLE),
         (Table::Filter, _) => (ChainKind::Filter, FILTER),
     };
     let hook_there = match hook {
@@ -124,7 +123,7 @@ fn base_chain(table: Table, hook: Hook) -> NftChain {
 }
 
 fn base_rules(rules: &Ruleset, table: Table, hook: Hook) -> impl Iterator<Item = nft::Rule> {
-    jumps(table, hook).filter(|jump| wanted(rules, jump.to)).map(move |jump| base_rule(jump))
+    jumps(table, hook).filter(|jump| wanted(rules, jump.to)).map(base_rule)
 }
 
 fn base_rule(jump: &Jump) -> nft::Rule {

@@ -230,7 +230,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The virtual server that takes a packet: one by its whole mark goes before one by its address
-    /// (`ip_vs_service_find` of net/netfilter/ipvs/ip_vs_ctl.c).
+    /// (`ip_vs_service_find` of `net/netfilter/ipvs/ip_vs_ctl.c`).
     fn served(&self, packet: &Packet, flow: &Flow) -> Option<VirtualServerKey> {
         let family = Family::of(packet.destination);
         let by_mark = VirtualServerKey::FirewallMark { mark: flow.mark, family };

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // How foreign text is shown. Whoever shows something uses it.
     ("text", &[]),
     ("cluster", &[]),
-    ("dataplane", &["cluster"]),
+    ("dataplane", &["cluster", "value"]),
     ("source", &["cluster", "input", "value"]),
     ("memory", &["dataplane"]),
     // The words of iptables, without its programs.
@@ -40,7 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Only in fuzz targets and in the replay of what they found.
     ("fuzz", ANY),
     // Only in tests.
-    ("builders", &["cluster", "dataplane"]),
+    ("builders", &["cluster", "dataplane", "value"]),
     ("app", ANY),
     ("main", ANY),
 ];

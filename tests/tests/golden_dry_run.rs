@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use proxier_tests::golden::{
     self, Chains, Dump, Part, Scenario, Step, compare, dry_run, ignore_rules_of_empty_sets,
 };
@@ -40,9 +40,19 @@ const PARTS: [Part; 4] = [Part::Ipvs, Part::Addresses, Part::Sets, Part::Rules];
 
 /// Compares every step of a scenario.
 fn replay(name: &str) -> Result<()> {
+    let as_kube_proxy = |scenario: &Scenario, step: &Step| -> Result<Dump> {
+        let mut words = arguments(scenario, step);
+        words.push("--local-policy=kube-proxy".to_owned());
+        dry_run(None, &words)
+    };
+    compare_with(name, as_kube_proxy)
+}
+
+/// Compares what is computed for every step of a scenario.
+fn compare_with(name: &str, compute: impl Fn(&Scenario, &Step) -> Result<Dump>) -> Result<()> {
     let scenario = Scenario::load(name)?;
     for step in &scenario.steps {
-        let mut actual = dry_run(None, &arguments(&scenario, step))?;
+        let mut actual = compute(&scenario, step)?;
         let mut expected = computable(step)?;
         // The dry run prints the settings that the daemon cares for, not all there are.
         actual.sysctls.retain(|key, _| expected.sysctls.contains_key(key));
@@ -64,11 +74,43 @@ fn replay(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// By default Local policies are split: what that adds is taken away, and the rest is kube-proxy's.
+#[test]
+fn split_differs_by_the_policy_only() {
+    let marked = std::cell::Cell::new(0);
+    let rest = |scenario: &Scenario, step: &Step| -> Result<Dump> {
+        let mut dump = dry_run(None, &arguments(scenario, step))?;
+        let before = dump.ipvs.len();
+        dump.ipvs.retain(|head, _| !head.starts_with("-A -f "));
+        marked.set(marked.get() + before - dump.ipvs.len());
+        let sets = dump.sets.len();
+        dump.sets
+            .retain(|head, _| !head.contains("-LOCAL-MARK ") && !head.contains("-LOCAL-CLOSED "));
+        ensure!(sets == dump.sets.len() + 4, "{:?}", dump.sets.keys());
+        for (chains, chain, word) in [
+            (&mut dump.nat4, "KUBE-POSTROUTING", "service addresses as source"),
+            (&mut dump.nat6, "KUBE-POSTROUTING", "service addresses as source"),
+            (&mut dump.filter4, "KUBE-PROXY-FIREWALL", "KUBE-LOCAL-CLOSED"),
+            (&mut dump.filter6, "KUBE-PROXY-FIREWALL", "KUBE-6-LOCAL-CLOSED"),
+        ] {
+            let rules = chains.0.get_mut(chain).context(chain)?;
+            rules.retain(|rule| !rule.contains(word));
+        }
+        Ok(dump)
+    };
+    for folder in fs::read_dir(golden::root()).unwrap().map(|entry| entry.unwrap()) {
+        if folder.file_type().unwrap().is_dir() {
+            compare_with(&folder.file_name().into_string().unwrap(), rest).unwrap();
+        }
+    }
+    assert!(marked.get() > 0, "no Service was split");
+}
+
 /// The arguments that stand for the scenario's node and cluster.
 fn arguments(scenario: &Scenario, step: &Step) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
-    let mut words = vec!["--local-policy=kube-proxy".into(), "--config".into(), path(&step.config)];
-    words.extend(["--manifests".into(), path(&step.objects)]);
+    let mut words =
+        vec!["--config".into(), path(&step.config), "--manifests".into(), path(&step.objects)];
     let mut addresses: Vec<_> = scenario.node_addresses.iter().map(ToString::to_string).collect();
     if scenario.initial_namespace {
         // The recording machine's own address was a node address there.

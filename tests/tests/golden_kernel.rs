@@ -2,6 +2,7 @@
 //! by step, as the usual tools see it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,6 +32,18 @@ macro_rules! tests {
     };
 }
 proxier_tests::for_each_scenario!(tests);
+
+/// Starts a daemon that does as kube-proxy, whose tables are what is compared.
+fn start(config: &Path, manifests: &Path, log: &Path, alone: bool) -> Result<Daemon> {
+    let words: [&OsStr; 5] = [
+        "--local-policy=kube-proxy".as_ref(),
+        "--config".as_ref(),
+        config.as_ref(),
+        "--manifests".as_ref(),
+        manifests.as_ref(),
+    ];
+    if alone { Daemon::start_alone(None, words, log) } else { Daemon::start_with(None, words, log) }
+}
 
 /// Runs a scenario's steps.
 fn replay(name: &str) -> Result<()> {
@@ -69,17 +82,7 @@ fn replay(name: &str) -> Result<()> {
         scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
         let daemon = match &mut running {
             Some(daemon) => daemon,
-            None => {
-                // kube-proxy's tables are what is compared.
-                let words = ["--local-policy=kube-proxy".as_ref(), "--config".as_ref()];
-                let more = [step.config.as_os_str(), "--manifests".as_ref(), manifests.as_os_str()];
-                let words = words.into_iter().chain(more);
-                running.insert(if initial {
-                    Daemon::start_alone(None, words, &log)?
-                } else {
-                    Daemon::start_with(None, words, &log)?
-                })
-            }
+            None => running.insert(start(&step.config, &manifests, &log, initial)?),
         };
         reach(daemon, step, &sysctls).with_context(|| {
             format!("{}: {}\nstep {}", scenario.name, scenario.covers, step.name)

@@ -5,9 +5,10 @@
 //! `externalTrafficPolicy` and `internalTrafficPolicy` of the API, KEP-1669 (terminating endpoints),
 //! KEP-2086 (internalTrafficPolicy).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proxier::dataplane::firewall::Backend;
 use proxier_tests::manifest::{Condition, Service, endpoint};
@@ -233,15 +234,19 @@ fn check(world: &World, cases: &[Case], protocols: &[usize]) -> Vec<String> {
                         let report = ask(client, to, times);
                         let answered: BTreeSet<&str> =
                             report.answers.keys().map(String::as_str).collect();
-                        let how = if protocol == Protocol::Sctp { "timeout" } else { "refused" };
-                        let refused = report.errors.get(how).copied().unwrap_or_default();
+                        let how: &[&str] = match protocol {
+                            Protocol::Sctp => &["timeout"],
+                            // What a socket of the node is told of a datagram that IPVS drops.
+                            Protocol::Udp => &["refused", "Operation not permitted (os error 1)"],
+                            Protocol::Tcp => &["refused"],
+                        };
+                        let refused = how.iter().filter_map(|how| report.errors.get(*how)).sum();
                         let whole = if expected.is_empty() { refused } else { report.answered() };
                         let keeps = case.external_local
                             && frontend != Frontend::ClusterIp
                             && matches!(from, From::Outside | From::OtherNode);
                         let own = client.address(family);
-                        let sees =
-                            |ok: &dyn Fn(&std::net::IpAddr) -> bool| report.peers.keys().all(ok);
+                        let sees = |ok: &dyn Fn(&IpAddr) -> bool| report.peers.keys().all(ok);
                         let sources = if keeps {
                             sees(&|peer| *peer == own)
                         } else {
@@ -292,6 +297,101 @@ fn every_client_reaches_what_both_policies_say_together() {
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn local_policies_hold_for_udp_and_sctp() {
     matrix(Backend::Iptables, &[true], &[false], &[1, 2]);
+}
+
+/// A Service with endpoints here and elsewhere, programmed.
+fn split() -> (World, Case) {
+    let mut world = build(Backend::Iptables);
+    let case =
+        Case { number: 1, external_local: true, internal_local: false, endpoints: Endpoints::Both };
+    world.write(&case.objects(&world.topology)).unwrap();
+    world.ready().unwrap();
+    (world, case)
+}
+
+/// The members of the set of marks, as `ipset list` prints them.
+fn marked(topology: &Topology) -> Vec<String> {
+    let text = topology.node().host.namespace.sh("ipset list KUBE-LOCAL-MARK").unwrap();
+    text.lines().filter(|line| line.contains("skbmark")).map(str::to_owned).collect()
+}
+
+/// Makes every member of the set of marks go in so many seconds.
+fn shorten(topology: &Topology, seconds: u32) {
+    let commands = marked(topology).into_iter().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [member, "timeout", _, "skbmark", mark] = words[..] else { panic!("{line}") };
+        format!("ipset -exist add KUBE-LOCAL-MARK {member} timeout {seconds} skbmark {mark}\n")
+    });
+    topology.node().host.namespace.sh(&commands.collect::<String>()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn marks_are_renewed_and_what_is_gone_of_them_comes_back() {
+    let (mut world, _) = split();
+    let all = marked(&world.topology).len();
+    assert_eq!(
+        all,
+        3 * 4,
+        "three ports, two addresses of the node, an external and a balancer's IP"
+    );
+    let lasting = |topology: &Topology| {
+        let rest = |line: &String| {
+            let mut words = line.split_whitespace().skip_while(|word| *word != "timeout").skip(1);
+            words.next().and_then(|rest| rest.parse::<u32>().ok()).unwrap_or_default()
+        };
+        let members = marked(topology);
+        Ok(members.len() == all && members.iter().all(|line| rest(line) > 200))
+    };
+    let explain = |topology: &Topology| marked(topology).join("\n");
+    shorten(&world.topology, 100);
+    assert!(!lasting(&world.topology).unwrap());
+    world.wait(lasting, explain).unwrap();
+    world.topology.node().host.namespace.sh("ipset flush KUBE-LOCAL-MARK").unwrap();
+    world.wait(lasting, explain).unwrap();
+}
+
+/// The daemon is gone for good: who was led around the virtual server of the address comes to it.
+fn alone(seconds: Option<u32>) {
+    let (mut world, case) = split();
+    let mut held = {
+        let to = Place::new(
+            Protocol::Tcp,
+            case.address(Frontend::LoadBalancer, Family::V4).parse().unwrap(),
+            80,
+        );
+        let load = Load { to, times: 4, source: None, timeout: 5000, one_socket: false };
+        Client::new(&world.topology.node().pod("pod-c").namespace).hold(&load).unwrap()
+    };
+    assert_eq!(held.opened.answers.len(), 2, "{:?}", held.opened);
+    world.kill();
+    if let Some(seconds) = seconds {
+        shorten(&world.topology, seconds);
+    }
+    let topology = &world.topology;
+    // Each question is a process, and so takes its time.
+    while !marked(topology).is_empty() {}
+    let address = case.address(Frontend::LoadBalancer, Family::V4);
+    let to = Place::new(Protocol::Tcp, address.parse().unwrap(), 80);
+    for from in [From::Pod, From::ThisNode, From::Outside] {
+        let report = ask(host(topology, from), to, 4);
+        assert_eq!(report.answers, [(HERE.to_owned(), 4)].into(), "{from:?}: {report:?}");
+    }
+    // What was scheduled before goes on.
+    let report = held.ask().unwrap();
+    assert_eq!(report.answered(), 4, "{report:?}");
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn without_the_daemon_marks_go_and_connections_stay() {
+    alone(Some(3));
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn in_full_without_the_daemon_marks_go_after_five_minutes() {
+    alone(None);
 }
 
 #[test]

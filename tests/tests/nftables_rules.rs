@@ -56,6 +56,9 @@ fn every_rule_and_set_matters() {
             rarely_met(&mut world);
         }
         answer_everywhere(&mut world);
+        if at % 5 == 4 {
+            answer_elsewhere_only(&mut world);
+        }
         // Most ports are TCP's.
         (0..at % 3).for_each(|_| turn_protocols(&mut world));
         let kernel = Kernel::new(State::default());
@@ -106,6 +109,17 @@ fn answer_everywhere(world: &mut World) {
     });
     let named = (0..).zip(slices).map(|(name, slice)| (name, Slice { name, ..slice }));
     world.slices = named.collect();
+}
+
+/// No endpoint is on this node, and Services with a load balancer's address want only such.
+fn answer_elsewhere_only(world: &mut World) {
+    let elsewhere = |endpoint: &Endpoint| endpoint.node == Some(OTHER_NODE);
+    world.slices.values_mut().for_each(|slice| slice.endpoints.retain(elsewhere));
+    for service in world.services.values_mut() {
+        (service.kind, service.external_local) = (Kind::LoadBalancer, true);
+        service.ingress = ["203.0.113.3", "2001:db8:113::3"].map(|it| (ip(it), None)).into();
+        service.source_ranges.clear();
+    }
 }
 
 /// What few worlds have: an external IP, Local, with a port that is a node port of another Service, not

@@ -325,13 +325,13 @@ impl Ruleset {
     /// How many rules refer to a set of this family.
     pub fn references(&self, role: SetRole) -> usize {
         let rules = self.0.base.chains.values().flatten().filter_map(|entry| match entry {
-            Entry::Ours(rule) => Some(rule),
+            Entry::Ours(ours) => Some(ours),
             Entry::Foreign(_) => None,
         });
         let refers = |it: &&Match| matches!(it, Match::Set(of, _) if *of == role);
-        let of_rule = |rule: &Rule| {
-            let mark = usize::from(rule.verdict == Verdict::MarkOf(role));
-            rule.matches.iter().filter(refers).count() + mark
+        let of_rule = |it: &Rule| {
+            let mark = usize::from(it.verdict == Verdict::MarkOf(role));
+            it.matches.iter().filter(refers).count() + mark
         };
         rules.map(of_rule).sum()
     }

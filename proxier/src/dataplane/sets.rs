@@ -352,7 +352,9 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(ip) => ip.fmt(f),
-            Self::IpPort(ip, protocol, port) => write!(f, "{ip},{protocol}:{port}"),
+            Self::IpPort(ip, protocol, port) | Self::Marked(ip, protocol, port, 0) => {
+                write!(f, "{ip},{protocol}:{port}")
+            }
             Self::IpPortIp(ip, protocol, port, ip2) => write!(f, "{ip},{protocol}:{port},{ip2}"),
             Self::IpPortNet(ip, protocol, port, net)
                 if net.prefix_len() == net.max_prefix_len() =>
@@ -361,7 +363,6 @@ impl fmt::Display for Member {
             }
             Self::IpPortNet(ip, protocol, port, net) => write!(f, "{ip},{protocol}:{port},{net}"),
             Self::Port(port) => port.fmt(f),
-            Self::Marked(ip, protocol, port, 0) => write!(f, "{ip},{protocol}:{port}"),
             Self::Marked(ip, protocol, port, mark) => {
                 write!(f, "{ip},{protocol}:{port} skbmark {mark:#x}")
             }

@@ -27,7 +27,7 @@ use crate::value::MarkRange;
 
 /// How long the kernel keeps a member of the sets of the split that nobody renews: the time after which
 /// a kube-proxy that was started in our place is alone.
-pub const EXPIRY: Duration = Duration::from_secs(300);
+pub const EXPIRY: Duration = Duration::from_mins(5);
 
 /// How externalTrafficPolicy Local is programmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,13 +140,13 @@ impl Marks {
     /// The mark that one of these frontends had in the kernel.
     fn had(&mut self, range: MarkRange, of: &Contribution, frontends: &[usize]) -> Option<u32> {
         let keys = frontends.iter().filter_map(|at| of.frontends.get(*at));
-        let places = keys.filter_map(|frontend| match frontend.key {
+        let mut places = keys.filter_map(|frontend| match frontend.key {
             VirtualServerKey::Address { address, port, protocol } => {
                 Some((address, protocol, port))
             }
             VirtualServerKey::FirewallMark { .. } => None,
         });
-        let mark = places.filter_map(|place| self.found.get(&place).copied()).next()?;
+        let mark = places.find_map(|place| self.found.get(&place).copied())?;
         // Its other frontends had it too; nobody else gets it.
         self.found.retain(|_, other| *other != mark);
         range.contains(mark).then_some(mark)

@@ -190,11 +190,10 @@ fn network(net: &IpNet) -> String {
 
 fn push_base(out: &mut String, rules: &Ruleset, table: Table, hook: Hook) {
     let priority = match (table, hook) {
-        (Table::Mangle, _) => "mangle",
         (Table::Nat, Hook::Postrouting) => "srcnat",
         (Table::Nat, Hook::Output) => "-100",
         (Table::Nat, _) => "dstnat",
-        (Table::Filter, Hook::Output) => "mangle",
+        (Table::Mangle, _) | (Table::Filter, Hook::Output) => "mangle",
         (Table::Filter, _) => "filter",
     };
     let name = names::base_name(table, hook);
@@ -291,8 +290,8 @@ pub(super) fn rule_text(family: Family, rule: &Rule) -> String {
         Verdict::Jump(chain) => format!("jump {}", chain_name(chain)),
         Verdict::SetMark(bits) => format!("meta mark set meta mark | {bits:#010x}"),
         Verdict::ToggleMark(bits) => format!("meta mark set meta mark ^ {bits:#010x}"),
-        Verdict::MarkOf(role) => {
-            format!("meta mark set {ip} daddr . meta l4proto . th dport map @{}", set_name(role))
+        Verdict::MarkOf(of) => {
+            format!("meta mark set {ip} daddr . meta l4proto . th dport map @{}", set_name(of))
         }
         Verdict::Masquerade { random_fully: true } => "masquerade fully-random".to_owned(),
         Verdict::Masquerade { random_fully: false } => "masquerade".to_owned(),

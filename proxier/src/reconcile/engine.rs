@@ -251,7 +251,7 @@ impl Engine {
                 || self.audit.ended
                 || self.retries.next().is_some_and(|due| due <= now)
                 || self.next_slow_start().is_some_and(|due| due <= now)
-                || self.renewal.is_some_and(|due| due <= now)
+                || self.next_renewal().is_some_and(|due| due <= now)
                 || self.drain_check.is_some_and(|due| due <= now))
     }
 
@@ -259,7 +259,7 @@ impl Engine {
     /// place that decides.
     pub(super) fn next_wake(&self, now: Instant, not_before: Instant) -> Instant {
         let work = self.has_work(now).then_some(now);
-        let others = [self.next_slow_start(), self.drain_check, self.renewal];
+        let others = [self.next_slow_start(), self.drain_check, self.next_renewal()];
         let due = [work, self.retries.next()].into_iter().chain(others);
         let step = due.flatten().min();
         let piece = self.audit.next_wake();
@@ -545,7 +545,7 @@ impl Engine {
             self.later.push_back(touched.into_iter().collect());
         }
         self.marks.adopted();
-        self.renewal = Some(now);
+        self.renew(now);
         self.computed(drops_changed);
 
         let (desired, believed) = (self.desired.state(), self.believed.state());

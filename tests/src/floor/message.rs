@@ -34,7 +34,7 @@ pub(crate) fn new_member(set: &str, member: &Member) -> Vec<u8> {
             endpoint(&mut out, ip, protocol.number() as u8, port);
             if mark != 0 {
                 let both = u64::from(mark) << 32 | u64::from(u32::MAX);
-                out.attribute(27 | NET_ORDER, &both.to_be_bytes());
+                out.attribute(0x1b | NET_ORDER, &both.to_be_bytes());
             }
         }
         Member::IpPortIp(ip, protocol, port, other) => {

@@ -61,7 +61,7 @@ fn rule(table: &str, words: &[String]) -> Rule {
                 argument();
                 continue;
             }
-            "--random-fully" => continue,
+            "--random-fully" | "--map-mark" => continue,
             "-s" => Match::Source(parsed(argument())),
             "-i" => Match::Interface(argument().to_owned()),
             "-p" => Match::Protocol(argument().to_owned()),
@@ -98,7 +98,6 @@ fn rule(table: &str, words: &[String]) -> Rule {
                 target = Some(Target::MarkOf(Marks::Set(set)));
                 continue;
             }
-            "--map-mark" => continue,
             "--set-xmark" => {
                 let (turned, cleared) = value_and_mask(argument());
                 target = Some(Target::Mark { cleared, turned });

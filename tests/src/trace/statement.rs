@@ -294,9 +294,7 @@ impl<'a> Statement<'a> {
         let may_close = self.splits() && self.world.options.detector != Detector::None;
         Some(if holder.roles[0] == Role::ClusterIp {
             if service.internal_local { here() } else { anywhere() }
-        } else if !is_external_local(service) {
-            anywhere()
-        } else if self.splits() && inside && !masqueraded {
+        } else if !is_external_local(service) || self.splits() && inside && !masqueraded {
             anywhere()
         } else if may_close && !inside && here().is_empty() && !anywhere().is_empty() {
             return None;

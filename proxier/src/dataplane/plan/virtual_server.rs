@@ -208,7 +208,7 @@ impl Planner<'_> {
     fn stale_flows(&mut self, key: VirtualServerKey, keep: RealServers) {
         match key {
             VirtualServerKey::Address { protocol: Protocol::Udp, .. } => {
-                self.forget_flows(key, keep)
+                self.forget_flows(key, keep);
             }
             VirtualServerKey::Address { .. } => {}
             // Flows are known by the address to which their client sends.

@@ -8,11 +8,23 @@ use crate::dataplane::sets::{SetRole, SetType};
 use crate::dataplane::split::EXPIRY;
 
 impl Engine {
-    /// Renews in a sync period, and often enough for one that fails to be made good.
+    /// When they are renewed next, if there are any.
+    pub(super) fn next_renewal(&self) -> Option<Instant> {
+        let sets = &self.believed.state().sets;
+        let any = sets
+            .iter()
+            .any(|(set, known)| set.set_type() == SetType::Expiring && !known.members.is_empty());
+        self.renewal.filter(|_| any)
+    }
+
     pub(super) fn renew_if_due(&mut self, now: Instant) {
-        if self.renewal.is_none_or(|due| due > now) {
-            return;
+        if self.next_renewal().is_some_and(|due| due <= now) {
+            self.renew(now);
         }
+    }
+
+    /// Renews all, and again in a sync period, or often enough for one time that fails to be made good.
+    pub(super) fn renew(&mut self, now: Instant) {
         self.renewal = Some(now + self.timing.sync_period.min(EXPIRY / 4));
         let Some(settings) = &self.settings else { return };
         let expiring = |role: &SetRole| role.set_type() == SetType::Expiring;
