@@ -95,7 +95,7 @@ fn carry_out(
         Action::InitOnly => daemon::init_only(&config),
         Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
-        Action::Cleanup => cleanup::run(),
+        Action::Cleanup => cleanup::run(args),
         Action::Explain { what } => explain::run(args, config, &what),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),

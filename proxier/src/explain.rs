@@ -301,8 +301,7 @@ fn inside(
         let more = servers.len() - first.len();
         let _ = writeln!(
             out,
-            "  pods and this node, through any of these but the cluster IP, {}: {}",
-            frontend.key,
+            "  pods and this node, through any of these but the cluster IP: {}",
             text::and_more(&first.join(" "), more)
         );
     }

@@ -239,6 +239,7 @@ fn held_back() {
         "ip6 daddr . meta l4proto . th dport @load-balancer-ips drop",
         "ct direction original udp dport @node-ports-udp drop",
         "ct direction reply jump hold-answers",
+        "icmpv6 type destination-unreachable icmpv6 code port-unreachable ip6 saddr @service-ips drop",
     ] {
         assert!(printed.contains(line), "{line}\n{printed}");
     }

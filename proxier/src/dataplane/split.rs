@@ -75,11 +75,13 @@ pub struct Marks {
 
 impl Marks {
     /// Takes in which marks the kernel has, so that after a restart each frontend has the one that it had.
-    pub fn adopt(&mut self, found: &State) {
+    pub fn adopt(&mut self, range: MarkRange, found: &State) {
         for family in [Family::Ipv4, Family::Ipv6] {
             let set = found.sets.get(&SetRole::LocalMark.of(family));
             for member in set.into_iter().flat_map(|set| &set.members) {
-                if let Member::Marked(address, protocol, port, mark) = *member {
+                if let Member::Marked(address, protocol, port, mark) = *member
+                    && range.contains(mark)
+                {
                     self.found.insert((address, protocol, port), mark);
                     self.taken.insert(mark);
                 }
@@ -89,11 +91,9 @@ impl Marks {
 
     /// Every service has been computed: what the kernel had and nobody asks for is free.
     pub fn adopted(&mut self) {
-        let found: BTreeSet<u32> = std::mem::take(&mut self.found).into_values().collect();
-        let kept: BTreeSet<u32> = self.known.values().flatten().map(|(_, mark)| *mark).collect();
-        for mark in found.difference(&kept) {
-            self.give_back(*mark);
-        }
+        // Whoever got one has taken it from there.
+        let left: BTreeSet<u32> = std::mem::take(&mut self.found).into_values().collect();
+        left.into_iter().for_each(|mark| self.give_back(mark));
     }
 
     /// Gives each service port that needs one a mark, and makes a frontend of what clients inside have. A
@@ -112,7 +112,7 @@ impl Marks {
                 let port = (inside.port.clone(), inside.protocol);
                 let has = kept.iter().chain(&known).find(|(of, _)| *of == port);
                 let has = has.map(|(_, mark)| *mark);
-                let has = has.or_else(|| self.had(range, asked, &inside.frontends));
+                let has = has.or_else(|| self.had(asked, &inside.frontends));
                 let new = |marks: &mut Self| inside.differs.then(|| marks.free(range)).flatten();
                 let Some(mark) = has.or_else(|| new(self)) else {
                     asked.skipped.extend(without_mark(asked, &inside));
@@ -138,7 +138,7 @@ impl Marks {
     }
 
     /// The mark that one of these frontends had in the kernel.
-    fn had(&mut self, range: MarkRange, of: &Contribution, frontends: &[usize]) -> Option<u32> {
+    fn had(&mut self, of: &Contribution, frontends: &[usize]) -> Option<u32> {
         let keys = frontends.iter().filter_map(|at| of.frontends.get(*at));
         let mut places = keys.filter_map(|frontend| match frontend.key {
             VirtualServerKey::Address { address, port, protocol } => {
@@ -149,7 +149,7 @@ impl Marks {
         let mark = places.find_map(|place| self.found.get(&place).copied())?;
         // Its other frontends had it too; nobody else gets it.
         self.found.retain(|_, other| *other != mark);
-        range.contains(mark).then_some(mark)
+        Some(mark)
     }
 
     /// One that nobody had; if there is none, the one that was given back first.

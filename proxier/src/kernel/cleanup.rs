@@ -16,6 +16,7 @@ use crate::dataplane::sets::{Member, SetId, SetRole};
 use crate::iptables::Scope;
 use crate::nftables::{self, TABLE};
 use crate::text::chain;
+use crate::value::MarkRange;
 
 /// What a clean-up did.
 #[derive(Debug, Default)]
@@ -37,15 +38,16 @@ impl Report {
 /// Removes our virtual servers, `kube-ipvs0`, our rules and what other modes of kube-proxy left,
 /// and our sets. Each step goes on where another fails.
 ///
-/// Ours are the virtual servers that our sets and `kube-ipvs0` know; every other one stays.
-pub fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
+/// Ours are the virtual servers that our sets and `kube-ipvs0` know, and those by firewall mark with one of
+/// these marks; every other one stays.
+pub fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall, marks: MarkRange) -> Report {
     let mut report = Report::default();
     let interface = DummyInterface::find(INTERFACE);
     let interface = report.note("find kube-ipvs0", interface).flatten();
     let sets = IpsetClient::open();
     let mut sets = report.note("open ipset", sets);
     if let Some(ipvs) = ipvs {
-        let known = Known::read(interface.as_ref(), sets.as_mut());
+        let known = Known::read(interface.as_ref(), sets.as_mut(), marks);
         virtual_servers(ipvs, &known, &mut report);
     }
     for family in [Family::Ipv4, Family::Ipv6] {
@@ -62,11 +64,15 @@ pub fn clean_up(ipvs: Option<&mut Client>, firewall: &mut Firewall) -> Report {
 
 /// Removes what is ours where our rules and sets are in nftables, and nothing of kube-proxy's; and the flows to
 /// these services that IPVS has served, so that what comes of them still is seen by somebody.
-pub fn leave(ipvs: &mut Client, places: &BTreeSet<(Protocol, SocketAddr)>) -> Report {
+pub fn leave(
+    ipvs: &mut Client,
+    places: &BTreeSet<(Protocol, SocketAddr)>,
+    marks: MarkRange,
+) -> Report {
     let mut report = Report::default();
     let interface = DummyInterface::find(INTERFACE);
     let interface = report.note("find kube-ipvs0", interface).flatten();
-    let known = Known::read(interface.as_ref(), None);
+    let known = Known::read(interface.as_ref(), None, marks);
     virtual_servers(ipvs, &known, &mut report);
     flows(places, &mut report);
     remove_interface(interface, &mut report);
@@ -92,11 +98,16 @@ pub fn is_anything_ours() -> Result<bool, netlink_batch::Error> {
 struct Known {
     addresses: BTreeSet<std::net::IpAddr>,
     members: BTreeSet<(SetId, Member)>,
+    marks: MarkRange,
 }
 
 impl Known {
-    fn read(interface: Option<&DummyInterface>, sets: Option<&mut IpsetClient>) -> Self {
-        let mut known = Self::default();
+    fn read(
+        interface: Option<&DummyInterface>,
+        sets: Option<&mut IpsetClient>,
+        marks: MarkRange,
+    ) -> Self {
+        let mut known = Self { marks, ..Self::default() };
         if let Some(interface) = interface {
             known.addresses = interface.addresses().unwrap_or_default();
         }
@@ -119,7 +130,10 @@ impl Known {
     }
 
     fn is_ours(&self, key: &VirtualServerKey) -> bool {
-        let VirtualServerKey::Address { address, port, protocol } = *key else { return false };
+        let (address, port, protocol) = match *key {
+            VirtualServerKey::Address { address, port, protocol } => (address, port, protocol),
+            VirtualServerKey::FirewallMark { mark, .. } => return self.marks.contains(mark),
+        };
         let has =
             |role: SetRole, member: Member| self.members.contains(&(role.of(key.family()), member));
         let by_port = Member::IpPort(address, protocol, port);
@@ -300,6 +314,7 @@ mod tests {
                 (SetRole::NodePortUdp.of(Family::Ipv6), Member::Port(30053)),
             ]
             .into(),
+            marks: MarkRange::default(),
         };
         for (key, ours) in [
             (server("10.96.0.1", 1, Tcp), true),
@@ -317,6 +332,7 @@ mod tests {
             (server("2001:db8::9", 30053, Udp), true),
             (server("198.51.100.1", 80, Tcp), false),
             (VirtualServerKey::FirewallMark { mark: 1, family: Family::Ipv4 }, false),
+            (VirtualServerKey::FirewallMark { mark: 0x1001, family: Family::Ipv6 }, true),
         ] {
             assert_eq!(known.is_ours(&key), ours, "{key}");
         }

@@ -76,7 +76,10 @@ pub(super) fn chains(family: Family) -> Vec<(Chain, Vec<Rule>)> {
     vec![
         // Without their interface, service addresses are those of other hosts.
         (base(PREROUTING, Hook::Prerouting, FILTER), vec![jump(PREROUTING, to_services, true)]),
-        (base(OUTPUT, Hook::Output, FILTER), vec![jump(OUTPUT, to_services, true)]),
+        (
+            base(OUTPUT, Hook::Output, FILTER),
+            std::iter::once(jump(OUTPUT, to_services, true)).chain(refusals(family)).collect(),
+        ),
         (
             base(INPUT, Hook::Input, BEHIND_IPVS),
             [jump(INPUT, to_services, false), jump(INPUT, from_services, false)]
@@ -131,6 +134,40 @@ fn request_to_node(protocol: Protocol, role: SetRole) -> Rule {
     out.push(payload(PayloadBase::Transport, 2, 2, ONE));
     out.extend([lookup(role, false), Verdict::Drop.into()]);
     Rule::new(INPUT, out)
+}
+
+/// What IPVS answers for a virtual server that is put back and has no real server yet: that comes one
+/// message later. The packet that it is about follows the eight bytes of ICMP's header.
+fn refusals(family: Family) -> impl Iterator<Item = Rule> {
+    const ICMP: u32 = 8;
+    let (source, _, length) = addresses(family);
+    let (protocol, unreachable, its_protocol, its_port) = match family {
+        // Destination unreachable: port.
+        Family::Ipv4 => (1, [3, 3], ICMP + 9, ICMP + 20 + 2),
+        Family::Ipv6 => (58, [1, 4], ICMP + 6, ICMP + 40 + 2),
+    };
+    let refusal = move |more: Vec<Expr>| {
+        let mut out = vec![
+            Expr::Meta { key: MetaKey::TransportProtocol, to: ONE },
+            compare(Compare::Eq, Value::byte(protocol)),
+            payload(PayloadBase::Transport, 0, 2, ONE),
+            compare(Compare::Eq, Value::new(unreachable)),
+        ];
+        out.extend(more);
+        out.push(Verdict::Drop.into());
+        Rule::new(OUTPUT, out)
+    };
+    let of_address =
+        vec![payload(PayloadBase::Network, source, length, ONE), lookup(SetRole::IpvsIps, false)];
+    let of_node = BY_PORT.map(move |(of, role)| {
+        vec![
+            payload(PayloadBase::Transport, its_protocol, 1, ONE),
+            compare(Compare::Eq, number(of)),
+            payload(PayloadBase::Transport, its_port, 2, ONE),
+            lookup(role, false),
+        ]
+    });
+    std::iter::once(of_address).chain(of_node).map(refusal)
 }
 
 /// A packet that answers one to a service, but not from the service's address.

@@ -523,7 +523,9 @@ impl Engine {
         /// Services in a part: less than a megabyte of operations, and few searches for stale flows.
         const PART: usize = 512;
         let services = self.cluster.services().count();
-        self.marks.adopt(self.believed.state());
+        if let Some(settings) = &self.settings {
+            self.marks.adopt(settings.marks, self.believed.state());
+        }
         self.desired.reserve(services);
         self.report.services.reserve(services);
         let dirty = self.take_dirty();

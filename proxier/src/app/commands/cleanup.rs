@@ -9,18 +9,20 @@ use tracing::warn;
 
 use crate::app::host::iptables_directory;
 use crate::app::print;
+use crate::args::Args;
 use crate::kernel::cleanup;
 use crate::kernel::firewall::Firewall;
 use crate::text::{self, chain};
 
 #[tokio::main(flavor = "current_thread")]
-pub(in crate::app) async fn run() -> anyhow::Result<ExitCode> {
+pub(in crate::app) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Without IPVS in the kernel there is nothing of it to remove.
     let mut ipvs = Client::open()
         .inspect_err(|error| warn!(error = chain(error), "no virtual servers to remove"))
         .ok();
     let mut firewall = Firewall::find(iptables_directory().as_deref());
-    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall);
+    let marks = args.own.local_policy_marks;
+    let report = cleanup::clean_up(ipvs.as_mut(), &mut firewall, marks);
     let mut out = String::new();
     for (verb, lines) in [("removed", &report.removed), ("kept", &report.kept)] {
         for line in lines {

@@ -24,6 +24,7 @@ use crate::kernel::{Kernel, cleanup, sysctl};
 use crate::reconcile::{Notice, Reconciler, Resolver, Status, Timing};
 use crate::telemetry::LogHandle;
 use crate::text;
+use crate::value::MarkRange;
 
 /// Runs until SIGTERM or SIGINT. A file that hangs does not hold up the end.
 pub(in crate::app) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<ExitCode> {
@@ -141,7 +142,7 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
         return Err(reload::start_again());
     }
     if let Some(over) = over {
-        clean_up(&over)?;
+        clean_up(&over, args.own.local_policy_marks)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,8 +162,8 @@ async fn handed(hand_over: &mut Option<HandOver>) -> Result<Over, oneshot::error
 }
 
 /// The successor has the node: everything of ours goes, and nothing else.
-fn clean_up(over: &Over) -> anyhow::Result<()> {
-    let report = cleanup::leave(&mut open_ipvs()?, &over.places);
+fn clean_up(over: &Over, marks: MarkRange) -> anyhow::Result<()> {
+    let report = cleanup::leave(&mut open_ipvs()?, &over.places, marks);
     for line in &report.removed {
         info!("removed {}", text::line(line));
     }

@@ -1,6 +1,6 @@
 //! `proxier diff`: what the running proxy would change now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,13 +16,14 @@ use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::firewall::Backend;
-use crate::dataplane::sets::SetId;
+use crate::dataplane::sets::{SetId, SetRole};
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
-    Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, Settings, State, Target,
-    plan, unmarked,
+    Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, SetState, Settings, State,
+    Target, plan, unmarked,
 };
 use crate::kernel::Kernel;
+use crate::memory::Memory;
 use crate::nftables;
 use crate::text::{self, chain};
 
@@ -76,11 +77,16 @@ async fn difference(
     let mut host = Host::look(&config)?;
     host.abilities.sysctls = sysctls;
     let strict_arp = config.sysctls.strict_arp;
-    let (reconciler, _) = dry_run::complete(args, config, host.abilities.clone()).await?;
-    let mut kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families)?;
+    let mut kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families.clone())?;
+    let known = marks(&mut kernel, &host.abilities.families).await;
+    let known = known.map_err(|error| anyhow!(error.text))?;
+    // What was read once may not be read again.
+    let sets = known.state.sets.clone();
+    let (reconciler, _) = dry_run::complete(args, config, host.abilities, known).await?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
-    let observed = observe(&mut kernel, settings).await.map_err(|error| anyhow!(error.text))?;
+    let observed = observe(&mut kernel, settings, sets).await;
+    let observed = observed.map_err(|error| anyhow!(error.text))?;
     // What drains is as it should be. For how long does not matter: none is ended here.
     let mut drains = Drains::new(Duration::ZERO);
     for (key, server) in &observed.virtual_servers {
@@ -110,12 +116,28 @@ async fn difference(
     })
 }
 
+/// A memory that knows which marks the kernel has: those that services have they keep.
+async fn marks(kernel: &mut Kernel, families: &[Family]) -> Result<Memory, OpError> {
+    let mut memory = Memory::new();
+    for family in families {
+        let set = SetRole::LocalMark.of(*family);
+        if let Answer::Set(set, Some(found)) = kernel.read(&Query::Set(set)).await? {
+            memory.state.sets.insert(set, found);
+        }
+    }
+    Ok(memory)
+}
+
 /// Reads the whole kernel, or fails.
-async fn observe(kernel: &mut Kernel, settings: &Settings) -> Result<State, OpError> {
-    let mut state = State::default();
-    let sets = SetId::all().filter(|set| settings.families.contains(&set.family));
+async fn observe(
+    kernel: &mut Kernel,
+    settings: &Settings,
+    sets: BTreeMap<SetId, SetState>,
+) -> Result<State, OpError> {
+    let mut state = State { sets, ..State::default() };
+    let all = SetId::all().filter(|set| settings.families.contains(&set.family));
     let parts = [Query::Sysctls(settings.sysctls.clone()), Query::Interface];
-    for query in parts.into_iter().chain(sets.map(Query::Set)) {
+    for query in parts.into_iter().chain(all.map(Query::Set)) {
         match kernel.read(&query).await? {
             Answer::Sysctls(found) => state.sysctls = found,
             Answer::Interface(found) => state.interface = found,

@@ -36,7 +36,7 @@ pub(in crate::app) async fn run(
     let output = args.own.output;
     let backend = backend(output, config.backend)?;
     let abilities = Abilities { backend, ..Abilities::default() };
-    let (mut reconciler, mut source) = complete(args, config, abilities).await?;
+    let (mut reconciler, mut source) = complete(args, config, abilities, Memory::new()).await?;
     print(&render(reconciler.desired(), output, backend, &sysctls))?;
     if args.own.strict {
         let services = reconciler.cluster().services().len();
@@ -86,12 +86,13 @@ pub(in crate::app) struct Source {
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Reads the source until it is complete, into a loop over memory. Who waits for an answer is told
+/// Reads the source until it is complete, into a loop over memory, which may hold something already. Who waits for an answer is told
 /// when none comes; why is in the warnings of the watches.
 pub(in crate::app) async fn complete(
     args: &Args,
     config: Config,
     mut abilities: Abilities,
+    memory: Memory,
 ) -> anyhow::Result<(Reconciler<Memory>, Source)> {
     abilities.memory = memory_limit::of_cgroup();
     let (sender, mut events) = mpsc::channel(feed::QUEUE);
@@ -115,7 +116,7 @@ pub(in crate::app) async fn complete(
         let config = Arc::clone(&config);
         Resolver::new(move |node, host| settings(&config, &abilities, node, host))
     };
-    let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, timing);
+    let (mut reconciler, status) = Reconciler::new(memory, resolver, timing);
     if let Some(needs) = needs {
         reconciler.take(needs);
     }
@@ -236,7 +237,8 @@ mod tests {
         let args = Args::parse_from(line.split_whitespace()).unwrap();
         let config = Config::load(&args, &Host).unwrap();
         let start = tokio::time::Instant::now();
-        let failed = complete(&args, config, Abilities::default()).await.err().unwrap();
+        let failed =
+            complete(&args, config, Abilities::default(), Memory::new()).await.err().unwrap();
         (failed.to_string(), start.elapsed())
     }
 

@@ -10,6 +10,7 @@ use crate::app::print;
 use crate::args::Args;
 use crate::config::Config;
 use crate::explain::{Known, Subject, addresses, explain};
+use crate::memory::Memory;
 use crate::settings::Abilities;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,7 +21,8 @@ pub(in crate::app) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let subject: Subject = what.parse()?;
     let metrics = config.metrics_bind;
-    let (reconciler, _source) = dry_run::complete(args, config, Abilities::default()).await?;
+    let (reconciler, _source) =
+        dry_run::complete(args, config, Abilities::default(), Memory::new()).await?;
     let settings = reconciler.settings().context("nothing was read")?;
     let known = Known { cluster: reconciler.cluster(), desired: reconciler.desired(), settings };
     let addresses = addresses(&subject, known.desired);

@@ -148,7 +148,7 @@ fn after_a_restart_each_frontend_has_the_mark_that_the_kernel_knows() {
         set.members.insert(Member::Marked(ip(address), Protocol::Tcp, port, mark));
     }
     let mut marks = Marks::default();
-    marks.adopt(&found);
+    marks.adopt(settings.marks, &found);
     let mut mark = |name: &str, vip: &str| {
         let mut service = local(name, vip);
         service.ports[0].node_port = 0;

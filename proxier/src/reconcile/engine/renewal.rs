@@ -23,9 +23,9 @@ impl Engine {
         }
     }
 
-    /// Renews all, and again in a sync period, or often enough for one time that fails to be made good.
+    /// Renews all, and again when three more times may fail until they are gone.
     pub(super) fn renew(&mut self, now: Instant) {
-        self.renewal = Some(now + self.timing.sync_period.min(EXPIRY / 4));
+        self.renewal = Some(now + EXPIRY / 4);
         let Some(settings) = &self.settings else { return };
         let expiring = |role: &SetRole| role.set_type() == SetType::Expiring;
         for role in SetRole::ALL.into_iter().filter(expiring) {
