@@ -19,8 +19,8 @@ use crate::dataplane::firewall::Backend;
 use crate::dataplane::sets::{SetId, SetRole};
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
-    Answer, Dataplane as _, Drains, Op, OpError, Plan, Planning, Query, SetState, Settings, State,
-    Target, plan, unmarked,
+    Answer, Dataplane as _, Desired, Drains, Op, OpError, Plan, Planning, Query, SetState,
+    Settings, State, Target, plan, unmarked,
 };
 use crate::kernel::Kernel;
 use crate::memory::Memory;
@@ -62,6 +62,8 @@ struct Difference {
     backend: Backend,
     /// Virtual servers that are there now.
     present: usize,
+    /// For which Services clients are told apart that were not.
+    policies: Vec<String>,
     /// What [`neighbours::find`] says.
     neighbours: Vec<String>,
     /// What [`facts::find`] says.
@@ -111,6 +113,7 @@ async fn difference(
         lines,
         backend: settings.backend,
         present: observed.virtual_servers.len(),
+        policies: policies(reconciler.desired(), &observed),
         neighbours,
         facts,
     })
@@ -183,7 +186,7 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = sysctls::changes(&config)?;
-    let Difference { plan, lines, backend, present, neighbours, facts } =
+    let Difference { plan, lines, backend, present, policies, neighbours, facts } =
         difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
@@ -192,6 +195,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "adoptedVirtualServers": present,
             "firewall": backend.to_string(),
             "kernelSettings": settings,
+            "localPolicies": policies,
             "neighbours": neighbours,
             "host": facts,
             "removals": cut,
@@ -205,6 +209,10 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let _ = writeln!(out, "Rules and sets would be kept by {backend} (--firewall).");
     for (title, lines) in [
         ("kernel settings that would change", settings),
+        (
+            "for clients of externalTrafficPolicy Local (--local-policy=kube-proxy leaves it as it is)",
+            policies,
+        ),
         ("wrong on this host, whoever serves", facts),
         ("known not to go well with service addresses on kube-ipvs0", neighbours),
     ] {
@@ -228,6 +236,27 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     }
     print(&out)?;
     Ok(!plan.is_empty())
+}
+
+/// What changes for clients of Services with externalTrafficPolicy Local, a line each.
+fn policies(desired: &Desired, observed: &State) -> Vec<String> {
+    let mut out = BTreeSet::new();
+    for (service, asked) in desired.contributions() {
+        for (set, member) in asked.frontends.iter().flat_map(|frontend| &frontend.members) {
+            out.extend(match set.role {
+                _ if observed.has_member(*set, member) => None,
+                SetRole::LocalMark => Some(format!(
+                    "{service}: pods and this node would reach endpoints of other nodes too"
+                )),
+                SetRole::LocalClosed => Some(format!(
+                    "{service}: clients outside the cluster would be refused, for lack of an endpoint \
+                     on this node"
+                )),
+                _ => None,
+            });
+        }
+    }
+    out.into_iter().collect()
 }
 
 /// What an operation does: to tables of nftables as one would tell `nft`.
