@@ -80,8 +80,10 @@ fn carry_out(
     config: Config,
     log: Option<LogHandle>,
 ) -> anyhow::Result<ExitCode> {
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
+    if action.uses_whole_configuration() {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
     }
     match action {
         Action::Version { .. } => unreachable!("answered above"),
@@ -96,7 +98,7 @@ fn carry_out(
         Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => cleanup::run(),
-        Action::Explain { what } => explain::run(args, config, &what),
+        Action::Explain(asked) => explain::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),
     }

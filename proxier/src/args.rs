@@ -4,6 +4,7 @@
 //! only after `=` (`--cleanup`, `--cleanup=true`), and of a flag given twice the last one counts,
 //! unless it is a list. What the flags mean together is decided in [`crate::config`].
 
+mod commands;
 mod flags;
 mod parse;
 
@@ -16,9 +17,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
+pub use commands::{Command, ExplainArgs, HandOverMode, command_line, shown};
 pub use flags::{AlwaysFlags, ConfigFlags};
 
 use crate::text;
@@ -54,45 +56,6 @@ pub struct Args {
     /// Names of given flags that never have an effect.
     #[arg(skip)]
     pub without_effect: Vec<String>,
-}
-
-/// What to do instead of running the proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown.
-    Diff,
-    /// Say why a service looks as it does on this node.
-    Explain {
-        /// namespace/name, namespace/name:port, ADDRESS, or ADDRESS:PORT with /protocol if wanted.
-        what: String,
-    },
-    /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
-    /// needs attention, 1 anything else.
-    Status,
-    /// Show what taking over this node from kube-proxy would change: exit status as for diff.
-    Migrate {
-        /// Only look; the taking over itself is what the running proxy does.
-        #[arg(long, required = true)]
-        check: bool,
-    },
-    /// Remove everything from the kernel that this proxy or kube-proxy put there.
-    Cleanup,
-    /// Run as the proxy until kube-proxy in another mode, started beside it, has every Service and no
-    /// connection is left here; then remove everything of this proxy and end.
-    HandOver {
-        /// The mode of that kube-proxy.
-        #[arg(long, value_name = "MODE", value_enum)]
-        to: HandOverMode,
-    },
-}
-
-/// To which mode of kube-proxy a node is handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum HandOverMode {
-    /// nftables mode.
-    Nftables,
-    /// iptables mode.
-    Iptables,
 }
 
 /// Flags of proxier's own.
@@ -241,10 +204,7 @@ pub enum Action {
     /// `diff`
     Diff,
     /// `explain`
-    Explain {
-        /// A service or an address as given.
-        what: String,
-    },
+    Explain(ExplainArgs),
     /// `status`
     Status,
     /// `migrate --check`
@@ -280,7 +240,7 @@ impl Args {
     }
 
     fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
+        let mut command = command_line();
         let matches =
             command.try_get_matches_from_mut(arguments.enumerate().map(|(i, argument)| {
                 if i == 0 { argument } else { parse::with_dashes(argument) }
@@ -316,6 +276,17 @@ impl Args {
         if self.command.is_some() && (self.own.dry_run || self.always.init_only) {
             return wrong("a command goes with neither --dry-run nor --init-only");
         }
+        let name = self.command.as_ref().map(Command::name);
+        let outputs = commands::outputs(name.or(self.own.dry_run.then_some(commands::DRY_RUN)));
+        if !outputs.contains(&self.own.output) {
+            let what = name.map_or("it".to_owned(), |name| format!("proxier {name}"));
+            let names: Vec<String> = outputs.iter().map(|output| output.name()).collect();
+            return wrong(&format!(
+                "-o {} does not apply here: {what} prints {}",
+                self.own.output.name(),
+                names.join(" or ")
+            ));
+        }
         Ok(())
     }
 
@@ -331,7 +302,7 @@ impl Args {
         }
         match &self.command {
             Some(Command::Diff) => Action::Diff,
-            Some(Command::Explain { what }) => Action::Explain { what: what.clone() },
+            Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
             Some(Command::Status) => Action::Status,
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
             Some(Command::Cleanup) => Action::Cleanup,
@@ -341,6 +312,16 @@ impl Args {
             None if self.own.dry_run => Action::DryRun { watch: self.own.watch },
             None => Action::Run,
         }
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    /// Whether what is questionable about the configuration is to be said. Whoever asks about a Service or the
+    /// daemon gets an answer to that; the daemon's log and `diff` have the rest.
+    pub fn uses_whole_configuration(&self) -> bool {
+        !matches!(self, Self::Explain(_) | Self::Status | Self::Cleanup)
     }
 }
 

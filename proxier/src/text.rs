@@ -97,6 +97,13 @@ pub fn and_more(first: &str, more: usize) -> String {
     if more == 0 { first.to_owned() } else { format!("{first} and {more} more") }
 }
 
+/// How many letters, case aside, have to be changed, or swapped with the next one, to make the one name of
+/// the other; nothing if these are too many for a slip.
+pub fn edits(name: &str, other: &str) -> Option<usize> {
+    let edits = strsim::osa_distance(&name.to_ascii_lowercase(), &other.to_ascii_lowercase());
+    Some(edits).filter(|edits| *edits <= 2.min(other.len() / 3))
+}
+
 /// Whether a text already has this as one of the parts between its colons.
 fn tells(text: &str, part: &str) -> bool {
     let ends = |rest: &str| rest.is_empty() || rest.starts_with(": ");

@@ -96,8 +96,10 @@ fn ask(address: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
         .with_context(|| format!("no proxy answers on {address} (--metrics-bind-address)"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // No service: the question is how the whole is doing.
-    write!(stream, "GET /status.json?q=%00 HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    // No service: the question is how the whole is doing. Who has answered before it has read everything says why
+    // below.
+    let request = format!("GET /status.json?q=%00 HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes());
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
         // The kernel's words for a time limit are "Resource temporarily unavailable".

@@ -1,0 +1,162 @@
+//! What the program does instead of running the proxy, and what its help shows of each command.
+//!
+//! Every command takes every flag of the proxy, so that those of the daemon can be put behind it; its help shows
+//! those that matter to it.
+
+#![allow(clippy::doc_markdown, reason = "the comments are the help text")]
+
+use clap::{CommandFactory as _, Subcommand, ValueEnum};
+
+use super::{Args, Output};
+
+/// What to do instead of running the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown.
+    #[command(after_help = "Examples:
+  proxier diff --config=/var/lib/kube-proxy/config.conf
+  proxier diff --manifests objects.yaml -o json")]
+    Diff,
+    /// Say why Services look as they do on this node: which endpoints are used, which are not, and why.
+    #[command(after_help = "Examples:
+  proxier explain shop/web                 a Service; also: svc/web -n shop, web -n shop
+  proxier explain shop/web:http            one port of it
+  proxier explain 10.96.0.10:53/udp        who answers there
+  proxier explain 10.244.1.7               the Services of a pod
+  proxier explain 30080                    whose node port it is
+  proxier explain shop/web 30080 -o json   several at once, for programs")]
+    Explain(ExplainArgs),
+    /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
+    /// needs attention, 1 anything else.
+    #[command(after_help = "Examples:
+  proxier status
+  proxier status -o json --metrics-bind-address=192.168.1.10:10249")]
+    Status,
+    /// Show what taking over this node from kube-proxy would change: exit status as for diff.
+    #[command(after_help = "Examples:
+  proxier migrate --check --config=/var/lib/kube-proxy/config.conf")]
+    Migrate {
+        /// Only look; the taking over itself is what the running proxy does.
+        #[arg(long, required = true)]
+        check: bool,
+    },
+    /// Remove everything from the kernel that this proxy or kube-proxy put there.
+    #[command(after_help = "Examples:
+  proxier cleanup            when no proxy runs on this node any more")]
+    Cleanup,
+    /// Run as the proxy until kube-proxy in another mode, started beside it, has every Service and no
+    /// connection is left here; then remove everything of this proxy and end.
+    #[command(after_help = "Examples:
+  proxier hand-over --to nftables --config=/var/lib/kube-proxy/config.conf")]
+    HandOver {
+        /// The mode of that kube-proxy.
+        #[arg(long, value_name = "MODE", value_enum)]
+        to: HandOverMode,
+    },
+}
+
+/// What is to be explained.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct ExplainArgs {
+    /// NAME, svc/NAME, NAMESPACE/NAME (each with :PORT if wanted), ADDRESS or ADDRESS:PORT of a Service or a
+    /// pod, or a node port; ports with /protocol if wanted.
+    #[arg(required = true, value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Namespace of names that say none.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+/// To which mode of kube-proxy a node is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandOverMode {
+    /// nftables mode.
+    Nftables,
+    /// iptables mode.
+    Iptables,
+}
+
+/// The name under which [`outputs`] has a dry run, which is no command.
+pub(super) const DRY_RUN: &str = "--dry-run";
+
+/// Flags that say where Services are read from, and what of them is this node's.
+const SOURCE: &[&str] =
+    &["config", "kubeconfig", "master", "hostname-override", "manifests", "node-address"];
+
+impl Command {
+    /// As it is typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Diff => "diff",
+            Self::Explain(_) => "explain",
+            Self::Status => "status",
+            Self::Migrate { .. } => "migrate",
+            Self::Cleanup => "cleanup",
+            Self::HandOver { .. } => "hand-over",
+        }
+    }
+}
+
+/// Flags of the proxy that the help of a command shows.
+fn flags(command: &str) -> Vec<&'static str> {
+    let more: &[&str] = match command {
+        "diff" | "migrate" => &["firewall", "output"],
+        "explain" => &["output"],
+        "status" => return vec!["config", "metrics-bind-address", "output"],
+        "hand-over" => &["drain-timeout"],
+        _ => return Vec::new(),
+    };
+    [SOURCE, more].concat()
+}
+
+/// What a command, or a dry run, can print; the first is the usual form.
+pub(super) fn outputs(command: Option<&str>) -> Vec<Output> {
+    match command {
+        Some(DRY_RUN) => Output::value_variants().to_vec(),
+        Some("diff" | "explain" | "status" | "migrate") => vec![Output::Table, Output::Json],
+        _ => vec![Output::Table],
+    }
+}
+
+/// The command line as it is read: a command takes every flag of the proxy.
+pub fn command_line() -> clap::Command {
+    let whole = Args::command();
+    let flags: Vec<clap::Arg> = whole.get_arguments().cloned().collect();
+    whole.mut_subcommands(|command| {
+        let shown = shown_flags(command.get_name(), &flags);
+        let is_shown = |flag: &clap::Arg| shown.iter().any(|it| it.get_id() == flag.get_id());
+        let hidden: Vec<_> =
+            flags.iter().filter(|flag| !is_shown(flag)).map(|it| it.clone().hide(true)).collect();
+        command.args(shown).args(hidden)
+    })
+}
+
+/// The command line as it is shown: of each command, the flags that matter to it.
+pub fn shown() -> clap::Command {
+    let whole = Args::command().mut_args(|flag| flag.global(false));
+    let flags: Vec<clap::Arg> = whole.get_arguments().cloned().collect();
+    whole.mut_subcommands(|command| {
+        let shown = shown_flags(command.get_name(), &flags);
+        command.args(shown)
+    })
+}
+
+fn shown_flags(command: &str, all: &[clap::Arg]) -> Vec<clap::Arg> {
+    let names = flags(command);
+    let shown = all.iter().filter(|flag| flag.get_long().is_some_and(|it| names.contains(&it)));
+    let own = |flag: &clap::Arg| match flag.get_id().as_str() {
+        "output" => flag.clone().hide_possible_values(true).help(format!(
+            "How to print: {}",
+            outputs(Some(command)).iter().map(|it| it.name()).collect::<Vec<_>>().join(" or ")
+        )),
+        _ => flag.clone(),
+    };
+    shown.map(own).map(|flag| flag.help_heading("Flags of the proxy")).collect()
+}
+
+impl Output {
+    /// As it is typed.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
