@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, status};
+use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status};
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError};
 use crate::config::{Config, ConfigError, Host};
@@ -99,6 +99,7 @@ fn carry_out(
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => cleanup::run(),
         Action::Explain(asked) => explain::run(args, config, &asked),
+        Action::Get(asked) => get::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),
     }

@@ -20,7 +20,7 @@ use clap::parser::ValueSource;
 use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
-pub use commands::{Command, ExplainArgs, HandOverMode, command_line, shown};
+pub use commands::{Command, ExplainArgs, GetArgs, GetKind, HandOverMode, command_line, shown};
 pub use flags::{AlwaysFlags, ConfigFlags};
 
 use crate::text;
@@ -164,6 +164,12 @@ pub enum Output {
     Table,
     /// JSON.
     Json,
+    /// YAML (get).
+    Yaml,
+    /// The table with more columns (get).
+    Wide,
+    /// Names alone, one a line (get).
+    Name,
     /// Virtual and real servers as `ipvsadm-save -n` prints them.
     Ipvsadm,
     /// Addresses of kube-ipvs0 as `ip addr` prints them.
@@ -205,6 +211,8 @@ pub enum Action {
     Diff,
     /// `explain`
     Explain(ExplainArgs),
+    /// `get`
+    Get(GetArgs),
     /// `status`
     Status,
     /// `migrate --check`
@@ -280,12 +288,9 @@ impl Args {
         let outputs = commands::outputs(name.or(self.own.dry_run.then_some(commands::DRY_RUN)));
         if !outputs.contains(&self.own.output) {
             let what = name.map_or("it".to_owned(), |name| format!("proxier {name}"));
-            let names: Vec<String> = outputs.iter().map(|output| output.name()).collect();
-            return wrong(&format!(
-                "-o {} does not apply here: {what} prints {}",
-                self.own.output.name(),
-                names.join(" or ")
-            ));
+            let names = text::any_of(outputs.iter().map(|output| output.name()));
+            let given = self.own.output.name();
+            return wrong(&format!("-o {given} does not apply here: {what} prints {names}"));
         }
         Ok(())
     }
@@ -303,6 +308,7 @@ impl Args {
         match &self.command {
             Some(Command::Diff) => Action::Diff,
             Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
+            Some(Command::Get(get)) => Action::Get(get.clone()),
             Some(Command::Status) => Action::Status,
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
             Some(Command::Cleanup) => Action::Cleanup,
@@ -321,7 +327,7 @@ impl Action {
     /// Whether what is questionable about the configuration is to be said. Whoever asks about a Service or the
     /// daemon gets an answer to that; the daemon's log and `diff` have the rest.
     pub fn uses_whole_configuration(&self) -> bool {
-        !matches!(self, Self::Explain(_) | Self::Status | Self::Cleanup)
+        !matches!(self, Self::Explain(_) | Self::Get(_) | Self::Status | Self::Cleanup)
     }
 }
 

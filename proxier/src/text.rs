@@ -92,6 +92,16 @@ pub fn few<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> Strin
     and_more(&first.join(", "), items.count())
 }
 
+/// `a, b or c`.
+pub fn any_of(items: impl IntoIterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    match (items.pop(), items.is_empty()) {
+        (None, _) => String::new(),
+        (Some(only), true) => only,
+        (Some(last), false) => format!("{} or {last}", items.join(", ")),
+    }
+}
+
 /// `a, b and 3 more`.
 pub fn and_more(first: &str, more: usize) -> String {
     if more == 0 { first.to_owned() } else { format!("{first} and {more} more") }

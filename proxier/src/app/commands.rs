@@ -5,4 +5,5 @@ pub(super) mod daemon;
 pub(super) mod diff;
 pub(super) mod dry_run;
 pub(super) mod explain;
+pub(super) mod get;
 pub(super) mod status;

@@ -8,6 +8,7 @@
 use clap::{CommandFactory as _, Subcommand, ValueEnum};
 
 use super::{Args, Output};
+use crate::text;
 
 /// What to do instead of running the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -26,6 +27,14 @@ pub enum Command {
   proxier explain 30080                    whose node port it is
   proxier explain shop/web 30080 -o json   several at once, for programs")]
     Explain(ExplainArgs),
+    /// List Services, endpoints or virtual servers as they are on this node, those with a problem first.
+    #[command(after_help = "Examples:
+  proxier get svc -A                   every Service: its endpoints here, elsewhere and unused
+  proxier get endpoints -n shop        where each one is, and whether it is used
+  proxier get ep web -n shop -o wide   of one Service, with zones and reasons
+  proxier get vs 10.96.0.10            the virtual servers of an address
+  proxier get svc -A -o name           names for explain; also -o json, -o yaml")]
+    Get(GetArgs),
     /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
     /// needs attention, 1 anything else.
     #[command(after_help = "Examples:
@@ -67,6 +76,37 @@ pub struct ExplainArgs {
     pub namespace: Option<String>,
 }
 
+/// What is to be listed.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct GetArgs {
+    /// What to list.
+    #[arg(value_name = "KIND", value_enum)]
+    pub kind: GetKind,
+    /// Of these Services only: a name, an address or a node port, as for explain.
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Of this namespace (default: default).
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Of all namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "what"])]
+    pub all_namespaces: bool,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GetKind {
+    /// Services.
+    #[value(aliases = ["service", "svc"])]
+    Services,
+    /// Endpoints of Services.
+    #[value(aliases = ["endpoint", "ep"])]
+    Endpoints,
+    /// Virtual servers.
+    #[value(aliases = ["virtual-server", "vs"])]
+    VirtualServers,
+}
+
 /// To which mode of kube-proxy a node is handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HandOverMode {
@@ -89,6 +129,7 @@ impl Command {
         match self {
             Self::Diff => "diff",
             Self::Explain(_) => "explain",
+            Self::Get(_) => "get",
             Self::Status => "status",
             Self::Migrate { .. } => "migrate",
             Self::Cleanup => "cleanup",
@@ -101,7 +142,7 @@ impl Command {
 fn flags(command: &str) -> Vec<&'static str> {
     let more: &[&str] = match command {
         "diff" | "migrate" => &["firewall", "output"],
-        "explain" => &["output"],
+        "explain" | "get" => &["output"],
         "status" => return vec!["config", "metrics-bind-address", "output"],
         "hand-over" => &["drain-timeout"],
         _ => return Vec::new(),
@@ -111,10 +152,13 @@ fn flags(command: &str) -> Vec<&'static str> {
 
 /// What a command, or a dry run, can print; the first is the usual form.
 pub(super) fn outputs(command: Option<&str>) -> Vec<Output> {
+    use Output::{Json, Name, Table, Wide, Yaml};
+    let all = || Output::value_variants().iter().copied();
     match command {
-        Some(DRY_RUN) => Output::value_variants().to_vec(),
-        Some("diff" | "explain" | "status" | "migrate") => vec![Output::Table, Output::Json],
-        _ => vec![Output::Table],
+        Some(DRY_RUN) => all().filter(|it| !matches!(it, Yaml | Wide | Name)).collect(),
+        Some("get") => vec![Table, Wide, Json, Yaml, Name],
+        Some("diff" | "explain" | "status" | "migrate") => vec![Table, Json],
+        _ => vec![Table],
     }
 }
 
@@ -147,7 +191,7 @@ fn shown_flags(command: &str, all: &[clap::Arg]) -> Vec<clap::Arg> {
     let own = |flag: &clap::Arg| match flag.get_id().as_str() {
         "output" => flag.clone().hide_possible_values(true).help(format!(
             "How to print: {}",
-            outputs(Some(command)).iter().map(|it| it.name()).collect::<Vec<_>>().join(" or ")
+            text::any_of(outputs(Some(command)).iter().map(|it| it.name()))
         )),
         _ => flag.clone(),
     };

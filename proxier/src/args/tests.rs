@@ -192,7 +192,7 @@ fn help_is_not_an_error_and_names_every_flag() {
 #[test]
 fn the_help_of_a_command_shows_its_own_flags_and_how_it_is_used() {
     for command in shown().get_subcommands().map(clap::Command::get_name) {
-        let help = Args::parse_from(["proxier", command, "--help"]).unwrap_err().to_string();
+        let help = Args::parse_from(["proxier", command, "-h"]).unwrap_err().to_string();
         assert!(help.lines().count() < 50, "{help}");
         assert!(!help.contains("--conntrack-min"), "{help}");
         assert!(help.contains(&format!("  proxier {command}")), "{help}");

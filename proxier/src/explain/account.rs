@@ -111,6 +111,8 @@ pub struct PortAccount {
     pub port: u16,
     /// `tcp`, `udp` or `sctp`
     pub protocol: String,
+    /// Its number at the addresses of nodes.
+    pub node_port: Option<u16>,
     /// What it is in each family that the Service has.
     pub families: Vec<FamilyAccount>,
 }
@@ -141,6 +143,9 @@ pub struct FamilyAccount {
 pub struct EndpointAccount {
     /// Its address, with its port where it has one for this port of the Service.
     pub address: String,
+    /// Its address alone.
+    #[serde(skip)]
+    pub ip: IpAddr,
     /// The node that it is on.
     pub node: Option<String>,
     /// The zone that it is in.
@@ -203,9 +208,16 @@ impl ServiceAccount {
 
     /// Addresses that clients connect to.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.frontends().filter_map(|frontend| match frontend.virtual_server {
+        self.frontends().filter_map(FrontendAccount::address)
+    }
+}
+
+impl FrontendAccount {
+    /// The address that clients connect to.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.virtual_server {
             VirtualServerKey::Address { address, .. } => Some(address),
             VirtualServerKey::FirewallMark { .. } => None,
-        })
+        }
     }
 }

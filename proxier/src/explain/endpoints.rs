@@ -89,6 +89,7 @@ pub(super) fn account(
     };
     EndpointAccount {
         address,
+        ip: endpoint.address,
         node: shown(&endpoint.node),
         zone: shown(&endpoint.zone),
         state,

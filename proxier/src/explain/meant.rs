@@ -31,9 +31,8 @@ pub fn namespace(name: &str, cluster: &Cluster) -> String {
 }
 
 fn question(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<String> = names.collect();
-    if names.is_empty() {
-        return String::new();
+    match text::any_of(names) {
+        none if none.is_empty() => none,
+        names => format!(" (did you mean {names}?)"),
     }
-    format!(" (did you mean {}?)", names.join(" or "))
 }

@@ -26,6 +26,7 @@ pub(super) fn account<'a>(
         name: text::name(&port.name).to_string(),
         port: port.port,
         protocol: port.protocol.to_string(),
+        node_port: Some(port.node_port).filter(|number| *number != 0),
         families: families(service, port, known),
     };
     ServiceAccount {

@@ -35,7 +35,7 @@ pub enum ParseSubjectError {
 
 impl Subject {
     /// The namespace of a name that says none.
-    const NAMESPACE: &str = "default";
+    pub const NAMESPACE: &str = "default";
     /// What a name may have in front to say that it is that of a Service.
     const KINDS: [&str; 3] = ["svc", "service", "services"];
 

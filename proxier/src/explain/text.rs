@@ -72,7 +72,7 @@ impl fmt::Display for ServiceAccount {
 
 impl fmt::Display for PortAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, port, protocol, families } = self;
+        let Self { name, port, protocol, families, .. } = self;
         let gap = if name.is_empty() { "" } else { " " };
         writeln!(f, "\nport{gap}{name} {port}/{protocol}")?;
         families.iter().try_for_each(|family| family.fmt(f))

@@ -160,7 +160,10 @@ const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 fn render(desired: &Desired, output: Output, backend: Backend, sysctls: &str) -> String {
     let state = desired.state();
     match output {
-        Output::Table => render::table(desired, style()),
+        // Those of `get` are refused with the arguments.
+        Output::Table | Output::Wide | Output::Name | Output::Yaml => {
+            render::table(desired, style())
+        }
         Output::Json => {
             format!("{}\n", text::json(&format!("{:#}", render::json::desired(desired))))
         }

@@ -28,10 +28,13 @@ pub(in crate::app) async fn run(
     let (reconciler, _source) = dry_run::complete(args, config, Abilities::default()).await?;
     let settings = reconciler.settings().context("nothing was read")?;
     let known = Known { cluster: reconciler.cluster(), desired: reconciler.desired(), settings };
+    let held = status::held_back(metrics);
     let mut answers = Vec::new();
     for (text, subject) in &subjects {
         let answer = explain(subject, known).map(|mut answer| {
-            answer.held_back = status::held_back(metrics, &answer.addresses());
+            let addresses = answer.addresses();
+            let of = held.iter().filter(|held| addresses.contains(&held.address));
+            answer.held_back = of.map(|held| held.text.clone()).collect();
             answer
         });
         answers.push((text.as_str(), answer));

@@ -1,6 +1,5 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -17,6 +16,7 @@ use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::{Config, ConfigError, Host};
 use crate::http::State;
+use crate::listing::Held;
 use crate::render::Style;
 use crate::text::{self, chain};
 use crate::value::GoDuration;
@@ -71,15 +71,13 @@ fn address_in(text: &str) -> Option<SocketAddr> {
     value.parse().ok()
 }
 
-/// What the proxy that runs here, if one does, holds back of these addresses, in words.
-pub(in crate::app) fn held_back(metrics: SocketAddr, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
+/// What the proxy that runs here, if one does, holds back.
+pub(in crate::app) fn held_back(metrics: SocketAddr) -> Vec<Held> {
     let status = ask(local(metrics)).ok().and_then(|body| serde_json::from_str(&body).ok());
     let status: Value = status.unwrap_or_default();
-    let of = |held: &&Value| {
-        let address = held["address"].as_str().and_then(|address| address.parse().ok());
-        address.is_some_and(|address| addresses.contains(&address))
-    };
-    list(&status["heldBack"]["first"]).iter().filter(of).map(held).collect()
+    let of =
+        |it: &Value| Some(Held { address: it["address"].as_str()?.parse().ok()?, text: held(it) });
+    list(&status["heldBack"]["first"]).iter().filter_map(of).collect()
 }
 
 fn local(mut address: SocketAddr) -> SocketAddr {
