@@ -19,6 +19,9 @@ _proxier() {
             proxier,cleanup)
                 cmd="proxier__subcmd__cleanup"
                 ;;
+            proxier,completion)
+                cmd="proxier__subcmd__completion"
+                ;;
             proxier,diff)
                 cmd="proxier__subcmd__diff"
                 ;;
@@ -37,6 +40,9 @@ _proxier() {
             proxier,status)
                 cmd="proxier__subcmd__status"
                 ;;
+            proxier,version)
+                cmd="proxier__subcmd__version"
+                ;;
             *)
                 ;;
         esac
@@ -44,7 +50,7 @@ _proxier() {
 
     case "${cmd}" in
         proxier)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain get status migrate cleanup hand-over"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain get status migrate version completion cleanup hand-over"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,6 +385,20 @@ _proxier() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        proxier__subcmd__completion)
+            opts="-h --help bash zsh fish"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         proxier__subcmd__diff)
             opts="-o -h --manifests --node-address --output --firewall --config --master --hostname-override --kubeconfig --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -654,6 +674,28 @@ _proxier() {
                     ;;
                 --metrics-bind-address)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxier__subcmd__version)
+            opts="-o -h --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "table json yaml wide name ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json yaml wide name ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -61,7 +61,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -l cleanup -d 'Remove ever
 complete -c proxier -n "__fish_proxier_needs_command" -l init-only -d 'Do only what needs more privileges than running does, and exit' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
-complete -c proxier -n "__fish_proxier_needs_command" -l version -d 'Print the version and exit; in full with `--version=raw`' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l version -d 'Print the version and exit; with `--version=raw` the number alone' -r
 complete -c proxier -n "__fish_proxier_needs_command" -s v -l v -d 'Verbosity of the log: 0 real changes, 2 and more details, 4 every step, 6 the libraries too' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l vmodule -d 'Verbosity of single source files: PATTERN=N, comma-separated' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l logging-format -d 'Form of log lines: text or json' -r
@@ -119,6 +119,8 @@ complete -c proxier -n "__fish_proxier_needs_command" -f -a "explain" -d 'Say wh
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "get" -d 'List Services, endpoints or virtual servers as they are on this node, those with a problem first'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "status" -d 'Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something needs attention, 1 anything else'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change: exit status as for diff'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "version" -d 'Print the version, the commit and what this program was built with'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "completion" -d 'Print what a shell needs to complete commands and flags'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "cleanup" -d 'Remove everything from the kernel that this proxy or kube-proxy put there'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "hand-over" -d 'Run as the proxy until kube-proxy in another mode, started beside it, has every Service and no connection is left here; then remove everything of this proxy and end'
 complete -c proxier -n "__fish_proxier_using_subcommand diff" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
@@ -227,6 +229,21 @@ complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l hostname-ove
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l check -d 'Only look; the taking over itself is what the running proxy does'
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand version" -s o -l output -d 'How to print: table or json' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+yaml\t'YAML (get)'
+wide\t'The table with more columns (get)'
+name\t'Names alone, one a line (get)'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+nftables\t'The tables of the backend nftables as `nft list table` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand version" -s h -l help -d 'Print help'
+complete -c proxier -n "__fish_proxier_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand cleanup" -s h -l help -d 'Print help'
 complete -c proxier -n "__fish_proxier_using_subcommand hand-over" -l to -d 'The mode of that kube-proxy' -r -f -a "nftables\t'nftables mode'
 iptables\t'iptables mode'"

@@ -10,9 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status};
+use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status, version};
 use self::wiring::ending;
-use crate::args::{Action, Args, ArgsError};
+use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
 use crate::input;
 use crate::telemetry::{self, LogHandle};
@@ -49,9 +49,18 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn act(args: &Args) -> anyhow::Result<ExitCode> {
     let action = args.action();
-    if let Action::Version { raw } = action {
-        print(&version(raw))?;
-        return Ok(ExitCode::SUCCESS);
+    match action {
+        Action::Version { raw } => {
+            let prefix = if raw { "" } else { "proxier v" };
+            print(&format!("{prefix}{}\n", version::VERSION))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Build => return version::run(args.own.output),
+        Action::Completion(shell) => {
+            print(&completion(shell))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     if matches!(action, Action::Run | Action::HandOver) {
         // Before anything is read that could hang.
@@ -86,7 +95,9 @@ fn carry_out(
         }
     }
     match action {
-        Action::Version { .. } => unreachable!("answered above"),
+        Action::Version { .. } | Action::Build | Action::Completion(_) => {
+            unreachable!("answered above")
+        }
         Action::WriteConfig(path) => {
             let text = config.to_yaml()?;
             std::fs::write(&path, text)
@@ -103,11 +114,6 @@ fn carry_out(
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),
     }
-}
-
-fn version(raw: bool) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    if raw { format!("{version}\n") } else { format!("proxier v{version}\n") }
 }
 
 /// Prints to standard output; a reader that has gone away is not an error.

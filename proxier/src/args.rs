@@ -20,7 +20,9 @@ use clap::parser::ValueSource;
 use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
-pub use commands::{Command, ExplainArgs, GetArgs, GetKind, HandOverMode, command_line, shown};
+pub use commands::{
+    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, command_line, completion, shown,
+};
 pub use flags::{AlwaysFlags, ConfigFlags};
 
 use crate::text;
@@ -191,11 +193,15 @@ pub enum Output {
 /// What the arguments ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// `--version`: print it; in full with `raw`.
+    /// `--version`: print it; the number alone with `raw`.
     Version {
         /// `--version=raw`
         raw: bool,
     },
+    /// `version`: print what this program was built with.
+    Build,
+    /// `completion`: print what a shell needs.
+    Completion(Shell),
     /// `--write-config-to`: write the resolved configuration and exit.
     WriteConfig(PathBuf),
     /// `--cleanup` or `cleanup`: remove everything from the kernel and exit.
@@ -310,6 +316,8 @@ impl Args {
             Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
             Some(Command::Get(get)) => Action::Get(get.clone()),
             Some(Command::Status) => Action::Status,
+            Some(Command::Version) => Action::Build,
+            Some(Command::Completion { shell }) => Action::Completion(*shell),
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
             Some(Command::Cleanup) => Action::Cleanup,
             Some(Command::HandOver { .. }) => Action::HandOver,

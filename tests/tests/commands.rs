@@ -63,6 +63,51 @@ fn the_document_shows_what_the_commands_print() {
     }
 }
 
+#[test]
+fn a_version_names_what_it_was_built_with() {
+    let text = printed("version");
+    assert!(
+        text.starts_with(&format!("proxier v{}\ncommit    ", env!("CARGO_PKG_VERSION"))),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&printed("version -o json")).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert!(json["rustc"].as_str().unwrap().starts_with("rustc 1."), "{json}");
+    assert!(json["target"].as_str().unwrap().contains("-linux-"), "{json}");
+    assert_eq!(json["features"][1], "nftables");
+    assert_eq!(printed("--version=raw"), format!("{}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// In a real shell: what is proposed for words as far as they are typed.
+#[test]
+fn bash_completes_commands_kinds_and_flags() {
+    let script = r#"
+        source <("$PROXIER" completion bash)
+        words() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            _proxier proxier "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[*]}"
+        }
+        words proxier exp
+        words proxier get v
+        words proxier explain --names
+        words proxier completion z
+        words proxier explain --conntrack-m
+    "#;
+    let shell = Command::new("bash")
+        .args(["--norc", "-c", script])
+        .env("PROXIER", program("proxier").unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(shell.stdout).unwrap();
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["explain", "virtual-servers", "--namespace", "zsh", ""],
+        "{}",
+        String::from_utf8_lossy(&shell.stderr)
+    );
+}
+
 /// Standard output, then standard error.
 fn printed(command: &str) -> String {
     let output = Command::new(program("proxier").unwrap())

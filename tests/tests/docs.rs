@@ -11,8 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap_complete::Shell;
-use proxier::args::{Args, shown as command_line};
+use proxier::args::{Args, Shell, completion, shown as command_line};
 use proxier::config::{Config, ConfigError, Environment};
 use serde_json::Value;
 
@@ -240,14 +239,11 @@ SIGTERM and SIGINT end the program; the kernel goes on forwarding.
 .BR iptables (8)
 ";
 
+/// What `proxier completion` prints, for those who package it.
 fn completions() -> Vec<(String, String)> {
     let shells =
         [(Shell::Bash, "proxier.bash"), (Shell::Zsh, "_proxier"), (Shell::Fish, "proxier.fish")];
-    let of = |(shell, file): (Shell, &str)| {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command_line(), "proxier", &mut text);
-        (format!("docs/completions/{file}"), String::from_utf8(text).unwrap())
-    };
+    let of = |(shell, file)| (format!("docs/completions/{file}"), completion(shell));
     shells.into_iter().map(of).collect()
 }
 

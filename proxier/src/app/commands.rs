@@ -7,3 +7,4 @@ pub(super) mod dry_run;
 pub(super) mod explain;
 pub(super) mod get;
 pub(super) mod status;
+pub(super) mod version;

@@ -49,6 +49,22 @@ pub enum Command {
         #[arg(long, required = true)]
         check: bool,
     },
+    /// Print the version, the commit and what this program was built with.
+    #[command(after_help = "Examples:
+  proxier version
+  proxier version -o json")]
+    Version,
+    /// Print what a shell needs to complete commands and flags.
+    #[command(after_help = "Examples:
+  proxier completion bash >/etc/bash_completion.d/proxier
+  proxier completion zsh >/usr/share/zsh/site-functions/_proxier
+  proxier completion fish >/usr/share/fish/vendor_completions.d/proxier.fish
+  source <(proxier completion bash)      for this shell only")]
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Remove everything from the kernel that this proxy or kube-proxy put there.
     #[command(after_help = "Examples:
   proxier cleanup            when no proxy runs on this node any more")]
@@ -116,6 +132,17 @@ pub enum HandOverMode {
     Iptables,
 }
 
+/// A shell that completes words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU bash with bash-completion.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
 /// The name under which [`outputs`] has a dry run, which is no command.
 pub(super) const DRY_RUN: &str = "--dry-run";
 
@@ -131,6 +158,8 @@ impl Command {
             Self::Explain(_) => "explain",
             Self::Get(_) => "get",
             Self::Status => "status",
+            Self::Version => "version",
+            Self::Completion { .. } => "completion",
             Self::Migrate { .. } => "migrate",
             Self::Cleanup => "cleanup",
             Self::HandOver { .. } => "hand-over",
@@ -143,6 +172,7 @@ fn flags(command: &str) -> Vec<&'static str> {
     let more: &[&str] = match command {
         "diff" | "migrate" => &["firewall", "output"],
         "explain" | "get" => &["output"],
+        "version" => return vec!["output"],
         "status" => return vec!["config", "metrics-bind-address", "output"],
         "hand-over" => &["drain-timeout"],
         _ => return Vec::new(),
@@ -157,7 +187,7 @@ pub(super) fn outputs(command: Option<&str>) -> Vec<Output> {
     match command {
         Some(DRY_RUN) => all().filter(|it| !matches!(it, Yaml | Wide | Name)).collect(),
         Some("get") => vec![Table, Wide, Json, Yaml, Name],
-        Some("diff" | "explain" | "status" | "migrate") => vec![Table, Json],
+        Some("diff" | "explain" | "status" | "version" | "migrate") => vec![Table, Json],
         _ => vec![Table],
     }
 }
@@ -183,6 +213,18 @@ pub fn shown() -> clap::Command {
         let shown = shown_flags(command.get_name(), &flags);
         command.args(shown)
     })
+}
+
+/// What a shell needs to complete what is typed.
+pub fn completion(shell: Shell) -> String {
+    let generator = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut text = Vec::new();
+    clap_complete::generate(generator, &mut shown(), "proxier", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn shown_flags(command: &str, all: &[clap::Arg]) -> Vec<clap::Arg> {

@@ -133,6 +133,8 @@ fn what_is_asked_for() {
         ("explain dev/web:80", explain(&["dev/web:80"], None)),
         ("explain -n dev svc/web 30080", explain(&["svc/web", "30080"], Some("dev"))),
         ("status -o json", Action::Status),
+        ("version -o json", Action::Build),
+        ("completion zsh", Action::Completion(Shell::Zsh)),
         ("migrate --check", Action::MigrateCheck),
         ("hand-over --to nftables", Action::HandOver),
         ("hand-over --to=iptables --config=c", Action::HandOver),
@@ -169,6 +171,8 @@ fn wrong_usage_has_its_own_exit_status_and_says_what_is_meant() {
     refused("-o yaml");
     refused("explain");
     refused("migrate");
+    refused("get nodes");
+    refused("completion sh");
     refused("--watch");
     refused("--strict");
     refused("--dry-run --cleanup");
