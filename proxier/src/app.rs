@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status, version};
+use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status, top, version};
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
@@ -111,6 +111,7 @@ fn carry_out(
         Action::Cleanup => cleanup::run(),
         Action::Explain(asked) => explain::run(args, config, &asked),
         Action::Get(asked) => get::run(args, config, &asked),
+        Action::Top(asked) => top::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status => status::run(args, &config),
     }

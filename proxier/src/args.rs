@@ -21,7 +21,8 @@ use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
 pub use commands::{
-    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, command_line, completion, shown,
+    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, TopArgs, command_line, completion,
+    shown,
 };
 pub use flags::{AlwaysFlags, ConfigFlags};
 
@@ -219,6 +220,8 @@ pub enum Action {
     Explain(ExplainArgs),
     /// `get`
     Get(GetArgs),
+    /// `top`
+    Top(TopArgs),
     /// `status`
     Status,
     /// `migrate --check`
@@ -315,6 +318,7 @@ impl Args {
             Some(Command::Diff) => Action::Diff,
             Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
             Some(Command::Get(get)) => Action::Get(get.clone()),
+            Some(Command::Top(top)) => Action::Top(top.clone()),
             Some(Command::Status) => Action::Status,
             Some(Command::Version) => Action::Build,
             Some(Command::Completion { shell }) => Action::Completion(*shell),
@@ -335,7 +339,10 @@ impl Action {
     /// Whether what is questionable about the configuration is to be said. Whoever asks about a Service or the
     /// daemon gets an answer to that; the daemon's log and `diff` have the rest.
     pub fn uses_whole_configuration(&self) -> bool {
-        !matches!(self, Self::Explain(_) | Self::Get(_) | Self::Status | Self::Cleanup)
+        !matches!(
+            self,
+            Self::Explain(_) | Self::Get(_) | Self::Top(_) | Self::Status | Self::Cleanup
+        )
     }
 }
 

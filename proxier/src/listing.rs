@@ -1,6 +1,7 @@
 //! Services, endpoints and virtual servers of this node as rows: what needs somebody comes first. Pure.
 
 mod endpoints;
+mod load;
 mod services;
 mod virtual_servers;
 
@@ -9,6 +10,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use self::endpoints::{EndpointRow, endpoints};
+pub use self::load::{
+    Counters, EndpointLoad, Load, Measured, ServiceLoad, load_table, loads, total,
+};
 pub use self::services::{ServiceRow, services};
 pub use self::virtual_servers::{VirtualServerRow, virtual_servers};
 use crate::explain::{EndpointAccount, FrontendAccount, ServiceAccount};

@@ -7,4 +7,5 @@ pub(super) mod dry_run;
 pub(super) mod explain;
 pub(super) mod get;
 pub(super) mod status;
+pub(super) mod top;
 pub(super) mod version;

@@ -35,6 +35,12 @@ pub enum Command {
   proxier get vs 10.96.0.10            the virtual servers of an address
   proxier get svc -A -o name           names for explain; also -o json, -o yaml")]
     Get(GetArgs),
+    /// Show what goes through Services and endpoints now: connections and bytes a second, the busiest first.
+    #[command(after_help = "Examples:
+  proxier top                until Ctrl-C, in a terminal
+  proxier top --once -n shop
+  proxier top -o json        with sums since each virtual server was made")]
+    Top(TopArgs),
     /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
     /// needs attention, 1 anything else.
     #[command(after_help = "Examples:
@@ -132,6 +138,17 @@ pub enum HandOverMode {
     Iptables,
 }
 
+/// What is to be measured.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct TopArgs {
+    /// Of this namespace (default: of all, and virtual servers of no Service).
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Print everything once, as is done where standard output is no terminal.
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// A shell that completes words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
@@ -157,6 +174,7 @@ impl Command {
             Self::Diff => "diff",
             Self::Explain(_) => "explain",
             Self::Get(_) => "get",
+            Self::Top(_) => "top",
             Self::Status => "status",
             Self::Version => "version",
             Self::Completion { .. } => "completion",
@@ -171,7 +189,7 @@ impl Command {
 fn flags(command: &str) -> Vec<&'static str> {
     let more: &[&str] = match command {
         "diff" | "migrate" => &["firewall", "output"],
-        "explain" | "get" => &["output"],
+        "explain" | "get" | "top" => &["output"],
         "version" => return vec!["output"],
         "status" => return vec!["config", "metrics-bind-address", "output"],
         "hand-over" => &["drain-timeout"],
@@ -187,7 +205,7 @@ pub(super) fn outputs(command: Option<&str>) -> Vec<Output> {
     match command {
         Some(DRY_RUN) => all().filter(|it| !matches!(it, Yaml | Wide | Name)).collect(),
         Some("get") => vec![Table, Wide, Json, Yaml, Name],
-        Some("diff" | "explain" | "status" | "version" | "migrate") => vec![Table, Json],
+        Some("diff" | "explain" | "top" | "status" | "version" | "migrate") => vec![Table, Json],
         _ => vec![Table],
     }
 }

@@ -51,7 +51,7 @@ pub(in crate::app) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     reconciler.dataplane().done.clear();
-    while let Some(event) = source.events.recv().await {
+    while let Some(event) = source.next().await {
         reconciler.take(event);
         reconciler.step().await;
         for op in std::mem::take(&mut reconciler.dataplane().done) {
@@ -84,6 +84,13 @@ pub(in crate::app) struct Source {
     /// About what was read.
     warnings: usize,
     _tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Source {
+    /// Waits for what changes; nothing once the source has ended.
+    pub(in crate::app) async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
 }
 
 /// Reads the source until it is complete, into a loop over memory. Who waits for an answer is told

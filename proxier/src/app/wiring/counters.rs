@@ -22,6 +22,17 @@ pub(in crate::app) fn table() -> Table {
     })
 }
 
+/// Every virtual server that the kernel has, read once.
+pub(in crate::app) fn all() -> Result<Vec<Counted>, String> {
+    let read = || {
+        let mut client = Client::open()?;
+        let servers = client.virtual_servers()?;
+        let keys: Vec<VirtualServerKey> = servers.iter().map(|it| it.server.key).collect();
+        read(&mut client, &keys)
+    };
+    read().map_err(|error: Error| chain(&error))
+}
+
 /// One by one: a dump of all would miss some while the loop changes others.
 fn read(client: &mut Client, keys: &[VirtualServerKey]) -> Result<Vec<Counted>, Error> {
     let mut out = Vec::with_capacity(keys.len());
