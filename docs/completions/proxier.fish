@@ -25,7 +25,7 @@ function __fish_proxier_using_subcommand
 end
 
 complete -c proxier -n "__fish_proxier_needs_command" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
-complete -c proxier -n "__fish_proxier_needs_command" -l watch -d 'With --dry-run: keep running and print every change' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l watch -d 'With --dry-run and status: keep running and print every change' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_needs_command" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
@@ -51,7 +51,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -l accept-input -d 'Accept
 complete -c proxier -n "__fish_proxier_needs_command" -l source-ranges-everywhere -d 'Apply loadBalancerSourceRanges to a Service\'s node ports and external IPs too' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l allow-reserved-ips -d 'Let external and load balancer IPs of Services be addresses that this node needs to reach its API server (comma-separated). They are never bound otherwise' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l memory-limit -d 'Memory that this process may have, in MiB; what Services ask for beyond it is left out (default: the limit of the control group, or 2048)' -r
-complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-run-estimation -d 'Whether IPVS keeps rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-run-estimation -d 'Whether IPVS keeps counters and rates of its servers, which costs processor time and on kernels before 6.2 latency (default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-est-cpulist -d 'The CPUs that compute these rates, such as 0-3,5 (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l ipvs-est-nice -d 'The niceness of the threads that compute them (Linux 6.2; default: as the kernel is)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l service-metrics -d 'Show the kernel\'s counters of each service and endpoint among the metrics, for these namespaces or * for all. They cost two system calls for each virtual server in each scrape, and eight time series for each endpoint' -r
@@ -120,6 +120,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -f -a "get" -d 'List Servi
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "top" -d 'Show what goes through Services and endpoints now: connections and bytes a second, the busiest first'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "status" -d 'Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something needs attention, 1 anything else'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change: exit status as for diff'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "report" -d 'Print what a bug report needs: version, configuration, status, metrics, kernel and host. No token, key or kubeconfig is in it; names and addresses of Services, endpoints and nodes are'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "version" -d 'Print the version, the commit and what this program was built with'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "completion" -d 'Print what a shell needs to complete commands and flags'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "cleanup" -d 'Remove everything from the kernel that this proxy or kube-proxy put there'
@@ -212,6 +213,9 @@ complete -c proxier -n "__fish_proxier_using_subcommand top" -l hostname-overrid
 complete -c proxier -n "__fish_proxier_using_subcommand top" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
 complete -c proxier -n "__fish_proxier_using_subcommand top" -l once -d 'Print everything once, as is done where standard output is no terminal'
 complete -c proxier -n "__fish_proxier_using_subcommand top" -s h -l help -d 'Print help'
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l wait -d 'Wait until the kernel is as wanted, then print the state in a line' -r -f -a "in-sync\t'In sync, whether or not something needs attention'"
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l timeout -d 'With --wait: exit with status 1 after this time (default 60s)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand status" -l watch -d 'With --dry-run and status: keep running and print every change' -r
 complete -c proxier -n "__fish_proxier_using_subcommand status" -s o -l output -d 'How to print: table or json' -r -f -a "table\t'Tables for people'
 json\t'JSON'
 yaml\t'YAML (get)'
@@ -227,7 +231,7 @@ sysctls\t'Kernel settings as `sysctl` prints them'
 all\t'All of them, one after the other'"
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand status" -l metrics-bind-address -d 'Where the metrics server listens' -r
-complete -c proxier -n "__fish_proxier_using_subcommand status" -s h -l help -d 'Print help'
+complete -c proxier -n "__fish_proxier_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s o -l output -d 'How to print: table or json' -r -f -a "table\t'Tables for people'
@@ -252,6 +256,17 @@ complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l hostname-ove
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -l check -d 'Only look; the taking over itself is what the running proxy does'
 complete -c proxier -n "__fish_proxier_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
+iptables\t'iptables and ipset'
+nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand report" -l metrics-bind-address -d 'Where the metrics server listens' -r
+complete -c proxier -n "__fish_proxier_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand version" -s o -l output -d 'How to print: table or json' -r -f -a "table\t'Tables for people'
 json\t'JSON'
 yaml\t'YAML (get)'

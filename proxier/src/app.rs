@@ -3,6 +3,7 @@
 
 mod commands;
 mod host;
+mod screen;
 mod wiring;
 
 use std::io::Write as _;
@@ -10,11 +11,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, get, status, top, version};
+use self::commands::{cleanup, daemon, diff, dry_run, explain, get, report, status, top, version};
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
 use crate::input;
+use crate::source::kube::Error as ConnectionError;
 use crate::telemetry::{self, LogHandle};
 use crate::text::{self, chain};
 
@@ -41,10 +43,17 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&chain(&*error));
-            let usage = error.downcast_ref::<ConfigError>().is_some();
-            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+            ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
         }
     }
+}
+
+/// A configuration or a kubeconfig that cannot be used.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || matches!(cause.downcast_ref(), Some(ConnectionError::Kubeconfig { .. }))
+    })
 }
 
 fn act(args: &Args) -> anyhow::Result<ExitCode> {
@@ -68,7 +77,9 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let config = match input::waited(|| Config::load(args, &Host)) {
         // The daemon that runs has another one.
-        Err(error) if matches!(action, Action::Status) => return status::without(args, error),
+        Err(error) if let Action::Status(asked) = &action => {
+            return status::without(args, asked, error);
+        }
         config => config?,
     };
     if matches!(action, Action::Run | Action::HandOver | Action::InitOnly) {
@@ -111,9 +122,10 @@ fn carry_out(
         Action::Cleanup => cleanup::run(),
         Action::Explain(asked) => explain::run(args, config, &asked),
         Action::Get(asked) => get::run(args, config, &asked),
+        Action::Report => report::run(args, config),
         Action::Top(asked) => top::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
-        Action::Status => status::run(args, &config),
+        Action::Status(asked) => status::run(args, &config, &asked),
     }
 }
 

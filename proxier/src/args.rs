@@ -21,8 +21,8 @@ use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
 pub use commands::{
-    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, TopArgs, command_line, completion,
-    shown,
+    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, StatusArgs, TopArgs, WaitFor,
+    command_line, completion, shown,
 };
 pub use flags::{AlwaysFlags, ConfigFlags};
 
@@ -71,7 +71,7 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub dry_run: bool,
-    /// With --dry-run: keep running and print every change.
+    /// With --dry-run and status: keep running and print every change.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
@@ -129,8 +129,8 @@ pub struct OwnFlags {
     /// (default: the limit of the control group, or 2048).
     #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
     pub memory_limit: Option<u32>,
-    /// Whether IPVS keeps rates of its servers, which costs processor time and on kernels before
-    /// 6.2 latency (default: as the kernel is).
+    /// Whether IPVS keeps counters and rates of its servers, which costs processor time and on kernels
+    /// before 6.2 latency (default: as the kernel is).
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ipvs_run_estimation: Option<bool>,
@@ -199,6 +199,8 @@ pub enum Action {
         /// `--version=raw`
         raw: bool,
     },
+    /// `report`
+    Report,
     /// `version`: print what this program was built with.
     Build,
     /// `completion`: print what a shell needs.
@@ -223,7 +225,7 @@ pub enum Action {
     /// `top`
     Top(TopArgs),
     /// `status`
-    Status,
+    Status(StatusArgs),
     /// `migrate --check`
     MigrateCheck,
     /// `hand-over`: run the proxy until another one has everything.
@@ -281,8 +283,15 @@ impl Args {
     fn check(&self, command: &mut clap::Command) -> Result<(), clap::Error> {
         let mut wrong =
             |text: &str| Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
-        if self.own.watch && !self.own.dry_run {
-            return wrong("--watch goes with --dry-run");
+        let status = matches!(self.command, Some(Command::Status(_)));
+        if self.own.watch && !self.own.dry_run && !status {
+            return wrong("--watch goes with --dry-run or status");
+        }
+        if let Some(Command::Status(status)) = &self.command
+            && (self.own.watch && status.wait.is_some()
+                || status.timeout.is_some() && status.wait.is_none())
+        {
+            return wrong("--timeout goes with --wait, and --wait not with --watch");
         }
         if self.own.strict && !self.own.dry_run {
             return wrong("--strict goes with --dry-run");
@@ -319,7 +328,8 @@ impl Args {
             Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
             Some(Command::Get(get)) => Action::Get(get.clone()),
             Some(Command::Top(top)) => Action::Top(top.clone()),
-            Some(Command::Status) => Action::Status,
+            Some(Command::Status(status)) => Action::Status(status.clone()),
+            Some(Command::Report) => Action::Report,
             Some(Command::Version) => Action::Build,
             Some(Command::Completion { shell }) => Action::Completion(*shell),
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
@@ -341,7 +351,7 @@ impl Action {
     pub fn uses_whole_configuration(&self) -> bool {
         !matches!(
             self,
-            Self::Explain(_) | Self::Get(_) | Self::Top(_) | Self::Status | Self::Cleanup
+            Self::Explain(_) | Self::Get(_) | Self::Top(_) | Self::Status(_) | Self::Cleanup
         )
     }
 }

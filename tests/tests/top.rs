@@ -158,9 +158,14 @@ fn child_of(terminal: &Child) -> Result<Pid> {
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn without_estimation_nothing_is_shown_as_counted() {
-    let world = world().unwrap();
+    let mut world = world().unwrap();
     let node = &world.topology.node().host.namespace;
     node.sysctls(&[("net/ipv4/vs/run_estimation", "0")]).unwrap();
+    world.restart(&["--service-metrics=*"]).unwrap();
+    // Said once everything is in place.
+    while !world.log().contains(OFF) {
+        std::thread::yield_now();
+    }
     let client = Client::new(&world.topology.client.namespace);
     let mut held = client.hold(&load(4)).unwrap();
     assert_eq!(held.opened.answered(), 4, "{:?}", held.opened);
@@ -174,5 +179,16 @@ fn without_estimation_nothing_is_shown_as_counted() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["counted"], false);
     assert_eq!(json["services"][0]["counters"], Value::Null);
+    let metrics =
+        "exec 3<>/dev/tcp/127.0.0.1/10249 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3";
+    let node = &world.topology.node().host.namespace;
+    let metrics = output(node.command("bash").args(["-c", metrics])).unwrap();
+    let active =
+        metrics.lines().filter(|line| line.starts_with("proxier_endpoint_active_connections{"));
+    let active: Vec<_> = active.filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(active, ["2", "2"], "{metrics}");
+    for absent in ["proxier_service_connections_total", "proxier_endpoint_incoming_bytes_total"] {
+        assert!(!metrics.contains(absent), "{absent}: {metrics}");
+    }
     assert_eq!(held.ask().unwrap().answered(), 4);
 }

@@ -6,6 +6,7 @@ pub(super) mod diff;
 pub(super) mod dry_run;
 pub(super) mod explain;
 pub(super) mod get;
+pub(super) mod report;
 pub(super) mod status;
 pub(super) mod top;
 pub(super) mod version;

@@ -5,10 +5,13 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments are the help text")]
 
+use std::time::Duration;
+
 use clap::{CommandFactory as _, Subcommand, ValueEnum};
 
-use super::{Args, Output};
+use super::{Args, Output, parse};
 use crate::text;
+use crate::value::GoDuration;
 
 /// What to do instead of running the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -45,8 +48,10 @@ pub enum Command {
     /// needs attention, 1 anything else.
     #[command(after_help = "Examples:
   proxier status
+  proxier status --watch
+  proxier status --wait=in-sync --timeout 2m && kubectl uncordon node-1
   proxier status -o json --metrics-bind-address=192.168.1.10:10249")]
-    Status,
+    Status(StatusArgs),
     /// Show what taking over this node from kube-proxy would change: exit status as for diff.
     #[command(after_help = "Examples:
   proxier migrate --check --config=/var/lib/kube-proxy/config.conf")]
@@ -55,6 +60,12 @@ pub enum Command {
         #[arg(long, required = true)]
         check: bool,
     },
+    /// Print what a bug report needs: version, configuration, status, metrics, kernel and host. No token,
+    /// key or kubeconfig is in it; names and addresses of Services, endpoints and nodes are.
+    #[command(after_help = "Examples:
+  proxier report >proxier-report.txt
+  kubectl -n kube-system exec POD -- proxier report --config=/var/lib/kube-proxy/config.conf >proxier-report.txt")]
+    Report,
     /// Print the version, the commit and what this program was built with.
     #[command(after_help = "Examples:
   proxier version
@@ -149,6 +160,31 @@ pub struct TopArgs {
     pub once: bool,
 }
 
+/// For which status is waited.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct StatusArgs {
+    /// Wait until the kernel is as wanted, then print the state in a line.
+    #[arg(long, value_name = "STATE", value_enum)]
+    pub wait: Option<WaitFor>,
+    /// With --wait: exit with status 1 after this time (default 60s).
+    #[arg(long, value_name = "DURATION", value_parser = parse::not_negative)]
+    pub timeout: Option<GoDuration>,
+}
+
+impl StatusArgs {
+    /// How long to wait.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.map_or(Duration::from_mins(1), GoDuration::unsigned)
+    }
+}
+
+/// A state that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// In sync, whether or not something needs attention.
+    InSync,
+}
+
 /// A shell that completes words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
@@ -175,7 +211,8 @@ impl Command {
             Self::Explain(_) => "explain",
             Self::Get(_) => "get",
             Self::Top(_) => "top",
-            Self::Status => "status",
+            Self::Status(_) => "status",
+            Self::Report => "report",
             Self::Version => "version",
             Self::Completion { .. } => "completion",
             Self::Migrate { .. } => "migrate",
@@ -189,9 +226,10 @@ impl Command {
 fn flags(command: &str) -> Vec<&'static str> {
     let more: &[&str] = match command {
         "diff" | "migrate" => &["firewall", "output"],
+        "report" => &["metrics-bind-address", "firewall"],
         "explain" | "get" | "top" => &["output"],
         "version" => return vec!["output"],
-        "status" => return vec!["config", "metrics-bind-address", "output"],
+        "status" => return vec!["config", "metrics-bind-address", "watch", "output"],
         "hand-over" => &["drain-timeout"],
         _ => return Vec::new(),
     };

@@ -111,6 +111,11 @@ fn lists_take_commas_and_repetition() {
     assert_eq!(parse("--manifests a --manifests -").own.manifests.len(), 2);
 }
 
+fn wait_for(timeout: &str) -> Action {
+    let timeout = Some(timeout.parse().unwrap());
+    Action::Status(StatusArgs { wait: Some(WaitFor::InSync), timeout })
+}
+
 fn explain(what: &[&str], namespace: Option<&str>) -> Action {
     let what = what.iter().map(|&text| text.to_owned()).collect();
     Action::Explain(ExplainArgs { what, namespace: namespace.map(str::to_owned) })
@@ -132,7 +137,8 @@ fn what_is_asked_for() {
         ("diff", Action::Diff),
         ("explain dev/web:80", explain(&["dev/web:80"], None)),
         ("explain -n dev svc/web 30080", explain(&["svc/web", "30080"], Some("dev"))),
-        ("status -o json", Action::Status),
+        ("status -o json", Action::Status(StatusArgs { wait: None, timeout: None })),
+        ("status --wait=in-sync --timeout 2m", wait_for("2m")),
         ("version -o json", Action::Build),
         ("completion zsh", Action::Completion(Shell::Zsh)),
         ("migrate --check", Action::MigrateCheck),
@@ -174,6 +180,10 @@ fn wrong_usage_has_its_own_exit_status_and_says_what_is_meant() {
     refused("get nodes");
     refused("completion sh");
     refused("--watch");
+    refused("explain a --watch");
+    refused("status --watch --wait=in-sync");
+    refused("status --timeout=3s");
+    refused("status --wait=ready");
     refused("--strict");
     refused("--dry-run --cleanup");
     refused("--init-only diff");

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Watch;
 use super::attention::{Attention, State};
-use super::counters::{Counted, Table};
+use super::counters::{Counted, NOT_COUNTED, Table};
 use super::health::Monitor;
 use super::time::rfc3339;
 use crate::cluster::ObjectKey;
@@ -168,7 +168,7 @@ pub(super) struct FrontendView {
     pub(super) taken_by: Option<String>,
     /// Whether the kernel has it; unknown where it cannot be read.
     pub(super) programmed: Option<bool>,
-    /// Connections scheduled so far.
+    /// Connections scheduled so far; unknown where they are not counted.
     pub(super) connections: Option<u64>,
     pub(super) real_servers: Part<RealServerView>,
 }
@@ -358,8 +358,15 @@ impl Listing {
         let counted = table.map(|table| count(table, frontends.map(|frontend| frontend.key)));
         let (kernel, counters_error) = match counted {
             None => (None, None),
-            Some(Ok(kernel)) => (Some(kernel), None),
-            Some(Err(error)) => (None, Some(text::line(error).to_string())),
+            Some(Ok(kernel)) => {
+                let uncounted = kernel.values().any(|(counted, _)| !counted.counts);
+                (Some(kernel), uncounted.then(|| NOT_COUNTED.to_owned()))
+            }
+            Some(Err(error)) => {
+                let error = text::line(error);
+                let shown = "the kernel's counters cannot be read, what is wanted is shown";
+                (None, Some(format!("{shown}: {error}")))
+            }
         };
         let mut rows = ROWS;
         let services = shown().map(|(key, asks)| ServiceView {
@@ -419,7 +426,7 @@ impl FrontendView {
                     upper_threshold: threshold(entry.server.config),
                     active: Some(entry.connections.active),
                     inactive: Some(entry.connections.inactive),
-                    connections: Some(entry.stats.connections),
+                    connections: counted.counts.then_some(entry.stats.connections),
                     draining: !wanted.iter().any(|real| real.key == entry.server.key),
                 };
                 let first = counted.real_servers.iter().take(most).map(view).collect();
@@ -446,7 +453,10 @@ impl FrontendView {
             sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
             taken_by: winner.map(ToString::to_string),
             programmed: counted.map(|entry| entry.is_some()),
-            connections: counted.flatten().map(|(entry, _)| entry.server.stats.connections),
+            connections: counted
+                .flatten()
+                .filter(|(entry, _)| entry.counts)
+                .map(|(entry, _)| entry.server.stats.connections),
             real_servers,
         }
     }

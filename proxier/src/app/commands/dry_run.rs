@@ -17,8 +17,8 @@ use crate::app::wiring::feed;
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
-use crate::dataplane::Desired;
 use crate::dataplane::firewall::Backend;
+use crate::dataplane::{Desired, State};
 use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
 use crate::render::{self, Style};
@@ -181,26 +181,28 @@ fn render(desired: &Desired, output: Output, backend: Backend, sysctls: &str) ->
         Output::Ip6tables => render::firewall(state, Family::Ipv6),
         Output::Nftables => render::nftables(state),
         Output::Sysctls => sysctls.to_owned(),
-        Output::All => {
-            let mut parts = vec![
-                ("ipvsadm-save -n", render::ipvsadm(state)),
-                ("ip addr show kube-ipvs0", render::addresses(state)),
-            ];
-            match backend {
-                Backend::Iptables => parts.extend([
-                    ("ipset save", render::ipset(state)),
-                    ("iptables-save", render::firewall(state, Family::Ipv4)),
-                    ("ip6tables-save", render::firewall(state, Family::Ipv6)),
-                ]),
-                Backend::Nftables => parts.push(("nft list table", render::nftables(state))),
-            }
-            parts.push(("sysctl", sysctls.to_owned()));
-            parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
-                let _ = write!(out, "# {tool}\n{text}");
-                out
-            })
-        }
+        Output::All => format!("{}# sysctl\n{sysctls}", all(state, backend)),
     }
+}
+
+/// A state as each of the tools shows its part of it, below the name of the tool.
+pub(super) fn all(state: &State, backend: Backend) -> String {
+    let mut parts = vec![
+        ("ipvsadm-save -n", render::ipvsadm(state)),
+        ("ip addr show kube-ipvs0", render::addresses(state)),
+    ];
+    match backend {
+        Backend::Iptables => parts.extend([
+            ("ipset save", render::ipset(state)),
+            ("iptables-save", render::firewall(state, Family::Ipv4)),
+            ("ip6tables-save", render::firewall(state, Family::Ipv6)),
+        ]),
+        Backend::Nftables => parts.push(("nft list table", render::nftables(state))),
+    }
+    parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
+        let _ = write!(out, "# {tool}\n{text}");
+        out
+    })
 }
 
 /// As the terminal on standard output wants it: colours only there, and where nobody asks for none.

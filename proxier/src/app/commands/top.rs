@@ -1,6 +1,7 @@
 //! `proxier top`: what goes through Services and endpoints now, by the kernel's counters.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::dry_run::{self, Source};
 use crate::app::host::counting;
+use crate::app::screen::Screen;
 use crate::app::wiring::counters;
 use crate::app::{print, print_json, report};
 use crate::args::{Args, Output, TopArgs};
 use crate::config::Config;
+use crate::http::NOT_COUNTED;
 use crate::listing::{Measured, ServiceLoad, load_table, loads, total};
 use crate::memory::Memory;
 use crate::reconcile::Reconciler;
@@ -36,7 +39,7 @@ pub(in crate::app) async fn run(
     let mut names = Names::read(args, config).await;
     let json = args.own.output == Output::Json;
     if asked.once || json || !std::io::stdout().is_terminal() {
-        let counts = counting::is_on();
+        let counts = counting::is_on(Path::new("/"));
         let services = names.services(asked, counts)?;
         if json {
             print_json(&json!({ "counted": counts, "services": services }))?;
@@ -58,9 +61,9 @@ pub(in crate::app) async fn run(
             _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
             _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
             _ = ticks.tick() => {
-                let counts = counting::is_on();
+                let counts = counting::is_on(Path::new("/"));
                 let services = names.services(asked, counts)?;
-                screen.draw(&notes(counts, &names), &services)?;
+                screen.draw(&lines(&notes(counts, &names), &services))?;
             }
             () = names.follow() => {}
         }
@@ -70,7 +73,7 @@ pub(in crate::app) async fn run(
 /// What is to be known about the figures.
 fn notes(counts: bool, names: &Names) -> Vec<String> {
     let unnamed = names.0.as_ref().err().map(|why| format!("Services are not named: {why}"));
-    let off = (!counts).then(|| counting::OFF.to_owned());
+    let off = (!counts).then(|| NOT_COUNTED.to_owned());
     unnamed.into_iter().chain(off).collect()
 }
 
@@ -123,38 +126,12 @@ impl Names {
     }
 }
 
-/// A screen of its own, as long as this exists.
-struct Screen;
-
-impl Screen {
-    fn open() -> anyhow::Result<Self> {
-        print("\x1b[?1049h\x1b[?25l")?;
-        Ok(Self)
-    }
-
-    /// As much as there is room for.
-    fn draw(&self, notes: &[String], services: &[ServiceLoad]) -> anyhow::Result<()> {
-        let Self = self;
-        let style = Style { colour: false, ..dry_run::style() };
-        let size = rustix::termios::tcgetwinsize(std::io::stdout());
-        let rows = size.ok().map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0);
-        let mut lines = vec![format!("{} (Ctrl-C ends)", total(services))];
-        lines.extend(notes.iter().map(|note| text::line(note).to_string()));
-        lines.push(String::new());
-        lines.extend(load_table(services, style).lines().map(str::to_owned));
-        lines.truncate(rows.unwrap_or(24).saturating_sub(1));
-        // Each line clears what was behind it on the screen before, and none is wrapped.
-        let text = lines.iter().fold(String::new(), |text, line| {
-            let end = line.char_indices().nth(style.width).map_or(line.len(), |(at, _)| at);
-            text + &line[..end] + "\x1b[K\r\n"
-        });
-        print(&format!("\x1b[H{text}\x1b[J"))
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // Nobody is left to tell if this fails.
-        let _ = write!(std::io::stdout(), "\x1b[?25h\x1b[?1049l");
-    }
+/// A screen of it.
+fn lines(notes: &[String], services: &[ServiceLoad]) -> Vec<String> {
+    let style = Style { colour: false, ..dry_run::style() };
+    let mut lines = vec![format!("{} (Ctrl-C ends)", total(services))];
+    lines.extend(notes.iter().map(|note| text::line(note).to_string()));
+    lines.push(String::new());
+    lines.extend(load_table(services, style).lines().map(str::to_owned));
+    lines
 }

@@ -17,29 +17,39 @@ const FEATURES: &[&str] = &[
     "testing",
 ];
 
+const RUSTC: &str = env!("PROXIER_RUSTC");
+const TARGET: &str = env!("PROXIER_TARGET");
+const PROFILE: &str = env!("PROXIER_PROFILE");
+
+fn commit() -> Option<&'static str> {
+    Some(env!("PROXIER_COMMIT")).filter(|commit| !commit.is_empty())
+}
+
 pub(in crate::app) fn run(output: Output) -> anyhow::Result<ExitCode> {
-    let commit = Some(env!("PROXIER_COMMIT")).filter(|commit| !commit.is_empty());
-    let (rustc, target, profile) =
-        (env!("PROXIER_RUSTC"), env!("PROXIER_TARGET"), env!("PROXIER_PROFILE"));
     if output == Output::Json {
         print_json(&json!({
             "version": VERSION,
-            "commit": commit,
-            "rustc": rustc,
-            "target": target,
-            "profile": profile,
+            "commit": commit(),
+            "rustc": RUSTC,
+            "target": TARGET,
+            "profile": PROFILE,
             "features": FEATURES,
         }))?;
     } else {
-        print(&format!(
-            "proxier v{VERSION}\n\
-             commit    {}\n\
-             built by  {rustc}\n\
-             target    {target}, {profile}\n\
-             features  {}\n",
-            commit.unwrap_or("not recorded (PROXIER_COMMIT was not set when it was built)"),
-            FEATURES.join(", ")
-        ))?;
+        print(&text())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// For people.
+pub(super) fn text() -> String {
+    format!(
+        "proxier v{VERSION}\n\
+         commit    {}\n\
+         built by  {RUSTC}\n\
+         target    {TARGET}, {PROFILE}\n\
+         features  {}\n",
+        commit().unwrap_or("not recorded (PROXIER_COMMIT was not set when it was built)"),
+        FEATURES.join(", ")
+    )
 }

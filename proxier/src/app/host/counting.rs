@@ -1,15 +1,12 @@
 //! Whether IPVS counts what goes through it.
 
 use std::fs;
+use std::path::Path;
 
 /// Off, IPVS has no statistics: they are copied by what estimates rates.
-const SETTING: &str = "/proc/sys/net/ipv4/vs/run_estimation";
+const SETTING: &str = "proc/sys/net/ipv4/vs/run_estimation";
 
-/// What to say of counters that stay 0.
-pub(in crate::app) const OFF: &str = "connections, packets and bytes are not counted: net.ipv4.vs.run_estimation \
-     is 0; --ipvs-run-estimation=true, or `sysctl -w net.ipv4.vs.run_estimation=1`, has them counted from then on";
-
-/// Kernels without the setting always count.
-pub(in crate::app) fn is_on() -> bool {
-    fs::read_to_string(SETTING).map_or(true, |text| text.trim() != "0")
+/// Below this root (`/`). Kernels without the setting always count.
+pub(in crate::app) fn is_on(root: &Path) -> bool {
+    fs::read_to_string(root.join(SETTING)).map_or(true, |text| text.trim() != "0")
 }
