@@ -26,7 +26,7 @@ end
 
 complete -c proxier -n "__fish_proxier_needs_command" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l watch -d 'With --dry-run and status: keep running and print every change' -r
-complete -c proxier -n "__fish_proxier_needs_command" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is there' -r
+complete -c proxier -n "__fish_proxier_needs_command" -l strict -d 'With --dry-run: end with status 1 if something of the manifests was ignored or has unknown fields, an EndpointSlice has no Service, or no Service is there' -r
 complete -c proxier -n "__fish_proxier_needs_command" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_needs_command" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
 complete -c proxier -n "__fish_proxier_needs_command" -s o -l output -d 'How to print' -r -f -a "table\t'Tables for people'

@@ -76,8 +76,8 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub watch: bool,
-    /// With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is
-    /// there.
+    /// With --dry-run: end with status 1 if something of the manifests was ignored or has unknown
+    /// fields, an EndpointSlice has no Service, or no Service is there.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]

@@ -92,6 +92,11 @@ pub fn few<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> Strin
     and_more(&first.join(", "), items.count())
 }
 
+/// `1 service`, `2 services`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `a, b or c`.
 pub fn any_of(items: impl IntoIterator<Item = String>) -> String {
     let mut items: Vec<String> = items.into_iter().collect();

@@ -42,8 +42,9 @@ pub(in crate::app) async fn run(
         let services = reconciler.cluster().services().len();
         if source.warnings > 0 || services == 0 {
             anyhow::bail!(
-                "--strict: {services} Services, and {} warnings about what was read (above)",
-                source.warnings
+                "--strict: {}, and {} about what was read (above)",
+                text::count(services, "Service"),
+                text::count(source.warnings, "warning")
             );
         }
     }
