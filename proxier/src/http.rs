@@ -15,6 +15,7 @@ mod node_ports;
 mod pace;
 mod page;
 mod pages;
+mod query;
 mod server;
 mod time;
 mod view;
