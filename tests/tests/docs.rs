@@ -229,7 +229,8 @@ fn command_section(one: &clap::Command) -> String {
 
 const AFTER_OPTIONS: &str = "\
 .SH EXIT STATUS
-0 success, 1 failure, 64 wrong usage or configuration. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
+0 success, 1 failure, 64 wrong usage, configuration or kubeconfig. Of \\fBstatus\\fR: 0 in sync, 2 in sync but something needs
+attention, 1 anything else. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
 change, 1 something would, 2 it cannot be told.
 .SH SIGNALS
 SIGTERM and SIGINT end the program; the kernel goes on forwarding.
