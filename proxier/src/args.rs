@@ -305,10 +305,16 @@ impl Args {
         let name = self.command.as_ref().map(Command::name);
         let outputs = commands::outputs(name.or(self.own.dry_run.then_some(commands::DRY_RUN)));
         if !outputs.contains(&self.own.output) {
-            let what = name.map_or("it".to_owned(), |name| format!("proxier {name}"));
-            let names = text::any_of(outputs.iter().map(|output| output.name()));
             let given = self.own.output.name();
-            return wrong(&format!("-o {given} does not apply here: {what} prints {names}"));
+            let names = text::any_of(outputs.iter().map(|output| output.name()));
+            return wrong(&match name {
+                Some(name) => {
+                    format!("-o {given} does not apply here: proxier {name} prints {names}")
+                }
+                None => {
+                    format!("-o {given} does not apply here: it goes with --dry-run or a command")
+                }
+            });
         }
         Ok(())
     }

@@ -76,11 +76,22 @@ fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<Explanation, String>
             services.insert(owner.clone());
         }
     }
-    for (service, port) in all_ports(known) {
-        if let Some(it) = of_endpoint(service, port, |it| it.ip() == address, known) {
-            found.extend(it);
-            services.insert(service.key.clone());
+    for service in known.cluster.services() {
+        let mut endpoints = known.cluster.slices(&service.key).flat_map(|slice| &slice.endpoints);
+        if !endpoints.any(|endpoint| endpoint.address == address) {
+            continue;
         }
+        services.insert(service.key.clone());
+        let of = |port| of_endpoint(service, port, |it| it.ip() == address, known);
+        let here: Vec<Found> = service.ports.iter().flat_map(of).collect();
+        if here.is_empty() {
+            found.insert(Found {
+                what: address.to_string(),
+                service: service.key.to_string(),
+                role: "endpoint without a port of the Service".to_owned(),
+            });
+        }
+        found.extend(here);
     }
     let services = match (services.pop_first(), services.is_empty()) {
         (None, _) => {
@@ -107,8 +118,9 @@ fn at(
     }
     let wanted = |port: &ServicePort| protocol.is_none_or(|protocol| port.protocol == protocol);
     for (service, port) in all_ports(known).filter(|(_, port)| wanted(port)) {
-        if let Some(it) = of_endpoint(service, port, |it| it == address, known) {
-            found.extend(it);
+        let here = of_endpoint(service, port, |it| it == address, known);
+        if !here.is_empty() {
+            found.extend(here);
             ports.insert((service.key.clone(), port.name.to_string()));
         }
     }
@@ -181,13 +193,13 @@ fn of_frontend(key: &VirtualServerKey, owner: &ObjectKey, kind: FrontendKind) ->
     Found { what: key.to_string(), service: owner.to_string(), role: kind.to_string() }
 }
 
-/// Endpoints of a port that are where `is_wanted` says; nothing if there is none.
+/// Endpoints of a port that are where `is_wanted` says.
 fn of_endpoint(
     service: &Service,
     port: &ServicePort,
     is_wanted: impl Fn(SocketAddr) -> bool,
     known: Known<'_>,
-) -> Option<Vec<Found>> {
+) -> Vec<Found> {
     let mut found = Vec::new();
     for family in known.settings.families.iter().filter(|family| service.has_family(**family)) {
         let endpoints = merge(known.cluster.slices(&service.key), port, *family);
@@ -198,7 +210,7 @@ fn of_endpoint(
             role: "endpoint".to_owned(),
         }));
     }
-    Some(found).filter(|found| !found.is_empty())
+    found
 }
 
 /// Each of these ports of Services in full.

@@ -319,6 +319,20 @@ fn a_service_by_name_and_namespace_a_pod_and_a_node_port() {
     let pod = "10.244.0.1:8080/tcp belongs to ns/web (endpoint)\n\nService ns/web\n";
     says(explain("10.244.0.1", spec, &[HERE, THERE], ""), &[pod]);
     says(explain("10.244.0.1:8080", spec, &[HERE, THERE], ""), &[pod]);
+    // Also where its slice has no port for the Service.
+    let unfit = "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-2, namespace: ns, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: other, port: 8080}]
+endpoints: [{addresses: [10.244.0.9], nodeName: n1}]
+";
+    let expected = [
+        "10.244.0.9 belongs to ns/web (endpoint without a port of the Service)\n",
+        "10.244.0.9 on n1: left out: its EndpointSlice \"web-2\" has no port named \"http\" of tcp\n",
+    ];
+    says(explain("10.244.0.9", spec, &[HERE], unfit), &expected);
     let port = "192.168.1.10:30080/tcp belongs to ns/web (node port)\n\nService ns/web\n\nport http 80/tcp";
     says(explain("30080", spec, &[HERE], ""), &[port]);
     says(explain("30080/tcp", spec, &[HERE], ""), &[port]);

@@ -1,5 +1,6 @@
 //! `proxier get`: lists what there is on this node, read once from the source.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -47,8 +48,7 @@ fn services(asked: &GetArgs, known: Known<'_>) -> anyhow::Result<Vec<ServiceAcco
             let answer = explain::explain(&subject, known).map_err(|none| anyhow!(none))?;
             if answer.services.is_empty() {
                 // An address that several have.
-                let mut owners: Vec<&str> = answer.found.iter().map(|it| &*it.service).collect();
-                owners.dedup();
+                let owners: BTreeSet<&str> = answer.found.iter().map(|it| &*it.service).collect();
                 for owner in owners {
                     let of = explain::explain(&Subject::parse(owner, None)?, known);
                     found.extend(of.map_err(|none| anyhow!(none))?.services);

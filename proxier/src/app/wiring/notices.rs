@@ -11,16 +11,20 @@ use crate::source::kube::{Connection, Regarding, Report, report};
 /// Notices that may wait; more are in the log only.
 const QUEUE: usize = 256;
 
-/// Starts to tell the API server; where to send notices. `audit` is how long it may take until everything that
-/// somebody has changed at once is found.
+/// For how long drift is collected at most.
+const COLLECT: Duration = Duration::from_mins(1);
+
+/// Starts to tell the API server; where to send notices. Within two periods of the audit everything is found that
+/// somebody has changed at once.
 pub(in crate::app) fn start(
     connection: Connection,
     node: &str,
-    audit: Duration,
+    sync_period: Duration,
 ) -> mpsc::Sender<Notice> {
     let (sender, notices) = mpsc::channel(QUEUE);
     let (reports, queue) = mpsc::channel(QUEUE);
-    tokio::spawn(hand_on(notices, reports, node.to_owned(), audit));
+    let collect = (sync_period * 2).min(COLLECT);
+    tokio::spawn(hand_on(notices, reports, node.to_owned(), collect));
     tokio::spawn(report(connection, node.to_owned(), queue));
     sender
 }
@@ -30,7 +34,7 @@ async fn hand_on(
     mut notices: mpsc::Receiver<Notice>,
     reports: mpsc::Sender<Report>,
     node: String,
-    audit: Duration,
+    collect: Duration,
 ) {
     let mut drift: Option<(Drift, Instant)> = None;
     loop {
@@ -38,7 +42,7 @@ async fn hand_on(
         let notice = tokio::select! {
             notice = notices.recv() => match notice {
                 Some(Notice::Drift(found)) => {
-                    drift.get_or_insert_with(|| (Drift::default(), Instant::now() + audit)).0.merge(found);
+                    drift.get_or_insert_with(|| (Drift::default(), Instant::now() + collect)).0.merge(found);
                     continue;
                 }
                 notice => notice,
@@ -126,13 +130,11 @@ mod tests {
 
     use super::*;
 
-    const AUDIT: Duration = Duration::from_secs(30);
-
     #[tokio::test(start_paused = true)]
     async fn what_an_audit_finds_bit_by_bit_is_one_event_and_nothing_else_waits_for_it() {
         let (sender, notices) = mpsc::channel(10);
         let (reports, mut told) = mpsc::channel(10);
-        tokio::spawn(hand_on(notices, reports, "n1".to_owned(), AUDIT));
+        tokio::spawn(hand_on(notices, reports, "n1".to_owned(), COLLECT));
         let begin = Instant::now();
         sender.send(Notice::Drift(Drift::default())).await.unwrap();
         sender.send(Notice::Released("10.0.0.1".to_owned())).await.unwrap();
@@ -140,7 +142,7 @@ mod tests {
         assert_eq!(begin.elapsed(), Duration::ZERO);
         sender.send(Notice::Drift(Drift::default())).await.unwrap();
         assert_eq!(told.recv().await.unwrap().reason, "KernelDrift");
-        assert_eq!(begin.elapsed().as_secs(), AUDIT.as_secs());
+        assert_eq!(begin.elapsed().as_secs(), COLLECT.as_secs());
         // What is found later is an Event again; the last is not lost.
         sender.send(Notice::Drift(Drift::default())).await.unwrap();
         drop(sender);
