@@ -3,6 +3,7 @@
 
 mod commands;
 mod host;
+mod screen;
 mod wiring;
 
 use std::io::Write as _;
@@ -10,11 +11,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, status};
+use self::commands::{cleanup, daemon, diff, dry_run, explain, get, report, status, top, version};
 use self::wiring::ending;
-use crate::args::{Action, Args, ArgsError};
+use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
 use crate::input;
+use crate::source::kube::Error as ConnectionError;
 use crate::telemetry::{self, LogHandle};
 use crate::text::{self, chain};
 
@@ -41,17 +43,33 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&chain(&*error));
-            let usage = error.downcast_ref::<ConfigError>().is_some();
-            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+            ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
         }
     }
 }
 
+/// A configuration or a kubeconfig that cannot be used.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || matches!(cause.downcast_ref(), Some(ConnectionError::Kubeconfig { .. }))
+    })
+}
+
 fn act(args: &Args) -> anyhow::Result<ExitCode> {
     let action = args.action();
-    if let Action::Version { raw } = action {
-        print(&version(raw))?;
-        return Ok(ExitCode::SUCCESS);
+    match action {
+        Action::Version { raw } => {
+            let prefix = if raw { "" } else { "proxier v" };
+            print(&format!("{prefix}{}\n", version::VERSION))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Build => return version::run(args.own.output),
+        Action::Completion(shell) => {
+            print(&completion(shell))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     if matches!(action, Action::Run | Action::HandOver) {
         // Before anything is read that could hang.
@@ -59,7 +77,9 @@ fn act(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let config = match input::waited(|| Config::load(args, &Host)) {
         // The daemon that runs has another one.
-        Err(error) if matches!(action, Action::Status) => return status::without(args, error),
+        Err(error) if let Action::Status(asked) = &action => {
+            return status::without(args, asked, error);
+        }
         config => config?,
     };
     if matches!(action, Action::Run | Action::HandOver | Action::InitOnly) {
@@ -80,11 +100,15 @@ fn carry_out(
     config: Config,
     log: Option<LogHandle>,
 ) -> anyhow::Result<ExitCode> {
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
+    if action.uses_whole_configuration() {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
     }
     match action {
-        Action::Version { .. } => unreachable!("answered above"),
+        Action::Version { .. } | Action::Build | Action::Completion(_) => {
+            unreachable!("answered above")
+        }
         Action::WriteConfig(path) => {
             let text = config.to_yaml()?;
             std::fs::write(&path, text)
@@ -96,15 +120,13 @@ fn carry_out(
         Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
         Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => cleanup::run(args),
-        Action::Explain { what } => explain::run(args, config, &what),
+        Action::Explain(asked) => explain::run(args, config, &asked),
+        Action::Get(asked) => get::run(args, config, &asked),
+        Action::Report => report::run(args, config),
+        Action::Top(asked) => top::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
-        Action::Status => status::run(args, &config),
+        Action::Status(asked) => status::run(args, &config, &asked),
     }
-}
-
-fn version(raw: bool) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    if raw { format!("{version}\n") } else { format!("proxier v{version}\n") }
 }
 
 /// Prints to standard output; a reader that has gone away is not an error.

@@ -4,6 +4,7 @@
 //! only after `=` (`--cleanup`, `--cleanup=true`), and of a flag given twice the last one counts,
 //! unless it is a list. What the flags mean together is decided in [`crate::config`].
 
+mod commands;
 mod flags;
 mod parse;
 
@@ -16,9 +17,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
+pub use commands::{
+    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, StatusArgs, TopArgs, WaitFor,
+    command_line, completion, shown,
+};
 pub use flags::{AlwaysFlags, ConfigFlags};
 
 use crate::text;
@@ -56,45 +61,6 @@ pub struct Args {
     pub without_effect: Vec<String>,
 }
 
-/// What to do instead of running the proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown.
-    Diff,
-    /// Say why a service looks as it does on this node.
-    Explain {
-        /// namespace/name, namespace/name:port, ADDRESS, or ADDRESS:PORT with /protocol if wanted.
-        what: String,
-    },
-    /// Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something
-    /// needs attention, 1 anything else.
-    Status,
-    /// Show what taking over this node from kube-proxy would change: exit status as for diff.
-    Migrate {
-        /// Only look; the taking over itself is what the running proxy does.
-        #[arg(long, required = true)]
-        check: bool,
-    },
-    /// Remove everything from the kernel that this proxy or kube-proxy put there.
-    Cleanup,
-    /// Run as the proxy until kube-proxy in another mode, started beside it, has every Service and no
-    /// connection is left here; then remove everything of this proxy and end.
-    HandOver {
-        /// The mode of that kube-proxy.
-        #[arg(long, value_name = "MODE", value_enum)]
-        to: HandOverMode,
-    },
-}
-
-/// To which mode of kube-proxy a node is handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum HandOverMode {
-    /// nftables mode.
-    Nftables,
-    /// iptables mode.
-    Iptables,
-}
-
 /// Flags of proxier's own.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Flags of proxier")]
@@ -105,13 +71,13 @@ pub struct OwnFlags {
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub dry_run: bool,
-    /// With --dry-run: keep running and print every change.
+    /// With --dry-run and status: keep running and print every change.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
     pub watch: bool,
-    /// With --dry-run: end with status 1 if something of the manifests was ignored, or no Service is
-    /// there.
+    /// With --dry-run: end with status 1 if something of the manifests was ignored or has unknown
+    /// fields, an EndpointSlice has no Service, or no Service is there.
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", hide_default_value = true)]
@@ -172,8 +138,8 @@ pub struct OwnFlags {
     /// (default: the limit of the control group, or 2048).
     #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
     pub memory_limit: Option<u32>,
-    /// Whether IPVS keeps rates of its servers, which costs processor time and on kernels before
-    /// 6.2 latency (default: as the kernel is).
+    /// Whether IPVS keeps counters and rates of its servers, which costs processor time and on kernels
+    /// before 6.2 latency (default: as the kernel is).
     #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ipvs_run_estimation: Option<bool>,
@@ -220,6 +186,12 @@ pub enum Output {
     Table,
     /// JSON.
     Json,
+    /// YAML (get).
+    Yaml,
+    /// The table with more columns (get).
+    Wide,
+    /// Names alone, one a line (get).
+    Name,
     /// Virtual and real servers as `ipvsadm-save -n` prints them.
     Ipvsadm,
     /// Addresses of kube-ipvs0 as `ip addr` prints them.
@@ -241,11 +213,17 @@ pub enum Output {
 /// What the arguments ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// `--version`: print it; in full with `raw`.
+    /// `--version`: print it; the number alone with `raw`.
     Version {
         /// `--version=raw`
         raw: bool,
     },
+    /// `report`
+    Report,
+    /// `version`: print what this program was built with.
+    Build,
+    /// `completion`: print what a shell needs.
+    Completion(Shell),
     /// `--write-config-to`: write the resolved configuration and exit.
     WriteConfig(PathBuf),
     /// `--cleanup` or `cleanup`: remove everything from the kernel and exit.
@@ -260,12 +238,13 @@ pub enum Action {
     /// `diff`
     Diff,
     /// `explain`
-    Explain {
-        /// A service or an address as given.
-        what: String,
-    },
+    Explain(ExplainArgs),
+    /// `get`
+    Get(GetArgs),
+    /// `top`
+    Top(TopArgs),
     /// `status`
-    Status,
+    Status(StatusArgs),
     /// `migrate --check`
     MigrateCheck,
     /// `hand-over`: run the proxy until another one has everything.
@@ -299,7 +278,7 @@ impl Args {
     }
 
     fn read(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
+        let mut command = command_line();
         let matches =
             command.try_get_matches_from_mut(arguments.enumerate().map(|(i, argument)| {
                 if i == 0 { argument } else { parse::with_dashes(argument) }
@@ -323,8 +302,15 @@ impl Args {
     fn check(&self, command: &mut clap::Command) -> Result<(), clap::Error> {
         let mut wrong =
             |text: &str| Err(command.error(clap::error::ErrorKind::ArgumentConflict, text));
-        if self.own.watch && !self.own.dry_run {
-            return wrong("--watch goes with --dry-run");
+        let status = matches!(self.command, Some(Command::Status(_)));
+        if self.own.watch && !self.own.dry_run && !status {
+            return wrong("--watch goes with --dry-run or status");
+        }
+        if let Some(Command::Status(status)) = &self.command
+            && (self.own.watch && status.wait.is_some()
+                || status.timeout.is_some() && status.wait.is_none())
+        {
+            return wrong("--timeout goes with --wait, and --wait not with --watch");
         }
         if self.own.strict && !self.own.dry_run {
             return wrong("--strict goes with --dry-run");
@@ -334,6 +320,20 @@ impl Args {
         }
         if self.command.is_some() && (self.own.dry_run || self.always.init_only) {
             return wrong("a command goes with neither --dry-run nor --init-only");
+        }
+        let name = self.command.as_ref().map(Command::name);
+        let outputs = commands::outputs(name.or(self.own.dry_run.then_some(commands::DRY_RUN)));
+        if !outputs.contains(&self.own.output) {
+            let given = self.own.output.name();
+            let names = text::any_of(outputs.iter().map(|output| output.name()));
+            return wrong(&match name {
+                Some(name) => {
+                    format!("-o {given} does not apply here: proxier {name} prints {names}")
+                }
+                None => {
+                    format!("-o {given} does not apply here: it goes with --dry-run or a command")
+                }
+            });
         }
         Ok(())
     }
@@ -350,8 +350,13 @@ impl Args {
         }
         match &self.command {
             Some(Command::Diff) => Action::Diff,
-            Some(Command::Explain { what }) => Action::Explain { what: what.clone() },
-            Some(Command::Status) => Action::Status,
+            Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
+            Some(Command::Get(get)) => Action::Get(get.clone()),
+            Some(Command::Top(top)) => Action::Top(top.clone()),
+            Some(Command::Status(status)) => Action::Status(status.clone()),
+            Some(Command::Report) => Action::Report,
+            Some(Command::Version) => Action::Build,
+            Some(Command::Completion { shell }) => Action::Completion(*shell),
             Some(Command::Migrate { .. }) => Action::MigrateCheck,
             Some(Command::Cleanup) => Action::Cleanup,
             Some(Command::HandOver { .. }) => Action::HandOver,
@@ -360,6 +365,19 @@ impl Args {
             None if self.own.dry_run => Action::DryRun { watch: self.own.watch },
             None => Action::Run,
         }
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    /// Whether what is questionable about the configuration is to be said. Whoever asks about a Service or the
+    /// daemon gets an answer to that; the daemon's log and `diff` have the rest.
+    pub fn uses_whole_configuration(&self) -> bool {
+        !matches!(
+            self,
+            Self::Explain(_) | Self::Get(_) | Self::Top(_) | Self::Status(_) | Self::Cleanup
+        )
     }
 }
 

@@ -1,73 +1,32 @@
-//! Why a service looks as it does on this node, in words. Pure.
+//! Why a service looks as it does on this node. Pure.
 
+mod account;
 mod endpoints;
 mod left_out;
+mod meant;
+mod service;
 mod settings;
+mod subject;
+mod text;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use netlink_ipvs::{Family, Flags, Protocol, VirtualServerKey};
+use netlink_ipvs::{Protocol, VirtualServerKey};
 
-use self::endpoints::{Uses, fallbacks, lacking, verdict};
-use crate::cluster::topology::{Needs, Selection, merge, select};
+pub use self::account::{
+    EndpointAccount, Explanation, FamilyAccount, Found, FrontendAccount, HealthAccount,
+    LocalEndpoints, PortAccount, ServiceAccount, SettingAccount, SkippedAccount,
+};
+pub use self::meant::namespace;
+pub use self::subject::{ParseSubjectError, Subject};
+use crate::cluster::topology::merge;
 use crate::cluster::{Cluster, ObjectKey, Service, ServicePort};
-use crate::dataplane::sets::SetRole;
-use crate::dataplane::{Desired, Frontend, FrontendKind, Settings};
-use crate::render::scheduler_flags;
-use crate::text;
+use crate::dataplane::{Desired, FrontendKind, Settings};
+use crate::text as shown;
 
-/// Real servers and skipped addresses that are named; more are counted.
+/// Real servers and skipped addresses that are named to people; more are counted.
 const NAMED: usize = 50;
-
-/// What is to be explained.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// A Service, or one port of it by name or number.
-    Service(ObjectKey, Option<String>),
-    /// An address and port, of one protocol or of all.
-    Address(SocketAddr, Option<Protocol>),
-    /// An address with whatever ports it has.
-    Ip(IpAddr),
-}
-
-/// The text names neither a service nor an address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is neither namespace/name, namespace/name:port nor an address, ADDRESS:PORT or \
-     ADDRESS:PORT/protocol (10.96.0.10, 10.96.0.10:53/udp, [fd00::10]:80)"
-)]
-pub struct ParseSubjectError(String);
-
-impl std::str::FromStr for Subject {
-    type Err = ParseSubjectError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || ParseSubjectError(text.to_owned());
-        let (place, protocol) = match text.rsplit_once('/') {
-            Some((place, "tcp")) => (place, Some(Protocol::Tcp)),
-            Some((place, "udp")) => (place, Some(Protocol::Udp)),
-            Some((place, "sctp")) => (place, Some(Protocol::Sctp)),
-            _ => (text, None),
-        };
-        if let Ok(address) = place.parse() {
-            return Ok(Self::Address(address, protocol));
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Ip(address));
-        }
-        let (namespace, name) = text.split_once('/').ok_or_else(wrong)?;
-        let (name, port) = match name.split_once(':') {
-            Some((name, port)) => (name, Some(port.to_owned())),
-            None => (name, None),
-        };
-        if namespace.is_empty() || name.is_empty() || name.contains('/') {
-            return Err(wrong());
-        }
-        Ok(Self::Service(ObjectKey::new(namespace, name), port))
-    }
-}
 
 /// What an explanation draws on.
 #[derive(Debug, Clone, Copy)]
@@ -80,68 +39,92 @@ pub struct Known<'a> {
     pub settings: &'a Settings,
 }
 
-/// The explanation, several lines; an error is one line that says that there is nothing to explain
-/// and why.
-pub fn explain(subject: &Subject, known: Known<'_>) -> Result<String, String> {
+/// The explanation.
+///
+/// # Errors
+/// One line that says that there is nothing to explain, and why.
+pub fn explain(subject: &Subject, known: Known<'_>) -> Result<Explanation, String> {
     match subject {
-        Subject::Service(key, port) => service(key, port.as_deref(), known),
+        Subject::Service(key, port) => {
+            let service = one(key, port.as_deref(), known)?;
+            Ok(Explanation { found: Vec::new(), services: vec![service], held_back: Vec::new() })
+        }
         Subject::Address(address, protocol) => at(*address, *protocol, known),
         Subject::Ip(address) => at_any_port(*address, known),
+        Subject::NodePort(port, protocol) => node_port(*port, *protocol, known),
     }
 }
 
-/// The addresses that it is about.
-pub fn addresses(subject: &Subject, desired: &Desired) -> BTreeSet<IpAddr> {
-    match subject {
-        Subject::Address(address, _) => [address.ip()].into(),
-        Subject::Ip(address) => [*address].into(),
-        Subject::Service(key, _) => {
-            let frontends = desired.contribution(key).map(|asked| &*asked.frontends);
-            let address = |frontend: &Frontend| match frontend.key {
-                VirtualServerKey::Address { address, .. } => Some(address),
-                VirtualServerKey::FirewallMark { .. } => None,
-            };
-            frontends.unwrap_or_default().iter().filter_map(address).collect()
-        }
-    }
+/// Every Service that is proxied, in the order of their names; of one namespace, if one is given.
+pub fn services(namespace: Option<&str>, known: Known<'_>) -> Vec<ServiceAccount> {
+    let mut services: Vec<&Service> = known
+        .cluster
+        .services()
+        .filter(|service| namespace.is_none_or(|wanted| *service.key.namespace == *wanted))
+        .collect();
+    services.sort_unstable_by_key(|service| &service.key);
+    services.into_iter().map(|it| service::account(it, &it.ports, known)).collect()
 }
 
-/// Every port that services have at an address; more of the service if it is only one.
-fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut services = BTreeSet::new();
+/// Every port that Services have at an address, or whose endpoint it is; more of the Service if it is only
+/// one.
+fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<Explanation, String> {
+    let (mut found, mut services) = (BTreeSet::new(), BTreeSet::new());
     for key in known.desired.of_address(address) {
         if let Some((owner, frontend)) = known.desired.owner(key) {
-            let _ = writeln!(out, "{key} belongs to {owner} ({})", frontend.kind);
+            found.insert(of_frontend(key, owner, frontend.kind));
             services.insert(owner.clone());
         }
     }
-    match (services.pop_first(), services.is_empty()) {
-        (None, _) => return Err(format!("no service has the address {address}")),
-        (Some(only), true) => {
-            out.push('\n');
-            out.push_str(&service(&only, None, known)?);
+    for service in known.cluster.services() {
+        let mut endpoints = known.cluster.slices(&service.key).flat_map(|slice| &slice.endpoints);
+        if !endpoints.any(|endpoint| endpoint.address == address) {
+            continue;
         }
-        (Some(_), false) => {}
+        services.insert(service.key.clone());
+        let of = |port| of_endpoint(service, port, |it| it.ip() == address, known);
+        let here: Vec<Found> = service.ports.iter().flat_map(of).collect();
+        if here.is_empty() {
+            found.insert(Found {
+                what: address.to_string(),
+                service: service.key.to_string(),
+                role: "endpoint without a port of the Service".to_owned(),
+            });
+        }
+        found.extend(here);
     }
-    Ok(out)
+    let services = match (services.pop_first(), services.is_empty()) {
+        (None, _) => {
+            return Err(format!("no service has the address {address}, and no endpoint is there"));
+        }
+        (Some(only), true) => vec![one(&only, None, known)?],
+        (Some(_), false) => Vec::new(),
+    };
+    Ok(Explanation { found: found.into_iter().collect(), services, held_back: Vec::new() })
 }
 
-fn at(address: SocketAddr, protocol: Option<Protocol>, known: Known<'_>) -> Result<String, String> {
-    let protocols = match protocol {
-        Some(protocol) => vec![protocol],
-        None => vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp],
-    };
-    let mut out = String::new();
-    let mut services = BTreeSet::new();
-    for protocol in protocols {
+fn at(
+    address: SocketAddr,
+    protocol: Option<Protocol>,
+    known: Known<'_>,
+) -> Result<Explanation, String> {
+    let (mut found, mut ports) = (Vec::new(), BTreeSet::new());
+    for protocol in protocols(protocol) {
         let key = VirtualServerKey::new(address.ip(), address.port(), protocol);
         if let Some((owner, frontend)) = known.desired.owner(&key) {
-            let _ = writeln!(out, "{key} belongs to {owner} ({})", frontend.kind);
-            services.insert((owner.clone(), frontend.port.to_string()));
+            found.push(of_frontend(&key, owner, frontend.kind));
+            ports.insert((owner.clone(), frontend.port.to_string()));
         }
     }
-    if services.is_empty() {
+    let wanted = |port: &ServicePort| protocol.is_none_or(|protocol| port.protocol == protocol);
+    for (service, port) in all_ports(known).filter(|(_, port)| wanted(port)) {
+        let here = of_endpoint(service, port, |it| it == address, known);
+        if !here.is_empty() {
+            found.extend(here);
+            ports.insert((service.key.clone(), port.name.to_string()));
+        }
+    }
+    if ports.is_empty() {
         let bound = known.desired.state().interface.addresses.contains(&address.ip());
         return Err(if bound {
             format!(
@@ -151,232 +134,123 @@ fn at(address: SocketAddr, protocol: Option<Protocol>, known: Known<'_>) -> Resu
                 address.ip()
             )
         } else {
-            format!("no service has the address {}", address.ip())
+            format!("no service has {address}, and no endpoint is there")
         });
     }
-    for (owner, port) in services {
-        out.push('\n');
-        out.push_str(&service(&owner, Some(port.as_str()).filter(|p| !p.is_empty()), known)?);
-    }
-    Ok(out)
+    of_ports(found, ports, known)
 }
 
-fn service(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<String, String> {
+fn node_port(
+    number: u16,
+    protocol: Option<Protocol>,
+    known: Known<'_>,
+) -> Result<Explanation, String> {
+    let (mut found, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    let wanted = |port: &ServicePort| protocol.is_none_or(|protocol| port.protocol == protocol);
+    for (service, port) in all_ports(known).filter(|(_, port)| wanted(port)) {
+        if port.node_port == number {
+            ports.insert((service.key.clone(), port.name.to_string()));
+        }
+        if service.health_check_node_port == number {
+            found.insert(Found {
+                what: number.to_string(),
+                service: service.key.to_string(),
+                role: "health check node port".to_owned(),
+            });
+            ports.insert((service.key.clone(), port.name.to_string()));
+        }
+    }
+    for (service, _) in &ports {
+        let asked = known.desired.contribution(service);
+        for frontend in asked.into_iter().flat_map(|asked| &asked.frontends) {
+            let VirtualServerKey::Address { port, protocol: of, .. } = frontend.key else {
+                continue;
+            };
+            let is_wanted = port == number && protocol.is_none_or(|protocol| of == protocol);
+            if is_wanted
+                && frontend.kind == FrontendKind::NodePort
+                && let Some((owner, _)) = known.desired.owner(&frontend.key)
+            {
+                found.insert(of_frontend(&frontend.key, owner, frontend.kind));
+            }
+        }
+    }
+    if ports.is_empty() {
+        return Err(format!("no service has the node port {number}"));
+    }
+    of_ports(found.into_iter().collect(), ports, known)
+}
+
+fn protocols(asked: Option<Protocol>) -> Vec<Protocol> {
+    asked.map_or(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp], |one| vec![one])
+}
+
+fn all_ports(known: Known<'_>) -> impl Iterator<Item = (&Service, &ServicePort)> {
+    known.cluster.services().flat_map(|service| service.ports.iter().map(move |it| (service, it)))
+}
+
+fn of_frontend(key: &VirtualServerKey, owner: &ObjectKey, kind: FrontendKind) -> Found {
+    Found { what: key.to_string(), service: owner.to_string(), role: kind.to_string() }
+}
+
+/// Endpoints of a port that are where `is_wanted` says.
+fn of_endpoint(
+    service: &Service,
+    port: &ServicePort,
+    is_wanted: impl Fn(SocketAddr) -> bool,
+    known: Known<'_>,
+) -> Vec<Found> {
+    let mut found = Vec::new();
+    for family in known.settings.families.iter().filter(|family| service.has_family(**family)) {
+        let endpoints = merge(known.cluster.slices(&service.key), port, *family);
+        let here = endpoints.keys().filter(|key| is_wanted(SocketAddr::new(key.address, key.port)));
+        found.extend(here.map(|key| Found {
+            what: format!("{key}/{}", port.protocol),
+            service: service.key.to_string(),
+            role: "endpoint".to_owned(),
+        }));
+    }
+    found
+}
+
+/// Each of these ports of Services in full.
+fn of_ports(
+    found: Vec<Found>,
+    ports: BTreeSet<(ObjectKey, String)>,
+    known: Known<'_>,
+) -> Result<Explanation, String> {
+    let mut services = Vec::new();
+    for (owner, port) in ports {
+        services.push(one(&owner, Some(port.as_str()).filter(|port| !port.is_empty()), known)?);
+    }
+    Ok(Explanation { found, services, held_back: Vec::new() })
+}
+
+fn one(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<ServiceAccount, String> {
     let Some(service) = known.cluster.service(key) else {
         return Err(match known.cluster.ignored(key) {
             Some(reason) => format!("Service {key} is not proxied: {reason}"),
             None => format!(
-                "there is no Service {key}, or its label service.kubernetes.io/service-proxy-name \
-                 gives it to another proxy, or it is headless"
+                "there is no Service {key}{}, or its label service.kubernetes.io/service-proxy-name \
+                 gives it to another proxy, or it is headless",
+                meant::service(key, known.cluster)
             ),
         });
     };
-    let ports: Vec<&ServicePort> = service
-        .ports
-        .iter()
-        .filter(|p| port.is_none_or(|want| *p.name == *want || p.port.to_string() == want))
-        .collect();
+    let named = |it: &&ServicePort| {
+        port.is_none_or(|want| *it.name == *want || it.port.to_string() == want)
+    };
+    let ports: Vec<&ServicePort> = service.ports.iter().filter(named).collect();
     if ports.is_empty() {
-        let port = text::name(port.unwrap_or("at all"));
-        return Err(format!("Service {key} has no port {port}"));
+        let all = service.ports.iter().map(|it| match &*it.name {
+            "" => it.port.to_string(),
+            name => format!("{} ({})", shown::name(name), it.port),
+        });
+        return Err(format!(
+            "Service {key} has no port {}; it has {}",
+            shown::name(port.unwrap_or("at all")),
+            Some(shown::few(all, NAMED)).filter(|all| !all.is_empty()).unwrap_or("none".to_owned())
+        ));
     }
-    let mut out = String::new();
-    let _ = writeln!(out, "Service {key}{}", policies(service));
-    settings::of_service(&mut out, known.desired.contribution(key).map(|asked| &**asked));
-    for port in ports {
-        let name = if port.name.is_empty() {
-            String::new()
-        } else {
-            format!(" {}", text::name(&port.name))
-        };
-        let _ = writeln!(out, "\nport{name} {}/{}", port.port, port.protocol);
-        for family in &known.settings.families {
-            if service.has_family(*family) {
-                part(&mut out, service, port, *family, known);
-            }
-        }
-    }
-    if let Some(contribution) = known.desired.contribution(key) {
-        for skipped in contribution.skipped.iter().take(NAMED) {
-            let _ = writeln!(out, "\n{} is not programmed: {}", skipped.what(), skipped.reason);
-        }
-        if contribution.skipped.len() > NAMED {
-            let more = contribution.skipped.len() - NAMED;
-            let _ = writeln!(out, "\nand {more} more addresses are not programmed");
-        }
-        if let Some(health) = &contribution.health {
-            let counts = health.local_endpoints.iter();
-            let counts: Vec<String> =
-                counts.map(|(family, count)| format!("{count} ({family})")).collect();
-            let _ = writeln!(
-                out,
-                "\nhealth check node port {}: local ready endpoints {}",
-                health.port,
-                counts.join(", ")
-            );
-        }
-    }
-    Ok(out)
-}
-
-fn policies(service: &Service) -> String {
-    let mut out = String::new();
-    if service.internal_local {
-        out.push_str(", internalTrafficPolicy Local");
-    }
-    if service.external_local {
-        out.push_str(", externalTrafficPolicy Local");
-    }
-    if let Some(seconds) = service.affinity {
-        let _ = write!(out, ", clients stick for {seconds} s");
-    }
-    out
-}
-
-/// One port in one family: its endpoints, then its frontends.
-fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family, known: Known<'_>) {
-    let place = &known.settings.place;
-    let endpoints = merge(known.cluster.slices(&service.key), port, family);
-    let frontends: Vec<&Frontend> = known
-        .desired
-        .contribution(&service.key)
-        .into_iter()
-        .flat_map(|contribution| &contribution.frontends)
-        .filter(|frontend| frontend.port == port.name && frontend.key.family() == family)
-        .filter(|frontend| match frontend.key {
-            VirtualServerKey::Address { protocol, .. } => protocol == port.protocol,
-            VirtualServerKey::FirewallMark { .. } => false,
-        })
-        .collect();
-    let _ = writeln!(out, "  {family} endpoints, seen from node {}:", text::name(&place.node));
-    if endpoints.is_empty() {
-        let _ = writeln!(out, "    none: {}", lacking(service, port, family, known.cluster));
-    }
-    let needs = Needs { cluster: true, local: service.internal_local || service.external_local };
-    let selection = select(&endpoints, needs, place);
-    let asked = known.desired.contribution(&service.key);
-    let applied = asked.and_then(|asked| asked.applied.as_deref());
-    let has = |frontend: &&&Frontend| {
-        known.desired.owner(&frontend.key).is_some_and(|(owner, _)| *owner == service.key)
-    };
-    let uses = Uses::new(&selection, frontends.iter().filter(has).copied());
-    for (key, endpoint) in &endpoints {
-        let node = text::name(endpoint.node.as_deref().unwrap_or("no node"));
-        let verdict = verdict(key, endpoint, &selection, &uses, place);
-        let weight = settings::weight(key, endpoint, service, applied, &frontends);
-        let _ = writeln!(out, "    {key} on {node}: {verdict}{weight}");
-    }
-    left_out::slices(out, service, port, family, known.cluster);
-    fallbacks(out, &endpoints, &selection);
-    left_out::hints(out, &endpoints, selection.topology, place);
-    let node_port = |frontend: &&Frontend| frontend.kind == FrontendKind::NodePort;
-    if port.node_port != 0 && !frontends.iter().any(node_port) {
-        let _ = writeln!(
-            out,
-            "  node port {}: no {family} address of this node is one that nodePortAddresses allows",
-            port.node_port
-        );
-    }
-    for frontend in frontends {
-        describe(out, service, frontend, &selection, known);
-    }
-    inside(out, service, port, family, known);
-}
-
-/// What clients inside the cluster have where a Local policy is split.
-fn inside(
-    out: &mut String,
-    service: &Service,
-    port: &ServicePort,
-    family: Family,
-    known: Known<'_>,
-) {
-    let asked = known.desired.contribution(&service.key);
-    let frontends = asked.into_iter().flat_map(|asked| &asked.frontends);
-    let of_port = frontends.filter(|it| it.kind == FrontendKind::Inside && it.port == port.name);
-    for frontend in of_port.filter(|it| it.key.family() == family) {
-        let servers = &frontend.server.real_servers;
-        let first: Vec<String> =
-            servers.iter().take(NAMED).map(|real| real.key.to_string()).collect();
-        let more = servers.len() - first.len();
-        let _ = writeln!(
-            out,
-            "  pods and this node, through any of these but the cluster IP: {}",
-            text::and_more(&first.join(" "), more)
-        );
-    }
-}
-
-/// Whether clients outside the cluster are refused.
-fn closes(frontend: &Frontend) -> bool {
-    frontend.members.iter().any(|(set, _)| set.role == SetRole::LocalClosed)
-}
-
-/// One frontend: whose it is, which endpoints it leads to and why these.
-fn describe(
-    out: &mut String,
-    service: &Service,
-    frontend: &Frontend,
-    selection: &Selection,
-    known: Known<'_>,
-) {
-    let _ = write!(out, "  {} {}", frontend.kind, frontend.key);
-    let config = &frontend.server.config;
-    let _ = write!(out, ", {}", config.scheduler);
-    for flag in scheduler_flags(config) {
-        let _ = write!(out, " {flag}");
-    }
-    if config.flags.contains(Flags::ONE_PACKET) {
-        out.push_str(" one-packet");
-    }
-    if let Some(conflict) = known.desired.conflict(&frontend.key)
-        && conflict.winner != service.key
-    {
-        let _ = writeln!(
-            out,
-            ": taken by {} (cluster IPs and node ports before others, then the older, then by name)",
-            conflict.winner
-        );
-        return;
-    }
-    let servers = &frontend.server.real_servers;
-    let first: Vec<String> = servers.iter().take(NAMED).map(|real| real.key.to_string()).collect();
-    if servers.is_empty() {
-        out.push_str(": no real server, connections are refused\n");
-    } else {
-        let more = servers.len() - first.len();
-        let _ = writeln!(out, ": {}", text::and_more(&first.join(" "), more));
-    }
-    let local = match frontend.kind {
-        FrontendKind::ClusterIp => service.internal_local,
-        _ => service.external_local,
-    };
-    let none_here = selection.local.as_ref().is_none_or(Vec::is_empty);
-    if local && none_here && frontend.kind == FrontendKind::ClusterIp {
-        out.push_str("    internalTrafficPolicy Local, and no endpoint on this node\n");
-    } else if local && none_here && closes(frontend) {
-        out.push_str(
-            "    externalTrafficPolicy Local, and no endpoint on this node: clients outside the \
-             cluster are refused; pods and this node reach remote endpoints\n",
-        );
-    } else if local && none_here {
-        out.push_str(
-            "    externalTrafficPolicy Local, and no endpoint on this node: remote ones serve pods \
-             and this node; load balancers are told by the health check node port to go elsewhere\n",
-        );
-    }
-    let ranges: Vec<String> =
-        service.source_ranges.of(frontend.key.family()).map(|net| net.to_string()).collect();
-    if frontend.kind == FrontendKind::LoadBalancer && !ranges.is_empty() {
-        let node = if frontend.drop_from_node { "not " } else { "" };
-        let _ = writeln!(
-            out,
-            "    only for sources in {}; this node itself is {node}among them",
-            ranges.join(", ")
-        );
-    }
-    let bindable = frontend.kind.is_written();
-    if bindable && !frontend.bind {
-        out.push_str("    the address is on another interface of this node, so it is not bound\n");
-    }
+    Ok(service::account(service, ports, known))
 }

@@ -15,6 +15,7 @@ mod node_ports;
 mod pace;
 mod page;
 mod pages;
+mod query;
 mod server;
 mod time;
 mod view;
@@ -39,7 +40,7 @@ use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
 pub(crate) use attention::State;
 use counters::Desk;
-pub use counters::{Counted, Table};
+pub use counters::{Counted, NOT_COUNTED, Table};
 use server::{Handler, Limits};
 
 /// How long after a failed attempt to listen the next one is made.

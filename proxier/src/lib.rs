@@ -14,6 +14,7 @@ pub mod http;
 mod input;
 pub mod iptables;
 pub mod kernel;
+pub mod listing;
 pub mod memory;
 pub mod nftables;
 pub mod reconcile;

@@ -34,7 +34,7 @@ pub use directory::{Directory, Published};
 use effect::Effect;
 use engine::Engine;
 pub use measure::{Histogram, Live, Measures};
-pub use notice::Notice;
+pub use notice::{Drift, Notice};
 use reporter::Reporter;
 pub use resolver::Resolver;
 pub use status::{Counters, Draining, FamilyStatus, HeldBack, Status};

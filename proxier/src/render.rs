@@ -1,5 +1,6 @@
 //! A [`State`] as the text of the tool that shows the same thing in the kernel.
 
+mod columns;
 pub mod json;
 mod table;
 
@@ -15,6 +16,7 @@ use crate::dataplane::split::EXPIRY;
 use crate::dataplane::{State, flag_names};
 use crate::{iptables, nftables};
 
+pub use columns::Columns;
 pub use table::{Style, table};
 
 /// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` of `uapi/linux/ip_vs.h`.

@@ -92,9 +92,31 @@ pub fn few<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> Strin
     and_more(&first.join(", "), items.count())
 }
 
+/// `1 service`, `2 services`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `a, b or c`.
+pub fn any_of(items: impl IntoIterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    match (items.pop(), items.is_empty()) {
+        (None, _) => String::new(),
+        (Some(only), true) => only,
+        (Some(last), false) => format!("{} or {last}", items.join(", ")),
+    }
+}
+
 /// `a, b and 3 more`.
 pub fn and_more(first: &str, more: usize) -> String {
     if more == 0 { first.to_owned() } else { format!("{first} and {more} more") }
+}
+
+/// How many letters, case aside, have to be changed, or swapped with the next one, to make the one name of
+/// the other; nothing if these are too many for a slip.
+pub fn edits(name: &str, other: &str) -> Option<usize> {
+    let edits = strsim::osa_distance(&name.to_ascii_lowercase(), &other.to_ascii_lowercase());
+    Some(edits).filter(|edits| *edits <= 2.min(other.len() / 3))
 }
 
 /// Whether a text already has this as one of the parts between its colons.

@@ -124,7 +124,8 @@ async fn example() -> (Servers, watch::Sender<Arc<Status>>) {
             let config = wanted.config;
             let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
             server.stats.connections = 999_999;
-            Some(Counted { server, real_servers: (0..).zip(all).map(entry).collect() })
+            let real_servers = (0..).zip(all).map(entry).collect();
+            Some(Counted { server, real_servers, counts: true })
         });
         Ok(counted.collect())
     });

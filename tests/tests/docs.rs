@@ -11,9 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
-use proxier::args::Args;
+use proxier::args::{Args, Shell, completion, shown as command_line};
 use proxier::config::{Config, ConfigError, Environment};
 use serde_json::Value;
 
@@ -40,7 +38,7 @@ fn the_manual_and_the_completions_are_of_this_command_line() {
 #[test]
 fn the_document_lists_every_flag() {
     let mut table = String::new();
-    let command = Args::command();
+    let command = command_line();
     let mut headings: Vec<_> = command.get_arguments().map(clap::Arg::get_help_heading).collect();
     headings.dedup();
     assert_eq!(headings.iter().collect::<BTreeSet<_>>().len(), headings.len());
@@ -183,9 +181,9 @@ impl Environment for File {
     }
 }
 
-/// One page: the flags are the same for every command.
+/// One page: the flags of the proxy are the same for every command.
 fn manual() -> Vec<(String, String)> {
-    let mut command = Args::command();
+    let mut command = command_line();
     command.build();
     let page = clap_mangen::Man::new(command.clone()).manual("proxier");
     let mut text = Vec::new();
@@ -194,27 +192,45 @@ fn manual() -> Vec<(String, String)> {
     text.extend(b".SH SYNOPSIS\n.B proxier\n[\\fIFLAGS\\fR] [\\fICOMMAND\\fR]\n");
     page.render_description_section(&mut text).unwrap();
     text.extend(b".SH COMMANDS\n");
-    for one in command.get_subcommands() {
-        let positional = one.get_positionals().map(|arg| arg.get_id().as_str().to_uppercase());
-        let required =
-            one.get_opts().filter(|arg| arg.is_required_set()).filter_map(clap::Arg::get_long);
-        let flags = required.map(|name| format!("\\-\\-{name}"));
-        let words: Vec<_> =
-            [one.get_name().to_owned()].into_iter().chain(positional).chain(flags).collect();
-        let about = one.get_about().unwrap().to_string();
-        text.extend(format!(".TP\n.B {}\n{about}.\n", words.join(" ")).bytes());
-        for arg in one.get_positionals() {
-            text.extend(format!(".br\n{}\n", arg.get_help().unwrap()).bytes());
-        }
-    }
+    command.get_subcommands().for_each(|one| text.extend(command_section(one).bytes()));
     page.render_options_section(&mut text).unwrap();
     text.extend(AFTER_OPTIONS.bytes());
     vec![("docs/man/proxier.1".to_owned(), String::from_utf8(text).unwrap())]
 }
 
+/// A command with its arguments, the flags of its own and its examples.
+fn command_section(one: &clap::Command) -> String {
+    let positional = one.get_positionals().map(|arg| arg.get_id().as_str().to_uppercase());
+    let required =
+        one.get_opts().filter(|arg| arg.is_required_set()).filter_map(clap::Arg::get_long);
+    let flags = required.map(|name| format!("\\-\\-{name}"));
+    let words: Vec<_> =
+        [one.get_name().to_owned()].into_iter().chain(positional).chain(flags).collect();
+    let about = one.get_about().unwrap().to_string();
+    let mut out = format!(".TP\n.B {}\n{about}.\n", words.join(" "));
+    for arg in one.get_positionals() {
+        let _ = write!(out, ".br\n{}\n", arg.get_help().unwrap());
+    }
+    let own = |flag: &&clap::Arg| flag.get_help_heading().is_none() && !flag.is_required_set();
+    for flag in one.get_opts().filter(own) {
+        let short = flag.get_short().map(|short| format!("\\-{short}, ")).unwrap_or_default();
+        let (long, help) = (flag.get_long().unwrap(), flag.get_help().unwrap());
+        if long != "help" {
+            let _ = write!(out, ".br\n{short}\\-\\-{long}: {help}.\n");
+        }
+    }
+    if let Some(examples) = one.get_after_help() {
+        let examples = examples.to_string().replace('\\', "\\e").replace('-', "\\-");
+        let examples = examples.split_once('\n').unwrap().1;
+        let _ = write!(out, ".IP\n.nf\n{examples}\n.fi\n");
+    }
+    out
+}
+
 const AFTER_OPTIONS: &str = "\
 .SH EXIT STATUS
-0 success, 1 failure, 64 wrong usage or configuration. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
+0 success, 1 failure, 64 wrong usage, configuration or kubeconfig. Of \\fBstatus\\fR: 0 in sync, 2 in sync but something needs
+attention, 1 anything else. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
 change, 1 something would, 2 it cannot be told.
 .SH SIGNALS
 SIGTERM and SIGINT end the program; the kernel goes on forwarding.
@@ -224,14 +240,11 @@ SIGTERM and SIGINT end the program; the kernel goes on forwarding.
 .BR iptables (8)
 ";
 
+/// What `proxier completion` prints, for those who package it.
 fn completions() -> Vec<(String, String)> {
     let shells =
         [(Shell::Bash, "proxier.bash"), (Shell::Zsh, "_proxier"), (Shell::Fish, "proxier.fish")];
-    let of = |(shell, file): (Shell, &str)| {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut Args::command(), "proxier", &mut text);
-        (format!("docs/completions/{file}"), String::from_utf8(text).unwrap())
-    };
+    let of = |(shell, file)| (format!("docs/completions/{file}"), completion(shell));
     shells.into_iter().map(of).collect()
 }
 

@@ -1,9 +1,10 @@
 //! `proxier explain`: every reason why a service may not look as expected is said in words.
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 use proxier_tests::command::program;
 use proxier_tests::daemon::Scratch;
+use serde_json::{Value, json};
 
 const NODES: &str = "
 apiVersion: v1
@@ -15,6 +16,12 @@ status: {addresses: [{type: InternalIP, address: 192.168.1.10}]}
 /// Explains `what` over one Service `ns/web` (its further `spec`) with these endpoints, and
 /// whatever else is given. The result is (exit status, standard output and error).
 fn explain(what: &str, spec: &str, endpoints: &[&str], more: &str) -> (i32, String) {
+    let Output { status, stdout, stderr } = asked(&[what], spec, endpoints, more);
+    let text = [stdout, stderr].concat();
+    (status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn asked(arguments: &[&str], spec: &str, endpoints: &[&str], more: &str) -> Output {
     let service = format!(
         "---
 apiVersion: v1
@@ -36,15 +43,15 @@ endpoints: [{}]
     );
     let scratch = Scratch::create().expect("a folder");
     let path = scratch.replace("objects.yaml", format!("{NODES}{service}{more}")).expect("a file");
-    let output = Command::new(program("proxier").expect("proxier is built"))
-        .args(["explain", what, "--manifests"])
+    Command::new(program("proxier").expect("proxier is built"))
+        .arg("explain")
+        .args(arguments)
+        .arg("--manifests")
         .arg(path)
         .args(["--hostname-override", "n1", "--node-address", "192.168.1.10"])
         .args(["--proxy-mode", "ipvs", "--ipvs-scheduler", "rr"])
         .output()
-        .expect("proxier runs");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+        .expect("proxier runs")
 }
 
 fn says(result: (i32, String), expected: &[&str]) {
@@ -228,9 +235,9 @@ fn a_port_that_no_service_has() {
     let (status, text) = explain("10.96.0.10:81", "", &[HERE], "");
     assert_eq!(status, 1);
     assert!(text.contains("no service has port 81 of 10.96.0.10"), "{text}");
-    let (status, text) = explain("nonsense", "", &[HERE], "");
+    let (status, text) = explain("10.96.0.300", "", &[HERE], "");
     assert_eq!(status, 1);
-    assert!(text.contains("neither namespace/name"), "{text}");
+    assert!(text.contains("is neither a Service (NAME"), "{text}");
 }
 
 #[test]
@@ -297,4 +304,104 @@ endpoints:
     // It is also said where nobody asks.
     let (_, text) = explain("ns/tuned", "", &[HERE], tuned);
     assert!(text.contains("an annotation cannot be used"), "{text}");
+}
+
+/// As `kubectl` takes names, and what else people have at hand.
+#[test]
+fn a_service_by_name_and_namespace_a_pod_and_a_node_port() {
+    let spec = "  type: NodePort";
+    for arguments in
+        [&["svc/web", "-n", "ns"][..], &["web", "--namespace=ns"], &["service/web:80", "-n", "ns"]]
+    {
+        let text = String::from_utf8(asked(arguments, spec, &[HERE], "").stdout).expect("text");
+        assert!(text.starts_with("Service ns/web\n"), "{arguments:?}: {text}");
+    }
+    let pod = "10.244.0.1:8080/tcp belongs to ns/web (endpoint)\n\nService ns/web\n";
+    says(explain("10.244.0.1", spec, &[HERE, THERE], ""), &[pod]);
+    says(explain("10.244.0.1:8080", spec, &[HERE, THERE], ""), &[pod]);
+    // Also where its slice has no port for the Service.
+    let unfit = "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-2, namespace: ns, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: other, port: 8080}]
+endpoints: [{addresses: [10.244.0.9], nodeName: n1}]
+";
+    let expected = [
+        "10.244.0.9 belongs to ns/web (endpoint without a port of the Service)\n",
+        "10.244.0.9 on n1: left out: its EndpointSlice \"web-2\" has no port named \"http\" of tcp\n",
+    ];
+    says(explain("10.244.0.9", spec, &[HERE], unfit), &expected);
+    let port = "192.168.1.10:30080/tcp belongs to ns/web (node port)\n\nService ns/web\n\nport http 80/tcp";
+    says(explain("30080", spec, &[HERE], ""), &[port]);
+    says(explain("30080/tcp", spec, &[HERE], ""), &[port]);
+    let (status, text) = explain("30080/udp", spec, &[HERE], "");
+    assert_eq!((status, text.contains("no service has the node port 30080")), (1, true), "{text}");
+}
+
+#[test]
+fn who_misspells_a_name_is_told_what_there_is() {
+    for (asked, answer) in [
+        ("ns/wbe", "there is no Service ns/wbe (did you mean ns/web?)"),
+        ("sn/web", "there is no Service sn/web (did you mean ns/web?)"),
+        ("web", "there is no Service default/web (did you mean ns/web?)"),
+        ("ns/database", "there is no Service ns/database, or"),
+        ("ns/web:htpp", "Service ns/web has no port htpp; it has http (80)"),
+    ] {
+        let (status, text) = explain(asked, "", &[HERE], "");
+        assert_eq!(status, 1);
+        assert!(text.contains(answer), "{text}");
+    }
+}
+
+/// What cannot be explained does not keep the rest from being so.
+#[test]
+fn several_at_once_for_people_and_for_programs() {
+    let both = asked(&["ns/web", "ns/nobody", "10.96.0.10"], "", &[HERE], "");
+    assert_eq!(both.status.code(), Some(1));
+    let text = String::from_utf8(both.stdout).expect("text");
+    assert_eq!(text.matches("Service ns/web").count(), 2, "{text}");
+    let nobody = String::from_utf8(both.stderr).expect("text");
+    assert!(nobody.contains("there is no Service ns/nobody"), "{nobody}");
+
+    let both = asked(&["ns/web", "ns/nobody", "-o", "json"], "", &[HERE, THERE], "");
+    assert_eq!(both.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&both.stdout).expect("JSON");
+    assert_eq!(json["node"], "n1");
+    let web = &json["explanations"][0];
+    assert_eq!(web["asked"], "ns/web");
+    let port = &web["services"][0]["ports"][0]["families"][0];
+    assert_eq!(
+        port["endpoints"][1],
+        json!({"address": "10.244.1.1:8080", "node": "n2", "zone": null, "state": "ready",
+               "local": false, "used": true, "verdict": "used, not local"})
+    );
+    assert_eq!(port["frontends"][0]["virtualServer"], "10.96.0.10:80/tcp");
+    assert_eq!(port["frontends"][0]["realServers"], json!(["10.244.0.1:8080", "10.244.1.1:8080"]));
+    let nobody = json["explanations"][1]["error"].as_str().expect("an error");
+    assert!(nobody.starts_with("there is no Service ns/nobody"), "{nobody}");
+}
+
+/// Nobody looks for a policy that is not there.
+#[test]
+fn an_endpoint_that_nothing_leads_to_is_not_left_out_by_a_policy() {
+    let lost = "---
+apiVersion: v1
+kind: Service
+metadata: {name: lost, namespace: ns, creationTimestamp: '2026-03-01T00:00:00Z'}
+spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: lost-1, namespace: ns, labels: {kubernetes.io/service-name: lost}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.244.0.7], nodeName: n1}]
+";
+    let expected = [
+        "10.244.0.7:8080 on n1: not used: nothing leads to it on this node, local",
+        "cluster IP 10.96.0.10:80/tcp, rr: taken by ns/web",
+    ];
+    says(explain("ns/lost", "", &[HERE], lost), &expected);
 }

@@ -72,6 +72,35 @@ fn an_interface_of_another_kind_stops_nothing_but_the_addresses() {
     live.until_as("the addresses, too", &wanted).unwrap();
 }
 
+/// Six changes at once are one Event, which names each kind.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn an_event_names_everything_that_was_changed_at_once() {
+    let (mut live, wanted) = programmed(&["--ipvs-sync-period=10s"]);
+    let changes = "ip addr del 10.96.0.1/32 dev kube-ipvs0; ip addr del 10.96.0.2/32 dev kube-ipvs0
+         ipvsadm -C; ipset del KUBE-CLUSTER-IP 10.96.0.1,tcp:80; ipset del KUBE-CLUSTER-IP 10.96.0.2,tcp:80
+         iptables -t nat -F KUBE-SERVICES";
+    behind_its_back(&live, changes);
+    live.until_as(changes, &wanted).unwrap();
+    let notes = |live: &Live| -> Vec<String> {
+        let events = live.server.events();
+        let drift = events.iter().filter(|event| event.body["reason"] == "KernelDrift");
+        drift.map(|event| event.body["note"].to_string()).collect()
+    };
+    while notes(&live).is_empty() {
+        live.until("the Event", |_, _| true).unwrap();
+    }
+    let told = notes(&live).concat();
+    for kind in [
+        "2 addresses (address 10.96.0.1, address 10.96.0.2)",
+        "3 virtual servers (virtual server 10.96.0.1:80/tcp, ",
+        "IPv4 firewall rules",
+        "members of sets (",
+    ] {
+        assert!(told.contains(kind), "{kind}: {told}");
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn what_the_kernel_does_not_tell_of_is_repaired_by_the_next_audit() {

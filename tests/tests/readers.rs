@@ -76,7 +76,7 @@ fn table() -> Table {
             let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
             let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
             server.stats = stats;
-            Counted { server, real_servers: vec![real(1), real(2)] }
+            Counted { server, real_servers: vec![real(1), real(2)], counts: true }
         };
         Ok(keys.iter().map(counted).collect())
     })

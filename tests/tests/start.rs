@@ -153,12 +153,12 @@ fn a_kubeconfig_that_is_none() {
             ["--kubeconfig".into(), path.display().to_string(), "--hostname-override=a".into()]
         };
         let missing = scratch.path().join("missing");
-        refuses(&[], words(&missing), None, 1, &["watch the cluster", "missing"])?;
+        refuses(&[], words(&missing), None, 64, &["watch the cluster", "missing"])?;
         let garbage = scratch.replace("garbage", "clusters: [")?;
-        refuses(&[], words(&garbage), None, 1, &["watch the cluster", "garbage"])?;
+        refuses(&[], words(&garbage), None, 64, &["watch the cluster", "garbage"])?;
         let file = "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\n";
         let contextless = scratch.replace("contextless", file)?;
-        refuses(&[], words(&contextless), None, 1, &["watch the cluster", "nowhere"])
+        refuses(&[], words(&contextless), None, 64, &["watch the cluster", "nowhere"])
     }
     test().unwrap();
 }

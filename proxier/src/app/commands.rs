@@ -5,4 +5,8 @@ pub(super) mod daemon;
 pub(super) mod diff;
 pub(super) mod dry_run;
 pub(super) mod explain;
+pub(super) mod get;
+pub(super) mod report;
 pub(super) mod status;
+pub(super) mod top;
+pub(super) mod version;

@@ -3,6 +3,7 @@
 pub(super) mod alone;
 mod backend;
 pub(super) mod checks;
+pub(super) mod counting;
 pub(super) mod facts;
 pub(super) mod memory_limit;
 pub(super) mod needs;

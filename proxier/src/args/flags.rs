@@ -38,7 +38,7 @@ pub struct AlwaysFlags {
     /// Name of this node, if it is not the host's.
     #[arg(long, global = true, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// Print the version and exit; in full with `--version=raw`.
+    /// Print the version and exit; with `--version=raw` the number alone.
     #[arg(long, global = true, value_name = "raw", value_parser = parse::version, num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     pub version: Option<String>,

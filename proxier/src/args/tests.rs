@@ -111,6 +111,16 @@ fn lists_take_commas_and_repetition() {
     assert_eq!(parse("--manifests a --manifests -").own.manifests.len(), 2);
 }
 
+fn wait_for(timeout: &str) -> Action {
+    let timeout = Some(timeout.parse().unwrap());
+    Action::Status(StatusArgs { wait: Some(WaitFor::InSync), timeout })
+}
+
+fn explain(what: &[&str], namespace: Option<&str>) -> Action {
+    let what = what.iter().map(|&text| text.to_owned()).collect();
+    Action::Explain(ExplainArgs { what, namespace: namespace.map(str::to_owned) })
+}
+
 #[test]
 fn what_is_asked_for() {
     for (line, action) in [
@@ -125,8 +135,12 @@ fn what_is_asked_for() {
         ("--dry-run", Action::DryRun { watch: false }),
         ("--dry-run --watch --manifests objects.yaml -o all", Action::DryRun { watch: true }),
         ("diff", Action::Diff),
-        ("explain dev/web:80", Action::Explain { what: "dev/web:80".to_owned() }),
-        ("status -o json", Action::Status),
+        ("explain dev/web:80", explain(&["dev/web:80"], None)),
+        ("explain -n dev svc/web 30080", explain(&["svc/web", "30080"], Some("dev"))),
+        ("status -o json", Action::Status(StatusArgs { wait: None, timeout: None })),
+        ("status --wait=in-sync --timeout 2m", wait_for("2m")),
+        ("version -o json", Action::Build),
+        ("completion zsh", Action::Completion(Shell::Zsh)),
         ("migrate --check", Action::MigrateCheck),
         ("hand-over --to nftables", Action::HandOver),
         ("hand-over --to=iptables --config=c", Action::HandOver),
@@ -163,7 +177,13 @@ fn wrong_usage_has_its_own_exit_status_and_says_what_is_meant() {
     refused("-o yaml");
     refused("explain");
     refused("migrate");
+    refused("get nodes");
+    refused("completion sh");
     refused("--watch");
+    refused("explain a --watch");
+    refused("status --watch --wait=in-sync");
+    refused("status --timeout=3s");
+    refused("status --wait=ready");
     refused("--strict");
     refused("--dry-run --cleanup");
     refused("--init-only diff");
@@ -176,8 +196,35 @@ fn help_is_not_an_error_and_names_every_flag() {
     let error = Args::parse_from(["proxier", "--help"]).unwrap_err();
     assert_eq!(error.exit_status(), 0);
     let help = error.to_string();
-    for arg in Args::command().get_arguments() {
+    for arg in command_line().get_arguments() {
         let name = arg.get_long().unwrap();
         assert!(help.contains(&format!("--{name}")), "{name}");
     }
+}
+
+/// What is not shown is taken all the same: the flags of the daemon can be put behind a command.
+#[test]
+fn the_help_of_a_command_shows_its_own_flags_and_how_it_is_used() {
+    for command in shown().get_subcommands().map(clap::Command::get_name) {
+        let help = Args::parse_from(["proxier", command, "-h"]).unwrap_err().to_string();
+        assert!(help.lines().count() < 50, "{help}");
+        assert!(!help.contains("--conntrack-min"), "{help}");
+        assert!(help.contains(&format!("  proxier {command}")), "{help}");
+    }
+    let help = Args::parse_from(["proxier", "explain", "-h"]).unwrap_err().to_string();
+    for word in ["--namespace", "--manifests", "--kubeconfig", "How to print: table or json"] {
+        assert!(help.contains(word), "{help}");
+    }
+    let args = parse("explain --conntrack-min=7 web");
+    assert_eq!(args.without_config.conntrack_min, Some(7));
+}
+
+#[test]
+fn a_form_of_output_is_refused_where_it_does_not_apply() {
+    for line in ["explain a -o ipvsadm", "-o json", "cleanup -o json", "-o all status"] {
+        let text = refused(line);
+        assert!(text.contains("does not apply here: "), "{text}");
+    }
+    assert!(refused("explain a -o all").contains("proxier explain prints table or json"));
+    parse("--dry-run -o all");
 }

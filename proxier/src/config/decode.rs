@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
+use crate::text;
 use crate::value::tree::{self, Tree};
 
 /// A decoded object and what a strict reader would have refused in it.
@@ -114,13 +115,8 @@ fn unknown_fields(given: &Value, known: &Value, path: &str, out: &mut Vec<String
     }
 }
 
-/// The known name that differs from `name` by at most two edits, case aside.
+/// The known name that `name` is most likely a slip for.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let name = name.to_ascii_lowercase();
-    let edits = |candidate: &str| strsim::levenshtein(&name, &candidate.to_ascii_lowercase());
-    known
-        .map(|candidate| (edits(candidate), candidate))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, candidate)| *distance <= 2.min(candidate.len() / 3))
-        .map(|(_, candidate)| candidate)
+    let near = known.filter_map(|candidate| Some((text::edits(name, candidate)?, candidate)));
+    near.min_by_key(|(edits, _)| *edits).map(|(_, candidate)| candidate)
 }

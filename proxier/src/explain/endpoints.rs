@@ -6,8 +6,9 @@ use std::sync::Arc;
 use netlink_ipvs::{Family, RealServerKey};
 
 use super::NAMED;
+use super::account::EndpointAccount;
 use crate::cluster::topology::{Endpoints, Place, Selection, Topology};
-use crate::cluster::{Cluster, Endpoint, Service, ServicePort, SlicePort};
+use crate::cluster::{Cluster, Conditions, Endpoint, Service, ServicePort, SlicePort};
 use crate::dataplane::Frontend;
 use crate::text;
 
@@ -59,48 +60,91 @@ impl Uses {
     }
 }
 
-/// What becomes of one endpoint.
-pub(super) fn verdict(
+/// What becomes of one endpoint; `weight` is what there is to say of that.
+pub(super) fn endpoint(
     key: &RealServerKey,
     endpoint: &Endpoint,
     selection: &Selection,
     uses: &Uses,
     place: &Place,
-) -> String {
+    weight: &str,
+) -> EndpointAccount {
+    let (is_used, verdict) = verdict(key, endpoint, selection, uses, place);
+    account(key.to_string(), endpoint, place, is_used, format!("{verdict}{weight}"))
+}
+
+/// An endpoint with this verdict.
+pub(super) fn account(
+    address: String,
+    endpoint: &Endpoint,
+    place: &Place,
+    used: bool,
+    verdict: String,
+) -> EndpointAccount {
+    let shown = |name: &Option<Arc<str>>| name.as_deref().map(|it| text::name(it).to_string());
+    let state = match endpoint.conditions {
+        Conditions { ready: true, .. } => "ready",
+        Conditions { terminating: true, .. } => "terminating",
+        _ => "not ready",
+    };
+    EndpointAccount {
+        address,
+        ip: endpoint.address,
+        node: shown(&endpoint.node),
+        zone: shown(&endpoint.zone),
+        state,
+        local: place.is_local(endpoint),
+        used,
+        verdict,
+    }
+}
+
+/// Whether it is used, and the same in words.
+fn verdict(
+    key: &RealServerKey,
+    endpoint: &Endpoint,
+    selection: &Selection,
+    uses: &Uses,
+    place: &Place,
+) -> (bool, String) {
     let conditions = endpoint.conditions;
     let local = if place.is_local(endpoint) { "local" } else { "not local" };
-    match (uses.cluster.contains(key), uses.local.contains(key)) {
-        (fits, fits_local) if (fits || fits_local) && !uses.led_to.contains(key) => {
-            if fits_local {
-                format!("not used: nothing leads to it on this node, {local}")
-            } else {
-                format!("left out: {local}, and the traffic policy is Local")
-            }
+    let left_out = match (uses.cluster.contains(key), uses.local.contains(key)) {
+        (fits, fits_local)
+            if !uses.led_to.contains(key)
+                && (fits_local || (fits && selection.local.is_none())) =>
+        {
+            return (false, format!("not used: nothing leads to it on this node, {local}"));
         }
-        (true, _) => format!("used, {local}"),
-        (false, true) => format!("used by policy Local only, {local}"),
+        (true, _) if !uses.led_to.contains(key) => {
+            format!("{local}, and the traffic policy is Local")
+        }
+        (true, _) => return (true, format!("used, {local}")),
+        (false, true) => return (true, format!("used by policy Local only, {local}")),
         (false, false) if conditions.ready => {
             let hints = endpoint.hints.as_deref().cloned().unwrap_or_default();
             let names = |list: &[Arc<str>]| text::few(list.iter().map(text::name), NAMED);
             match selection.topology {
-                Topology::Node => format!("left out: hinted for nodes {}", names(&hints.nodes)),
-                _ => format!("left out: hinted for zones {}", names(&hints.zones)),
+                Topology::Node => format!("hinted for nodes {}", names(&hints.nodes)),
+                _ => format!("hinted for zones {}", names(&hints.zones)),
             }
         }
         (false, false) if conditions.terminating && conditions.serving => {
-            "left out: terminating, and others are ready".to_owned()
+            "terminating, and others are ready".to_owned()
         }
-        (false, false) if conditions.terminating => {
-            "left out: terminating and no longer serving".to_owned()
-        }
-        (false, false) => "left out: not ready".to_owned(),
-    }
+        (false, false) if conditions.terminating => "terminating and no longer serving".to_owned(),
+        (false, false) => "not ready".to_owned(),
+    };
+    (false, format!("left out: {left_out}"))
 }
 
-pub(super) fn fallbacks(out: &mut String, endpoints: &Endpoints<'_>, selection: &Selection) {
+/// What is used where no endpoint is ready.
+pub(super) fn fallbacks(endpoints: &Endpoints<'_>, selection: &Selection) -> Option<String> {
     if selection.cluster_terminating {
-        out.push_str("    no endpoint is ready: those that terminate but still serve are used\n");
+        Some("no endpoint is ready: those that terminate but still serve are used".to_owned())
     } else if !endpoints.is_empty() && selection.cluster.as_ref().is_some_and(Vec::is_empty) {
-        out.push_str("    no endpoint is ready or still serving\n");
+        Some("no endpoint is ready or still serving".to_owned())
+    } else {
+        None
     }
 }

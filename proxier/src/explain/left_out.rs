@@ -1,29 +1,30 @@
 //! Endpoints in slices that have no fitting port, and hints that are not followed.
 
-use std::fmt::Write as _;
-
 use netlink_ipvs::{Family, RealServerKey};
 
+use super::Known;
+use super::account::EndpointAccount;
+use super::endpoints::account;
 use crate::cluster::topology::{Endpoints, Place, Topology};
-use crate::cluster::{Cluster, Endpoint, EndpointSlice, Hints, Service, ServicePort};
+use crate::cluster::{Endpoint, EndpointSlice, Hints, Service, ServicePort};
 use crate::text;
 
-/// Lists the endpoints of slices that have no port for this one of the service.
-pub(super) fn slices(
-    out: &mut String,
+/// The endpoints of slices that have no port for this one of the service.
+pub(super) fn endpoints(
     service: &Service,
     port: &ServicePort,
     family: Family,
-    cluster: &Cluster,
-) {
-    for slice in cluster.slices(&service.key).filter(|slice| slice.family == family) {
+    known: Known<'_>,
+) -> Vec<EndpointAccount> {
+    let mut out = Vec::new();
+    for slice in known.cluster.slices(&service.key).filter(|slice| slice.family == family) {
         let Some(reason) = unfit(slice, port) else { continue };
-        for endpoint in &slice.endpoints {
-            let node = endpoint.node.as_deref().unwrap_or("no node");
-            let address = endpoint.address;
-            let _ = writeln!(out, "    {address} on {}: left out: {reason}", text::name(node));
-        }
+        out.extend(slice.endpoints.iter().map(|endpoint| {
+            let (address, verdict) = (endpoint.address.to_string(), format!("left out: {reason}"));
+            account(address, endpoint, &known.settings.place, false, verdict)
+        }));
     }
+    out
 }
 
 /// Why a slice has no port for one of its service.
@@ -45,29 +46,27 @@ fn unfit(slice: &EndpointSlice, port: &ServicePort) -> Option<String> {
     }
 }
 
-/// Says which hints are followed, and why others are not.
-pub(super) fn hints(
-    out: &mut String,
-    endpoints: &Endpoints<'_>,
-    topology: Topology,
-    place: &Place,
-) {
+/// Which hints are followed, and why others are not.
+pub(super) fn hints(endpoints: &Endpoints<'_>, topology: Topology, place: &Place) -> Vec<String> {
     let ready: Vec<_> =
         endpoints.iter().filter(|(_, endpoint)| endpoint.conditions.ready).collect();
+    let mut notes = Vec::new();
     if topology != Topology::Node
         && let Some(reason) = no_nodes(&ready, place)
     {
-        let _ = writeln!(out, "    hints for nodes are not followed: {reason}");
+        notes.push(format!("hints for nodes are not followed: {reason}"));
     }
-    match topology {
-        Topology::Node => out.push_str("    every ready endpoint has hints for nodes: followed\n"),
-        Topology::Zone => out.push_str("    every ready endpoint has hints for zones: followed\n"),
-        Topology::Ignored => {
-            if let Some(reason) = no_zones(&ready, place) {
-                let _ = writeln!(out, "    hints for zones are not followed: {reason}");
-            }
-        }
+    let followed = match topology {
+        Topology::Node => Some("nodes"),
+        Topology::Zone => Some("zones"),
+        Topology::Ignored => None,
+    };
+    if let Some(kind) = followed {
+        notes.push(format!("every ready endpoint has hints for {kind}: followed"));
+    } else if let Some(reason) = no_zones(&ready, place) {
+        notes.push(format!("hints for zones are not followed: {reason}"));
     }
+    notes
 }
 
 type Ready<'a> = [(&'a RealServerKey, &'a &'a Endpoint)];

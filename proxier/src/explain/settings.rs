@@ -4,21 +4,27 @@ use std::fmt::Write as _;
 
 use netlink_ipvs::RealServerKey;
 
+use super::account::SettingAccount;
 use crate::cluster::{Annotation, Endpoint, Service, WeightRule};
-use crate::dataplane::{Applied, Contribution, Frontend, SlowStarts};
+use crate::dataplane::{Applied, Contribution, Frontend, InForce, SlowStarts};
 use crate::text;
 
-/// What is in force by annotations of the Service, and what of them cannot be used.
-pub(super) fn of_service(out: &mut String, asked: Option<&Contribution>) {
-    let Some(applied) = asked.and_then(|asked| asked.applied.as_deref()) else { return };
-    for setting in &applied.in_force {
-        let value = text::line(&setting.value);
-        let _ =
-            writeln!(out, "  {} {value}, by annotation {}", setting.setting, setting.annotation);
-    }
-    for rejected in &applied.rejected {
-        let _ = writeln!(out, "  annotation {}", text::line(rejected));
-    }
+/// What is in force by annotations of the Service.
+pub(super) fn in_force(asked: Option<&Contribution>) -> Vec<SettingAccount> {
+    let applied = asked.and_then(|asked| asked.applied.as_deref());
+    let setting = |it: &InForce| SettingAccount {
+        setting: it.setting.to_owned(),
+        value: text::line(&it.value).to_string(),
+        annotation: it.annotation.to_string(),
+    };
+    applied.into_iter().flat_map(|applied| &applied.in_force).map(setting).collect()
+}
+
+/// What of its annotations cannot be used.
+pub(super) fn rejected(asked: Option<&Contribution>) -> Vec<String> {
+    let applied = asked.and_then(|asked| asked.applied.as_deref());
+    let rejected = applied.into_iter().flat_map(|applied| &applied.rejected);
+    rejected.map(|it| text::line(it).to_string()).collect()
 }
 
 /// The weight of an endpoint that is led to and why it has it, where annotations have a part in it.

@@ -12,7 +12,13 @@ pub struct Counted {
     pub server: VirtualServerEntry,
     /// Its real servers.
     pub real_servers: Vec<RealServerEntry>,
+    /// Whether the kernel counts what goes through them. If not, [`netlink_ipvs::Stats`] are all 0.
+    pub counts: bool,
 }
+
+/// What to say of counters that stay 0.
+pub const NOT_COUNTED: &str = "connections, packets and bytes are not counted: net.ipv4.vs.run_estimation is 0; \
+     --ipvs-run-estimation=true, or `sysctl -w net.ipv4.vs.run_estimation=1`, has them counted from then on";
 
 /// Reads these virtual servers from the kernel, those of them that are there; an error is one line.
 /// It blocks, and is never called by two at once.

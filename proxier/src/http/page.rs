@@ -241,11 +241,7 @@ fn services(html: &mut String, listing: &Listing) {
         }
     );
     if let Some(error) = &listing.counters_error {
-        let _ = writeln!(
-            html,
-            "<p class=\"note warn\">The kernel's counters cannot be read, what is wanted is shown: {}</p>",
-            Escaped(error)
-        );
+        let _ = writeln!(html, "<p class=\"note warn\">{}</p>", Escaped(error));
     }
     for shown in &listing.services {
         service(html, shown);

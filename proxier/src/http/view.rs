@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::Watch;
 use super::attention::{Attention, State};
-use super::counters::{Counted, Table};
+use super::counters::{Counted, NOT_COUNTED, Table};
 use super::health::Monitor;
+use super::query::Query;
 use super::time::rfc3339;
 use crate::cluster::ObjectKey;
 use crate::dataplane::{Contribution, Frontend, InForce, flag_names};
@@ -28,16 +29,6 @@ const REAL_SERVERS: usize = 50;
 const ROWS: usize = 1000;
 /// Conflicts, draining real servers and what is held back.
 const OTHERS: usize = 50;
-/// Bytes of a search text.
-const SEARCH: usize = 100;
-
-/// What is asked for.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Query {
-    pub(super) search: String,
-    /// From 1.
-    pub(super) page: usize,
-}
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -168,7 +159,7 @@ pub(super) struct FrontendView {
     pub(super) taken_by: Option<String>,
     /// Whether the kernel has it; unknown where it cannot be read.
     pub(super) programmed: Option<bool>,
-    /// Connections scheduled so far.
+    /// Connections scheduled so far; unknown where they are not counted.
     pub(super) connections: Option<u64>,
     pub(super) real_servers: Part<RealServerView>,
 }
@@ -203,68 +194,6 @@ fn count(table: &Table, keys: impl Iterator<Item = VirtualServerKey>) -> Result<
         }
     }
     Ok(kernel)
-}
-
-// === impl Query ===
-
-impl Query {
-    /// From the part of the address after `?`. What makes no sense is left out.
-    pub(super) fn parse(text: &str) -> Self {
-        let mut query = Self { page: 1, ..Self::default() };
-        for pair in text.split('&') {
-            match pair.split_once('=') {
-                Some(("q", value)) => {
-                    let mut value = decoded(value).trim().to_owned();
-                    value.truncate(value.floor_char_boundary(SEARCH));
-                    query.search = value;
-                }
-                Some(("page", value)) => query.page = value.parse().unwrap_or(1).max(1),
-                _ => {}
-            }
-        }
-        query
-    }
-
-    /// Whether a service is asked for: by a part of its name or of one of its addresses.
-    fn matches(&self, key: &ObjectKey, contribution: &Contribution) -> bool {
-        if self.search.is_empty() {
-            return true;
-        }
-        let search = self.search.to_lowercase();
-        key.to_string().contains(&search)
-            || contribution.frontends.iter().any(|frontend| {
-                frontend.key.to_string().contains(&search)
-                    || frontend
-                        .server
-                        .real_servers
-                        .iter()
-                        .any(|real| real.key.address.to_string().contains(&search))
-            })
-    }
-}
-
-/// As a form writes values into an address.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let code = match (first, tail) {
-            (b'%', [a, b, ..]) => std::str::from_utf8(&[*a, *b])
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 16).ok()),
-            _ => None,
-        };
-        match (first, code) {
-            (_, Some(code)) => {
-                bytes.push(code);
-                rest = &tail[2..];
-            }
-            (b'+', None) => bytes.push(b' '),
-            (other, None) => bytes.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 // === impl View ===
@@ -358,8 +287,15 @@ impl Listing {
         let counted = table.map(|table| count(table, frontends.map(|frontend| frontend.key)));
         let (kernel, counters_error) = match counted {
             None => (None, None),
-            Some(Ok(kernel)) => (Some(kernel), None),
-            Some(Err(error)) => (None, Some(text::line(error).to_string())),
+            Some(Ok(kernel)) => {
+                let uncounted = kernel.values().any(|(counted, _)| !counted.counts);
+                (Some(kernel), uncounted.then(|| NOT_COUNTED.to_owned()))
+            }
+            Some(Err(error)) => {
+                let error = text::line(error);
+                let shown = "the kernel's counters cannot be read, what is wanted is shown";
+                (None, Some(format!("{shown}: {error}")))
+            }
         };
         let mut rows = ROWS;
         let services = shown().map(|(key, asks)| ServiceView {
@@ -419,7 +355,7 @@ impl FrontendView {
                     upper_threshold: threshold(entry.server.config),
                     active: Some(entry.connections.active),
                     inactive: Some(entry.connections.inactive),
-                    connections: Some(entry.stats.connections),
+                    connections: counted.counts.then_some(entry.stats.connections),
                     draining: !wanted.iter().any(|real| real.key == entry.server.key),
                 };
                 let first = counted.real_servers.iter().take(most).map(view).collect();
@@ -446,7 +382,10 @@ impl FrontendView {
             sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
             taken_by: winner.map(ToString::to_string),
             programmed: counted.map(|entry| entry.is_some()),
-            connections: counted.flatten().map(|(entry, _)| entry.server.stats.connections),
+            connections: counted
+                .flatten()
+                .filter(|(entry, _)| entry.counts)
+                .map(|(entry, _)| entry.server.stats.connections),
             real_servers,
         }
     }

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::measure::Stopwatch;
 use super::notice::Notices;
 use super::report::Report;
-use super::{Draining, Event, FamilyStatus, HeldBack, Notice, Status};
+use super::{Draining, Drift, Event, FamilyStatus, HeldBack, Notice, Status};
 use crate::cluster::{Change, Node, ObjectKey};
 use crate::dataplane::{Fate, Outcome, Part, Plan, Refusal, Subject, Target};
 
@@ -172,19 +172,15 @@ impl Reporter {
 
     /// Says what somebody else has changed: in one line, for it may be everything.
     fn drift(&mut self, drift: &BTreeSet<Target>) {
-        const SHOWN: usize = 5;
         /// After so many times somebody else sets it on purpose.
         const OFTEN: u64 = 3;
         if drift.is_empty() {
             return;
         }
-        let mut targets: Vec<String> = drift.iter().take(SHOWN).map(ToString::to_string).collect();
-        if drift.len() > SHOWN {
-            targets.push(format!("{} more", drift.len() - SHOWN));
-        }
-        let targets = targets.join(", ");
+        let told = Drift::of(drift);
+        let targets = told.to_string();
         warn!(count = drift.len(), targets, "the kernel is not as it was left, repairing");
-        self.notices.send(Notice::Drift(targets));
+        self.notices.send(Notice::Drift(told));
         for target in drift {
             let Target::Sysctl(path) = target else { continue };
             let times = self.status.counters.sysctl_drift.get(path).copied().unwrap_or_default();

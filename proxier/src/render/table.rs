@@ -102,9 +102,9 @@ pub fn table(desired: &Desired, style: Style) -> String {
     let _ = writeln!(
         out,
         "\n{}, {}, {}, {} on kube-ipvs0",
-        count(services.len(), "service"),
-        count(state.virtual_servers.len(), "virtual server"),
-        count(real, "real server"),
+        text::count(services.len(), "service"),
+        text::count(state.virtual_servers.len(), "virtual server"),
+        text::count(real, "real server"),
         if state.interface.addresses.len() == 1 {
             "1 address".to_owned()
         } else {
@@ -136,10 +136,6 @@ fn real_servers(of: &[RealServer]) -> Vec<String> {
         weight => format!("{}*{weight}", server.key),
     };
     of.iter().map(text).collect()
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// `rr`, `mh mh-port`, `rr sticky 3h`.

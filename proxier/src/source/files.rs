@@ -7,6 +7,7 @@
 mod document;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod lint;
 mod objects;
 mod refresh;
 mod watch;
@@ -73,6 +74,8 @@ pub fn load(paths: &[PathBuf], node: &str) -> Result<Loaded, Error> {
 pub struct Manifests {
     paths: Vec<PathBuf>,
     node: String,
+    /// Somebody checks these manifests, and wants to hear more.
+    checked: bool,
     converter: Converter,
     files: BTreeMap<FileId, Content>,
     /// How large they are together.
@@ -94,6 +97,7 @@ impl Manifests {
         Self {
             paths,
             node: node.to_owned(),
+            checked: false,
             converter: Converter::new(Origin::Manifest),
             files: BTreeMap::new(),
             bytes: 0,
@@ -101,6 +105,12 @@ impl Manifests {
             missing: BTreeMap::new(),
             standing: BTreeSet::new(),
         }
+    }
+
+    /// The same for somebody who checks manifests: fields that Kubernetes does not know, kinds that are almost
+    /// those that are read, and EndpointSlices without their Service are warnings, too.
+    pub fn checked(paths: Vec<PathBuf>, node: &str) -> Self {
+        Self { checked: true, ..Self::new(paths, node) }
     }
 
     /// Reads everything for the first time. A file of a folder that cannot be read is left out with a
@@ -153,6 +163,9 @@ impl Manifests {
         self.standing = standing.into_iter().collect();
         world.follow(&self.world);
         self.world = world;
+        if self.checked {
+            warnings.extend(self.world.slices_without_service());
+        }
         Ok(Loaded { changes: self.world.complete(), warnings })
     }
 
@@ -181,7 +194,9 @@ impl Manifests {
         };
         let source = Source::of(bytes);
         match std::str::from_utf8(bytes) {
-            Ok(text) => Content { source, ..objects::read(&name, text, &self.converter) },
+            Ok(text) => {
+                Content { source, ..objects::read(&name, text, &self.converter, self.checked) }
+            }
             Err(error) => {
                 let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
                 let text = format!("ignored: it is not UTF-8 text (line {line})");

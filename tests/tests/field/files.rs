@@ -135,12 +135,46 @@ fn strict_fails_where_something_was_ignored() {
             "kind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80.5}, {port: 81}]}\n",
             1,
         ),
+        (
+            "misspelt-field",
+            "kind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.96.0.1, externalIps: [192.0.2.1], \
+             ports: [{port: 80}]}\n",
+            1,
+        ),
+        (
+            "misspelt-kind",
+            "kind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n\
+             ---\nkind: Endpointslice\nmetadata: {name: a-1}\n",
+            1,
+        ),
+        (
+            "no-service",
+            "kind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n\
+             ---\nkind: EndpointSlice\nmetadata: {name: a-1, labels: {kubernetes.io/service-name: wbe}}\n\
+             addressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.0.1]}]\n",
+            1,
+        ),
     ] {
         scratch.replace(&format!("{name}/a.yaml"), text).unwrap();
         let folder = scratch.path().join(name);
         let (strict, _, said) = dry_run(&["--strict"], &folder);
         assert_eq!(strict, status, "{name}: {said}");
-        assert_eq!(dry_run(&[], &folder).0, 0, "{name}");
+        for (of, words) in [
+            (
+                "misspelt-field",
+                "unknown field \"spec.externalIps\" (did you mean \"externalIPs\"?)",
+            ),
+            (
+                "misspelt-kind",
+                "ignored: kind \"Endpointslice\" is not read; did you mean EndpointSlice?",
+            ),
+            ("no-service", "there is no Service default/wbe (did you mean default/web?)"),
+        ] {
+            assert!(of != name || said.contains(words), "{said}");
+        }
+        let (status, _, said) = dry_run(&[], &folder);
+        assert_eq!(status, 0, "{name}");
+        assert!(!said.contains("did you mean"), "{name}: {said}");
     }
 }
 

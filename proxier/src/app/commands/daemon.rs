@@ -74,8 +74,9 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     let mut tasks = tokio::task::JoinSet::new();
     feed::host(args, &sender, &mut tasks)?;
     let watches = source.watches();
-    let notices =
-        source.connection().map(|connection| notices::start(connection, &config.node_name));
+    let notices = source
+        .connection()
+        .map(|connection| notices::start(connection, &config.node_name, config.sync_period));
     tasks.spawn(source.run(sender.clone()));
 
     let config = Arc::new(config);

@@ -53,9 +53,27 @@ pub(in crate::app) async fn run(args: &Args, config: Config) -> ExitCode {
     }
 }
 
+/// For a bug report: what differs, and everything that was read to know it.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn for_report(args: &Args, config: Config) -> anyhow::Result<String> {
+    let kept = sysctls::kept(&config)?;
+    let found = Box::pin(difference(args, config, kept)).await?;
+    let backend = found.backend;
+    let mut out = text(&found.lines, Output::Table);
+    let _ = writeln!(out, "\nfirewall backend {backend}");
+    for fact in found.facts.iter().chain(&found.neighbours) {
+        let _ = writeln!(out, "{}", text::line(fact));
+    }
+    out.push('\n');
+    out.push_str(&dry_run::all(&found.observed, backend));
+    Ok(out)
+}
+
 /// What differs, and what else was found on the way.
 struct Difference {
     plan: Plan,
+    /// What is there now.
+    observed: State,
     /// What it does, in words, each with a sign.
     lines: Vec<(char, String)>,
     /// What keeps rules and sets.
@@ -114,6 +132,7 @@ async fn difference(
         backend: settings.backend,
         present: observed.virtual_servers.len(),
         policies: policies(reconciler.desired(), &observed),
+        observed,
         neighbours,
         facts,
     })
@@ -186,7 +205,7 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = sysctls::changes(&config)?;
-    let Difference { plan, lines, backend, present, policies, neighbours, facts } =
+    let Difference { plan, lines, backend, present, policies, neighbours, facts, .. } =
         difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();

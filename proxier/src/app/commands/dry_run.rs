@@ -17,8 +17,8 @@ use crate::app::wiring::feed;
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::config::node::{node_ips, unresolved};
-use crate::dataplane::Desired;
 use crate::dataplane::firewall::Backend;
+use crate::dataplane::{Desired, State};
 use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
 use crate::render::{self, Style};
@@ -42,8 +42,9 @@ pub(in crate::app) async fn run(
         let services = reconciler.cluster().services().len();
         if source.warnings > 0 || services == 0 {
             anyhow::bail!(
-                "--strict: {services} Services, and {} warnings about what was read (above)",
-                source.warnings
+                "--strict: {}, and {} about what was read (above)",
+                text::count(services, "Service"),
+                text::count(source.warnings, "warning")
             );
         }
     }
@@ -51,7 +52,7 @@ pub(in crate::app) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     reconciler.dataplane().done.clear();
-    while let Some(event) = source.events.recv().await {
+    while let Some(event) = source.next().await {
         reconciler.take(event);
         reconciler.step().await;
         for op in std::mem::take(&mut reconciler.dataplane().done) {
@@ -86,8 +87,15 @@ pub(in crate::app) struct Source {
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Reads the source until it is complete, into a loop over memory, which may hold something already. Who waits for an answer is told
-/// when none comes; why is in the warnings of the watches.
+impl Source {
+    /// Waits for what changes; nothing once the source has ended.
+    pub(in crate::app) async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+/// Reads the source until it is complete, into a loop over memory, which may hold something already. Who
+/// waits for an answer is told when none comes; why is in the warnings of the watches.
 pub(in crate::app) async fn complete(
     args: &Args,
     config: Config,
@@ -161,7 +169,10 @@ const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 fn render(desired: &Desired, output: Output, backend: Backend, sysctls: &str) -> String {
     let state = desired.state();
     match output {
-        Output::Table => render::table(desired, style()),
+        // Those of `get` are refused with the arguments.
+        Output::Table | Output::Wide | Output::Name | Output::Yaml => {
+            render::table(desired, style())
+        }
         Output::Json => {
             format!("{}\n", text::json(&format!("{:#}", render::json::desired(desired))))
         }
@@ -172,26 +183,28 @@ fn render(desired: &Desired, output: Output, backend: Backend, sysctls: &str) ->
         Output::Ip6tables => render::firewall(state, Family::Ipv6),
         Output::Nftables => render::nftables(state),
         Output::Sysctls => sysctls.to_owned(),
-        Output::All => {
-            let mut parts = vec![
-                ("ipvsadm-save -n", render::ipvsadm(state)),
-                ("ip addr show kube-ipvs0", render::addresses(state)),
-            ];
-            match backend {
-                Backend::Iptables => parts.extend([
-                    ("ipset save", render::ipset(state)),
-                    ("iptables-save", render::firewall(state, Family::Ipv4)),
-                    ("ip6tables-save", render::firewall(state, Family::Ipv6)),
-                ]),
-                Backend::Nftables => parts.push(("nft list table", render::nftables(state))),
-            }
-            parts.push(("sysctl", sysctls.to_owned()));
-            parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
-                let _ = write!(out, "# {tool}\n{text}");
-                out
-            })
-        }
+        Output::All => format!("{}# sysctl\n{sysctls}", all(state, backend)),
     }
+}
+
+/// A state as each of the tools shows its part of it, below the name of the tool.
+pub(super) fn all(state: &State, backend: Backend) -> String {
+    let mut parts = vec![
+        ("ipvsadm-save -n", render::ipvsadm(state)),
+        ("ip addr show kube-ipvs0", render::addresses(state)),
+    ];
+    match backend {
+        Backend::Iptables => parts.extend([
+            ("ipset save", render::ipset(state)),
+            ("iptables-save", render::firewall(state, Family::Ipv4)),
+            ("ip6tables-save", render::firewall(state, Family::Ipv6)),
+        ]),
+        Backend::Nftables => parts.push(("nft list table", render::nftables(state))),
+    }
+    parts.into_iter().fold(String::new(), |mut out, (tool, text)| {
+        let _ = write!(out, "# {tool}\n{text}");
+        out
+    })
 }
 
 /// As the terminal on standard output wants it: colours only there, and where nobody asks for none.

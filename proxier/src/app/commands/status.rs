@@ -1,6 +1,7 @@
 //! `proxier status`: what the running proxy of this node knows, asked over its local HTTP endpoint.
 
-use std::collections::BTreeSet;
+mod follow;
+
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,9 +15,10 @@ use serde_json::Value;
 
 use super::dry_run::style;
 use crate::app::{print, print_json, report};
-use crate::args::{Args, Output};
+use crate::args::{Args, Output, StatusArgs};
 use crate::config::{Config, ConfigError, Host};
 use crate::http::State;
+use crate::listing::Held;
 use crate::render::Style;
 use crate::text::{self, chain};
 use crate::value::GoDuration;
@@ -26,24 +28,44 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints what `/status.json` of the metrics address says of the whole. Exit status: 0 in sync, 2 in sync and
 /// something needs attention, 1 anything else.
-pub(in crate::app) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let body = ask(local(config.metrics_bind))?;
+pub(in crate::app) fn run(
+    args: &Args,
+    config: &Config,
+    asked: &StatusArgs,
+) -> anyhow::Result<ExitCode> {
+    let metrics = config.metrics_bind;
+    if args.own.watch {
+        return follow::watch(metrics, args.own.output);
+    }
+    if asked.wait.is_some() {
+        return follow::wait(metrics, asked.timeout());
+    }
+    // No service: the question is how the whole is doing.
+    let body = ask(metrics, "/status.json?q=%00")?;
     let status: Value = serde_json::from_str(&body).context("read the status")?;
     if args.own.output == Output::Json {
         print_json(&status)?;
     } else {
         print(&text(&status, style()))?;
     }
-    Ok(ExitCode::from(match State::by_words(state(&status)) {
+    Ok(exit_status(&status))
+}
+
+fn exit_status(status: &Value) -> ExitCode {
+    ExitCode::from(match State::by_words(state(status)) {
         Some(State::InSync) => 0,
         Some(State::NeedsAttention) => 2,
         _ => 1,
-    }))
+    })
 }
 
 /// With a configuration that cannot be used: the daemon still has the one before, and answers where that, as far
 /// as it can be told, said.
-pub(in crate::app) fn without(args: &Args, error: ConfigError) -> anyhow::Result<ExitCode> {
+pub(in crate::app) fn without(
+    args: &Args,
+    asked: &StatusArgs,
+    error: ConfigError,
+) -> anyhow::Result<ExitCode> {
     let mut flags = args.clone();
     let Some(path) = flags.always.config.take() else { return Err(error.into()) };
     let Ok(mut config) = Config::load(&flags, &Host) else { return Err(error.into()) };
@@ -51,7 +73,7 @@ pub(in crate::app) fn without(args: &Args, error: ConfigError) -> anyhow::Result
     if let Some(address) = address_in(&read_start(&path)) {
         config.metrics_bind = address;
     }
-    run(args, &config)
+    run(args, &config, asked)
 }
 
 /// What can be read of a file that may be anything; nothing of one that is no file.
@@ -71,15 +93,14 @@ fn address_in(text: &str) -> Option<SocketAddr> {
     value.parse().ok()
 }
 
-/// What the proxy that runs here, if one does, holds back of these addresses, in words.
-pub(in crate::app) fn held_back(metrics: SocketAddr, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
-    let status = ask(local(metrics)).ok().and_then(|body| serde_json::from_str(&body).ok());
+/// What the proxy that runs here, if one does, holds back.
+pub(in crate::app) fn held_back(metrics: SocketAddr) -> Vec<Held> {
+    let status = ask(metrics, "/status.json?q=%00").ok();
+    let status = status.and_then(|body| serde_json::from_str(&body).ok());
     let status: Value = status.unwrap_or_default();
-    let of = |held: &&Value| {
-        let address = held["address"].as_str().and_then(|address| address.parse().ok());
-        address.is_some_and(|address| addresses.contains(&address))
-    };
-    list(&status["heldBack"]["first"]).iter().filter(of).map(held).collect()
+    let of =
+        |it: &Value| Some(Held { address: it["address"].as_str()?.parse().ok()?, text: held(it) });
+    list(&status["heldBack"]["first"]).iter().filter_map(of).collect()
 }
 
 fn local(mut address: SocketAddr) -> SocketAddr {
@@ -92,12 +113,15 @@ fn local(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn ask(address: SocketAddr) -> anyhow::Result<String> {
+/// What the proxy that runs here says to `GET PATH`.
+pub(super) fn ask(metrics: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let address = local(metrics);
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
         .with_context(|| format!("no proxy answers on {address} (--metrics-bind-address)"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // No service: the question is how the whole is doing.
-    write!(stream, "GET /status.json?q=%00 HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    // Whoever has answered before it has read everything says why below.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes());
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
         // The kernel's words for a time limit are "Resource temporarily unavailable".

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::counting;
 use crate::dataplane::INTERFACE;
+use crate::http::NOT_COUNTED;
 
 /// Everything that is wrong below this root (`/`), one sentence each. `ipv6` is whether there are IPv6
 /// Services.
@@ -13,6 +15,7 @@ pub(in crate::app) fn find(root: &Path, ipv6: bool) -> Vec<String> {
     if ipv6 {
         found.extend(unforwarded(root));
     }
+    found.extend((!counting::is_on(root)).then(|| NOT_COUNTED.to_owned()));
     found
 }
 
@@ -109,6 +112,15 @@ mod tests {
         assert!(text.contains("bridge-nf-call-iptables=1"), "{text}");
         assert!(said("on", &[BRIDGE, (CALL, "1\n")]).is_empty());
         assert!(said("no-bridge", &[("sys/class/net/eth0/mtu", "1500")]).is_empty());
+    }
+
+    #[test]
+    fn counters_that_stay_0_are_told_of() {
+        let said = |name, value: &str| {
+            find(&Root::with(name, &[("proc/sys/net/ipv4/vs/run_estimation", value)]).0, false)
+        };
+        assert_eq!(said("not-counted", "0\n"), [NOT_COUNTED]);
+        assert!(said("counted", "1\n").is_empty());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The kernel's counters for those who ask over HTTP, on a socket of their own.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_ipvs::{Client, Error, ErrorKind, VirtualServerKey};
 
+use crate::app::host::counting;
 use crate::http::{Counted, Table};
 use crate::text::chain;
 
@@ -22,15 +24,27 @@ pub(in crate::app) fn table() -> Table {
     })
 }
 
+/// Every virtual server that the kernel has, read once.
+pub(in crate::app) fn all() -> Result<Vec<Counted>, String> {
+    let read = || {
+        let mut client = Client::open()?;
+        let servers = client.virtual_servers()?;
+        let keys: Vec<VirtualServerKey> = servers.iter().map(|it| it.server.key).collect();
+        read(&mut client, &keys)
+    };
+    read().map_err(|error: Error| chain(&error))
+}
+
 /// One by one: a dump of all would miss some while the loop changes others.
 fn read(client: &mut Client, keys: &[VirtualServerKey]) -> Result<Vec<Counted>, Error> {
     let mut out = Vec::with_capacity(keys.len());
+    let counts = counting::is_on(Path::new("/"));
     for key in keys {
         match client.virtual_server(*key) {
             Ok(server) => {
                 let mut real_servers = client.real_servers(*key)?;
                 real_servers.sort_unstable_by_key(|entry| entry.server.key);
-                out.push(Counted { server, real_servers });
+                out.push(Counted { server, real_servers, counts });
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -52,7 +52,8 @@ impl Source {
             };
             return Ok(Self::Cluster(connection, options, Arc::default()));
         }
-        let mut manifests = files::Manifests::new(args.own.manifests.clone(), &config.node_name);
+        let new = if args.own.strict { files::Manifests::checked } else { files::Manifests::new };
+        let mut manifests = new(args.own.manifests.clone(), &config.node_name);
         let read = input::aside(move || {
             let loaded = manifests.read();
             (manifests, loaded)

@@ -59,6 +59,9 @@ pub(super) const ENDPOINT: [Metric; 8] = [
     Metric::gauge("proxier_endpoint_weight", "Weight; 0 takes no new connections."),
 ];
 
+/// The first so many of [`ENDPOINT`] are counters.
+const COUNTERS: usize = 5;
+
 /// The counters at one moment.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Reading {
@@ -68,6 +71,8 @@ pub(in crate::http) struct Reading {
     pub(super) left_out: usize,
     servers: Vec<Server>,
     endpoints: Vec<Endpoint>,
+    /// The kernel counts nothing: what it says to be 0 is left out.
+    uncounted: bool,
 }
 
 #[derive(Debug)]
@@ -108,7 +113,8 @@ impl Reading {
     }
 
     fn take(&mut self, labels: Labels, counted: Option<&Counted>) {
-        let Some(Counted { server, real_servers }) = counted else { return };
+        let Some(Counted { server, real_servers, counts: counted }) = counted else { return };
+        self.uncounted |= !counted;
         let room = MOST.saturating_sub(self.servers.len() + self.endpoints.len());
         if room == 0 {
             self.left_out += 1 + real_servers.len();
@@ -123,6 +129,9 @@ impl Reading {
 
     /// Writes a sample of a metric, the first one after what the metric is. Whether there was one.
     pub(super) fn write(&self, out: &mut Text, metric: usize, sample: usize) -> bool {
+        if self.uncounted && metric < SERVICE.len() + COUNTERS {
+            return false;
+        }
         let (metric, labels, value) = if let Some(of_service) = SERVICE.get(metric) {
             let Some(server) = self.servers.get(sample) else { return false };
             (of_service, server.labels.clone(), server.counts[metric])
@@ -186,6 +195,41 @@ mod tests {
     use super::*;
     use crate::cluster::ObjectKey;
     use crate::http::tests::page;
+
+    /// Connections that are open are known all the same.
+    #[test]
+    fn what_is_not_counted_has_no_series() {
+        let services = [(ObjectKey::new("dev", "web"), page::asks(1, &[5]))];
+        let inner = page::table(&[5]);
+        let series = |counts: bool| {
+            let inner = inner.clone();
+            let table: Table = Arc::new(move |keys| {
+                let mut counted = inner(keys)?;
+                for it in &mut counted {
+                    it.counts = counts;
+                }
+                Ok(counted)
+            });
+            let status = page::with_services(services.clone());
+            let reading = Reading::new(&status, &ServiceMetrics::All, &table);
+            let mut out = Text::default();
+            for metric in 0..SERVICE.len() + ENDPOINT.len() {
+                reading.write(&mut out, metric, 0);
+            }
+            let text = out.into_string();
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            samples.filter_map(|line| Some(line.split_once('{')?.0.to_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(series(true).len(), SERVICE.len() + ENDPOINT.len());
+        assert_eq!(
+            series(false),
+            [
+                "proxier_endpoint_active_connections",
+                "proxier_endpoint_inactive_connections",
+                "proxier_endpoint_weight"
+            ]
+        );
+    }
 
     #[test]
     fn of_too_many_the_rest_is_left_out_and_counted() {

@@ -66,7 +66,8 @@ pub(in crate::http) fn table(endpoints: &'static [u8]) -> Table {
             let all = endpoints.iter().map(|n| u64::from(*n)).sum();
             let mut server = VirtualServerEntry::from(VirtualServer { key: *key, config });
             server.stats = stats(all);
-            Counted { server, real_servers: endpoints.iter().enumerate().map(entry).collect() }
+            let real_servers = endpoints.iter().enumerate().map(entry).collect();
+            Counted { server, real_servers, counts: true }
         };
         Ok(keys.iter().map(counted).collect())
     })
@@ -171,10 +172,12 @@ async fn services_are_shown_with_what_the_kernel_counts() {
     assert!(code(&answer) == "303" && answer.contains("\r\nLocation: /status\r\n"), "{answer}");
 }
 
+const UNREADABLE: &str = "the kernel's counters cannot be read, what is wanted is shown: no <IPVS>";
+
 #[tokio::test(start_paused = true)]
 async fn without_counters_what_is_wanted_is_shown() {
     let failing: Table = Arc::new(|_| Err("no <IPVS>".to_owned()));
-    for (table, error) in [(None, Value::Null), (Some(failing), "no <IPVS>".into())] {
+    for (table, error) in [(None, Value::Null), (Some(failing), UNREADABLE.into())] {
         let (_servers, address) = show(with_services([(key("web"), asks(1, &[5]))]), table).await;
         let view = json(address, "").await;
         assert_eq!(view["listing"]["countersError"], error);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::document::{Document, Documents};
+use super::lint;
 use crate::cluster::{Change, ObjectKey};
 use crate::source::Warning;
 use crate::source::objects::{Converted, Converter, quote};
@@ -112,14 +113,15 @@ impl Object {
     }
 }
 
-/// Reads a file's text. `file` is its name for people.
-pub(super) fn read(file: &str, text: &str, converter: &Converter) -> Content {
+/// Reads a file's text. `file` is its name for people, `checked` whether they want to hear of what does no harm.
+pub(super) fn read(file: &str, text: &str, converter: &Converter, checked: bool) -> Content {
     let mut content = Content::default();
     let mut documents = Documents::new(text);
     let reading = |number, line| Reading {
         place: format!("{file}, document {number}, line {line}"),
         line,
         converter,
+        checked,
         content: Content::default(),
         in_tree: false,
     };
@@ -159,6 +161,7 @@ struct Reading<'a> {
     place: String,
     line: usize,
     converter: &'a Converter,
+    checked: bool,
     content: Content,
     /// The items from here on are left in the tree, to keep their order.
     in_tree: bool,
@@ -207,7 +210,7 @@ impl Reading<'_> {
     /// Adds an object, or those of a list. `kind` is what an item of a typed list is when it does not
     /// say so itself.
     fn object(&mut self, mut value: Value, kind: Option<&str>, depth: usize) {
-        let Self { place, line, converter, content, .. } = self;
+        let Self { place, line, converter, checked, content, .. } = self;
         if content.objects.len() > OBJECTS {
             return;
         }
@@ -231,6 +234,7 @@ impl Reading<'_> {
             }
             return;
         }
+        let unknown = if *checked { lint::unknown_fields(&kind, &value) } else { Vec::new() };
         let result = match (api.as_deref().unwrap_or_default(), kind.as_str()) {
             ("v1" | "", "Service") => typed(value, |raw| converter.service(raw)),
             ("discovery.k8s.io/v1" | "", "EndpointSlice") => {
@@ -243,8 +247,18 @@ impl Reading<'_> {
                 quote(api)
             )),
             // Namespaces, Deployments and the like are in the same files and none of our business.
-            _ => return,
+            _ => {
+                if let Some(meant) = lint::meant(&kind).filter(|_| *checked) {
+                    let kind = quote(&kind);
+                    let text = format!("ignored: kind {kind} is not read; did you mean {meant}?");
+                    content.warn(place, text);
+                }
+                return;
+            }
         };
+        for field in unknown {
+            content.warn(format_args!("{kind} ({place})"), field);
+        }
         match result {
             Ok(Converted { changes, warnings }) => {
                 for Warning { object, text } in warnings {

@@ -8,6 +8,7 @@ use super::FileId;
 use super::objects::{Content, Object};
 use crate::cluster::{Change, ObjectKey, UNDATED};
 use crate::source::Warning;
+use crate::text;
 
 /// Everything that the manifests say. The objects are those of the files.
 #[derive(Debug, Default)]
@@ -66,6 +67,23 @@ impl World {
             service.created += since;
         }
         fact
+    }
+
+    /// Slices that nothing can lead to.
+    pub(super) fn slices_without_service(&self) -> Vec<Warning> {
+        let warning = |(key, slice): (&ObjectKey, &Arc<Change>)| {
+            let service = service_of(slice)?;
+            let near = |it: &&ObjectKey| {
+                it.namespace == service.namespace && text::edits(&service.name, &it.name).is_some()
+            };
+            let meant = self.services.keys().find(near);
+            let meant = meant.map(|it| format!(" (did you mean {it}?)")).unwrap_or_default();
+            let text =
+                format!("there is no Service {service}{meant}, so nothing leads to its endpoints");
+            let is_there = self.services.contains_key(&service);
+            (!is_there).then(|| Warning { object: format!("EndpointSlice {key}"), text })
+        };
+        self.slices.iter().filter_map(warning).collect()
     }
 
     /// The facts from nothing to this state, ended by the lists.

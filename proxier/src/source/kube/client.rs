@@ -147,8 +147,10 @@ impl Connection {
             (Some(path), _) => {
                 let failed =
                     |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(&error) };
-                input::read(path, credentials::MAX_BYTES)
-                    .map_err(|error| failed(KubeconfigError::ReadConfig(error, path.clone())))?;
+                input::read(path, credentials::MAX_BYTES).map_err(|error| Error::Kubeconfig {
+                    path: path.clone(),
+                    source: Unquoted(error.to_string()),
+                })?;
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
                 credentials::check(&kubeconfig).map_err(file)?;
                 check_tokens(&kubeconfig)
