@@ -10,11 +10,11 @@
 
 use std::borrow::BorrowMut;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::topology::Place;
 use crate::cluster::{
-    Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
-    SourceRanges,
+    Conditions, Endpoint, EndpointSlice, ObjectKey, Service, ServicePort, SlicePort, SourceRanges,
 };
 use crate::dataplane::firewall::{Backend, Chain, Entry, FirewallOptions, JUMPS, Ruleset};
 use crate::dataplane::{Limits, Reserved, Settings};
@@ -264,21 +264,19 @@ pub fn endpoint(text: &str) -> Endpoint {
     let mut endpoint = Endpoint {
         address: ip(words.next().unwrap_or_default()),
         conditions: Conditions::default(),
-        node: None,
-        zone: None,
-        hints: None,
+        location: Arc::default(),
     };
     let names = |list: &str| list.split(',').map(Into::into).collect();
     for word in words {
-        let hints = || Box::new(Hints::default());
+        let location = Arc::make_mut(&mut endpoint.location);
         if let Some(node) = word.strip_prefix('@') {
-            endpoint.node = Some(node.into());
+            location.node = Some(node.into());
         } else if let Some(zone) = word.strip_prefix("in=") {
-            endpoint.zone = Some(zone.into());
+            location.zone = Some(zone.into());
         } else if let Some(zones) = word.strip_prefix("zone=") {
-            endpoint.hints.get_or_insert_with(hints).zones = names(zones);
+            location.hints.zones = names(zones);
         } else if let Some(nodes) = word.strip_prefix("node=") {
-            endpoint.hints.get_or_insert_with(hints).nodes = names(nodes);
+            location.hints.nodes = names(nodes);
         } else {
             let (serving, terminating) = match word {
                 "unready" => (false, false),

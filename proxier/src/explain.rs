@@ -260,7 +260,7 @@ fn part(out: &mut String, service: &Service, port: &ServicePort, family: Family,
     };
     let uses = Uses::new(&selection, frontends.iter().filter(has).copied());
     for (key, endpoint) in &endpoints {
-        let node = text::name(endpoint.node.as_deref().unwrap_or("no node"));
+        let node = text::name(endpoint.location.node.as_deref().unwrap_or("no node"));
         let verdict = verdict(key, endpoint, &selection, &uses, place);
         let weight = settings::weight(key, endpoint, service, applied, &frontends);
         let _ = writeln!(out, "    {key} on {node}: {verdict}{weight}");

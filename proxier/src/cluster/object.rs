@@ -179,12 +179,19 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Conditions.
     pub conditions: Conditions,
+    /// Where it is. A node has many endpoints, which share it.
+    pub location: Arc<Location>,
+}
+
+/// Where an endpoint is, and for whom it is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Location {
     /// Node it runs on.
     pub node: Option<Arc<str>>,
     /// Zone that it is in.
     pub zone: Option<Arc<str>>,
-    /// Topology hints, if any.
-    pub hints: Option<Box<Hints>>,
+    /// Topology hints.
+    pub hints: Hints,
 }
 
 /// Conditions of an endpoint with the API's defaults applied.
@@ -204,7 +211,7 @@ impl Default for Conditions {
     }
 }
 
-/// `hints` of an endpoint.
+/// `hints` of an endpoint; empty where it has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Hints {
     /// `forZones[].name`

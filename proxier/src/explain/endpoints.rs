@@ -80,7 +80,7 @@ pub(super) fn verdict(
         (true, _) => format!("used, {local}"),
         (false, true) => format!("used by policy Local only, {local}"),
         (false, false) if conditions.ready => {
-            let hints = endpoint.hints.as_deref().cloned().unwrap_or_default();
+            let hints = &endpoint.location.hints;
             let names = |list: &[Arc<str>]| text::few(list.iter().map(text::name), NAMED);
             match selection.topology {
                 Topology::Node => format!("left out: hinted for nodes {}", names(&hints.nodes)),

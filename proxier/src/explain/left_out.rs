@@ -19,7 +19,7 @@ pub(super) fn slices(
     for slice in cluster.slices(&service.key).filter(|slice| slice.family == family) {
         let Some(reason) = unfit(slice, port) else { continue };
         for endpoint in &slice.endpoints {
-            let node = endpoint.node.as_deref().unwrap_or("no node");
+            let node = endpoint.location.node.as_deref().unwrap_or("no node");
             let address = endpoint.address;
             let _ = writeln!(out, "    {address} on {}: left out: {reason}", text::name(node));
         }
@@ -98,7 +98,7 @@ fn unfollowed(
     has: impl Fn(&Hints) -> bool,
     not_here: impl Fn() -> String,
 ) -> Option<String> {
-    let has = |endpoint: &Endpoint| endpoint.hints.as_deref().is_some_and(&has);
+    let has = |endpoint: &Endpoint| has(&endpoint.location.hints);
     ready.iter().find(|(_, endpoint)| has(endpoint))?;
     let lacks = ready.iter().find(|(_, endpoint)| !has(endpoint));
     Some(lacks.map_or_else(not_here, |(key, _)| format!("the ready endpoint {key} has none")))

@@ -77,7 +77,7 @@ fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
 
 fn endpoint(address: [u8; 4]) -> Endpoint {
     let address = address.into();
-    Endpoint { address, conditions: Conditions::default(), node: None, zone: None, hints: None }
+    Endpoint { address, conditions: Conditions::default(), location: Arc::default() }
 }
 
 fn vip(number: u8) -> VirtualServerKey {

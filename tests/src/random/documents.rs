@@ -1,11 +1,13 @@
 //! What the objects mean, and how they are written.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use netlink_ipvs::{Family, Protocol, Scheduler};
 use proxier::cluster::{
-    self, Annotated, Change, Conditions, Hints, NotProxied, ObjectKey, Rejected, ServiceSettings,
-    SlicePort, Weights,
+    self, Annotated, Change, Conditions, Hints, Location, NotProxied, ObjectKey, Rejected,
+    ServiceSettings, SlicePort, Weights,
 };
 
 use super::{Endpoint, Kind, Node, Port, Service, Slice};
@@ -206,9 +208,7 @@ impl Endpoint {
                 serving: self.serving.unwrap_or(true),
                 terminating: self.terminating.unwrap_or(false),
             },
-            node: self.node.map(Into::into),
-            zone: None,
-            hints: (hints != Hints::default()).then(|| Box::new(hints)),
+            location: Arc::new(Location { node: self.node.map(Into::into), zone: None, hints }),
         }
     }
 

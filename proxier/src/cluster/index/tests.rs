@@ -30,9 +30,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
             .map(|address| Endpoint {
                 address: address.parse().unwrap(),
                 conditions: Conditions::default(),
-                node: None,
-                zone: None,
-                hints: None,
+                location: Arc::default(),
             })
             .collect(),
         triggered: None,

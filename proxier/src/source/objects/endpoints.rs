@@ -6,7 +6,9 @@ use netlink_ipvs::Family;
 
 use super::slice::triggered;
 use super::{Converted, Converter, Lenient, Report, raw, usable_address};
-use crate::cluster::{Change, Conditions, Endpoint, EndpointSlice, ObjectKey, SlicePort, Use};
+use crate::cluster::{
+    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort, Use,
+};
 
 impl Converter {
     /// Endpoints as one slice for each subset and address family. Their names contain characters
@@ -60,8 +62,8 @@ impl Converter {
                     continue;
                 };
                 let node = raw.node_name.take(format_args!("{field}.nodeName"), report);
-                let node = node.filter(|name| !name.is_empty()).map(|name| self.shared(&name));
-                endpoints.push(Endpoint { address, conditions, node, zone: None, hints: None });
+                let location = self.location(node, None, Hints::default());
+                endpoints.push(Endpoint { address, conditions, location });
             }
         }
         by_family(key, n, &ports, endpoints)

@@ -325,14 +325,14 @@ fn a_complete_slice() {
         (first.address, first.conditions),
         (ips(&["10.0.0.1"])[0], conditions(true, true, false))
     );
-    assert_eq!(first.node.as_deref(), Some("node-a"));
+    assert_eq!(first.location.node.as_deref(), Some("node-a"));
     assert_eq!(second.conditions, conditions(false, true, true));
-    let hints = second.hints.as_ref().unwrap();
+    let hints = &second.location.hints;
     assert_eq!(hints.zones.iter().map(|z| &**z).collect::<Vec<_>>(), ["z1", "z2"]);
-    assert!(Arc::ptr_eq(&hints.nodes[0], first.node.as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&hints.nodes[0], first.location.node.as_ref().unwrap()));
     assert_eq!(
-        (third.conditions, &third.node, &third.hints),
-        (conditions(true, true, false), &None, &None)
+        (third.conditions, &*third.location),
+        (conditions(true, true, false), &Location::default())
     );
 }
 
