@@ -181,7 +181,7 @@ pub enum Answer {
     /// Some virtual servers; none is the end of the list.
     List(Vec<(VirtualServerKey, VirtualServerConfig)>),
     /// Each that was asked for, or that there is none.
-    VirtualServers(Vec<(VirtualServerKey, Result<Option<VirtualServerState>, OpError>)>),
+    VirtualServers(Vec<(VirtualServerKey, Result<Option<Arc<VirtualServerState>>, OpError>)>),
     /// Of each that was asked for; a virtual server that does not exist has none.
     RealServers(Vec<(VirtualServerKey, Result<Counted, OpError>)>),
 }

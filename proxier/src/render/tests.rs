@@ -22,7 +22,7 @@ fn add(
         config: *config,
     };
     let real_servers = servers.iter().map(server).collect();
-    state.virtual_servers.insert(key, VirtualServerState { config, real_servers });
+    state.virtual_servers.insert(key, VirtualServerState { config, real_servers }.into());
 }
 
 fn with(forwarding: Forwarding, weight: u32) -> RealServerConfig {

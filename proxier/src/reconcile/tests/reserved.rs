@@ -32,7 +32,7 @@ impl Left {
     fn served(mut self, address: IpAddr, port: u16, known_as: Option<SetRole>) -> Self {
         let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
         let server = VirtualServerState { config, real_servers: RealServers::from([]) };
-        self.0.virtual_servers.insert(key(address, port), server);
+        self.0.virtual_servers.insert(key(address, port), server.into());
         if let Some(role) = known_as {
             let member = Member::IpPort(address, Protocol::Tcp, port);
             self.0.sets.entry(role.of(Family::Ipv4)).or_default().members.insert(member);
