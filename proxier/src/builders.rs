@@ -207,8 +207,8 @@ impl ServiceExt for Service {}
 pub fn slice(service: &str) -> EndpointSlice {
     let owner = key(service);
     EndpointSlice {
-        key: ObjectKey::new(owner.namespace, format!("{}-1", owner.name)),
-        service: owner.name,
+        key: ObjectKey::new(owner.namespace(), format!("{}-1", owner.name())),
+        service: owner,
         family: Family::Ipv4,
         ports: Vec::new(),
         endpoints: Vec::new(),
@@ -233,7 +233,7 @@ pub trait SliceExt: BorrowMut<EndpointSlice> + Sized {
     /// Another name.
     #[must_use]
     fn named(self, name: &str) -> Self {
-        self.with(|slice| slice.key.name = name.into())
+        self.with(|slice| slice.key = ObjectKey::new(slice.key.namespace(), name))
     }
 
     /// One more port.

@@ -87,6 +87,16 @@ impl Desired {
         self.claims.reserve(services);
     }
 
+    /// Packs the trees, which are two thirds full after much was put in.
+    pub fn pack(&mut self) {
+        let State { virtual_servers, interface, sets, .. } = &mut self.state;
+        *virtual_servers = std::mem::take(virtual_servers).into_iter().collect();
+        interface.addresses = std::mem::take(&mut interface.addresses).into_iter().collect();
+        for set in sets.values_mut() {
+            set.members = std::mem::take(&mut set.members).into_iter().collect();
+        }
+    }
+
     /// Everything that should be there.
     pub fn state(&self) -> &State {
         &self.state

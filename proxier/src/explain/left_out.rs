@@ -30,7 +30,7 @@ pub(super) fn slices(
 fn unfit(slice: &EndpointSlice, port: &ServicePort) -> Option<String> {
     let (name, protocol) = (text::name(&port.name), port.protocol);
     let mut fits = slice.ports.iter().filter(|it| it.name == port.name && it.protocol == protocol);
-    let slice_name = text::name(&slice.key.name);
+    let slice_name = text::name(slice.key.name());
     if slice.ports.is_empty() {
         return Some(format!("its EndpointSlice \"{slice_name}\" has no ports"));
     }

@@ -225,7 +225,7 @@ mod for_people {
             ),
         ];
         for (service, pods) in services {
-            let slices = [endpoints(&service.key.name, 8080, pods)];
+            let slices = [endpoints(service.key.name(), 8080, pods)];
             let asked = contribution(&service, &slices.iter(), &settings);
             desired.set(&service.key, Some((service.created, asked)), &mut BTreeSet::new());
         }

@@ -110,7 +110,11 @@ impl Converter {
                 ),
             });
         }
-        Ok(ObjectKey { namespace: self.shared(namespace), name: self.shared(name) })
+        Ok(self.shared_key(namespace, name))
+    }
+
+    fn shared_key(&self, namespace: &str, name: &str) -> ObjectKey {
+        ObjectKey::of_text(self.shared(&ObjectKey::text(namespace, name)))
     }
 
     /// A port's name and protocol. `None`, with a warning, where they cannot be used.
@@ -159,8 +163,8 @@ impl<'a> Report<'a> {
     }
 
     fn object(&self) -> String {
-        if self.key.namespace.is_empty() {
-            format!("{} {}", self.kind, self.key.name)
+        if self.key.namespace().is_empty() {
+            format!("{} {}", self.kind, self.key.name())
         } else {
             format!("{} {}", self.kind, self.key)
         }

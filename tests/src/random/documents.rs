@@ -127,8 +127,8 @@ impl Service {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {
-                "name": &*key.name,
-                "namespace": &*key.namespace,
+                "name": key.name(),
+                "namespace": key.namespace(),
                 "creationTimestamp": format!("1970-01-01T00:00:{:02}Z", self.created),
                 "annotations": annotations,
             },
@@ -171,7 +171,7 @@ impl Slice {
         }
         Change::Slice(cluster::EndpointSlice {
             key: slice_key(self.name),
-            service: service_key(self.service).name,
+            service: service_key(self.service),
             family: self.family,
             ports,
             endpoints: self.endpoints.iter().map(Endpoint::fact).collect(),
@@ -186,9 +186,9 @@ impl Slice {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
-                "name": &*key.name,
-                "namespace": &*key.namespace,
-                "labels": { "kubernetes.io/service-name": &*service_key(self.service).name },
+                "name": key.name(),
+                "namespace": key.namespace(),
+                "labels": { "kubernetes.io/service-name": service_key(self.service).name() },
             },
             "addressType": family(self.family),
             "ports": self.ports.iter().map(Port::document).collect::<Vec<_>>(),

@@ -106,7 +106,7 @@ fn selects_by_policy_hints_and_conditions() {
 fn slice(name: &str, ports: &[(&str, u16)], endpoints: &[&str]) -> EndpointSlice {
     EndpointSlice {
         key: ObjectKey::new("ns", name),
-        service: "web".into(),
+        service: ObjectKey::new("ns", "web"),
         family: Family::Ipv4,
         ports: ports
             .iter()

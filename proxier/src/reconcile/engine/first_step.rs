@@ -48,6 +48,7 @@ impl Engine {
             // In one piece: what is small and soon gone leaves holes between what stays.
             self.later.push_back(touched.into_iter().collect());
         }
+        self.desired.pack();
         self.computed(drops_changed);
 
         let (desired, believed) = (self.desired.state(), self.believed.state());
@@ -73,7 +74,7 @@ impl Engine {
     fn turn(&self, key: &ObjectKey) -> Turn {
         let Some(service) = self.cluster.service(key) else { return Turn::Rest };
         let dns = || service.ports.iter().any(|port| port.port == 53);
-        if *key == self.api || &*key.namespace == "kube-system" && dns() {
+        if *key == self.api || key.namespace() == "kube-system" && dns() {
             Turn::First
         } else if service.ports.iter().any(|port| port.protocol == Protocol::Udp) {
             Turn::Udp

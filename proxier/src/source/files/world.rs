@@ -140,7 +140,7 @@ impl<'a> Merge<'a> {
                 self.seen(kind, &key, place);
                 self.legacy.insert(key, slices);
             }
-            Object::Node(node) if *key.name == *self.node => {
+            Object::Node(node) if key.name() == self.node => {
                 self.seen(kind, &key, place);
                 self.world.node = Some(Arc::clone(node));
             }
@@ -180,6 +180,5 @@ impl<'a> Merge<'a> {
 
 fn service_of(slice: &Change) -> Option<ObjectKey> {
     let Change::Slice(slice) = slice else { return None };
-    let namespace = Arc::clone(&slice.key.namespace);
-    Some(ObjectKey { namespace, name: Arc::clone(&slice.service) })
+    Some(slice.service.clone())
 }

@@ -86,7 +86,7 @@ impl Room {
         }
         let bytes = bytes(key, change);
         let freed = before.map_or(0, |before| before.bytes.into());
-        let namespace = self.namespaces.entry(Arc::clone(&key.namespace)).or_default();
+        let namespace = self.namespaces.entry(key.namespace().into()).or_default();
         if namespace.bytes - freed + bytes > self.most {
             namespace.left_out += 1;
             self.remove(key);
@@ -102,10 +102,10 @@ impl Room {
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         let name = self.hasher.hash_one(key);
         let Some(known) = self.objects.remove(&name) else { return false };
-        let Some(namespace) = self.namespaces.get_mut(&key.namespace) else { return false };
+        let Some(namespace) = self.namespaces.get_mut(key.namespace()) else { return false };
         namespace.bytes -= u64::from(known.bytes);
         if namespace.bytes == 0 && namespace.left_out == 0 {
-            self.namespaces.remove(&key.namespace);
+            self.namespaces.remove(key.namespace());
             return false;
         }
         // Not for each that comes and goes.
@@ -119,7 +119,7 @@ impl Room {
         let keys: HashMap<_, _> = keys.iter().map(|key| (hasher.hash_one(key), key)).collect();
         objects.retain(|name, known| {
             let Some(key) = keys.get(name) else { return false };
-            let namespace = namespaces.entry(Arc::clone(&key.namespace)).or_default();
+            let namespace = namespaces.entry(key.namespace().into()).or_default();
             namespace.bytes += u64::from(known.bytes);
             true
         });
@@ -135,7 +135,7 @@ impl Room {
 
 /// What an object costs at most: as if it shared no name with another.
 fn bytes(key: &ObjectKey, change: &Change) -> u64 {
-    let name = key.name.len() as u64;
+    let name = key.name().len() as u64;
     OBJECT
         + name
         + match change {
@@ -225,7 +225,7 @@ mod tests {
             };
             EndpointSlice {
                 key: key("a", 1),
-                service: "web".into(),
+                service: key("a", 0),
                 family: netlink_ipvs::Family::Ipv4,
                 ports: vec![],
                 endpoints: vec![endpoint; endpoints],

@@ -1,7 +1,5 @@
 //! v1 Endpoints, as the EndpointSlices that the control plane would mirror them to.
 
-use std::sync::Arc;
-
 use netlink_ipvs::Family;
 
 use super::slice::triggered;
@@ -83,11 +81,11 @@ fn by_family(
         .into_iter()
         .filter(|(_, endpoints)| !endpoints.is_empty())
         .map(|(family, endpoints)| EndpointSlice {
-            key: ObjectKey {
-                namespace: Arc::clone(&key.namespace),
-                name: format!("{} (Endpoints, subset {n}, {family})", key.name).into(),
-            },
-            service: Arc::clone(&key.name),
+            key: ObjectKey::new(
+                key.namespace(),
+                format!("{} (Endpoints, subset {n}, {family})", key.name()),
+            ),
+            service: key.clone(),
             family,
             ports: ports.to_vec(),
             endpoints,

@@ -60,7 +60,7 @@ impl Converter {
         let ports = raw.ports.or_default("ports", report);
         Some(EndpointSlice {
             key: key.clone(),
-            service: self.shared(&service),
+            service: self.shared_key(key.namespace(), &service),
             family,
             ports: self.slice_ports(ports, "ports", report),
             endpoints: self.endpoints(
