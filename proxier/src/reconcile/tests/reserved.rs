@@ -204,6 +204,7 @@ async fn the_endpoints_of_the_api_service_are_reserved() {
     // The same name in another namespace is anybody's.
     reconciler.take(Event::from(Change::SliceGone(slice.key.clone())));
     slice.key = ObjectKey::new("ns", "kubernetes");
+    slice.service = slice.key.clone();
     reconciler.take(Event::from(Change::Slice(slice)));
     step(&mut reconciler).await;
     assert!(has(&mut reconciler, API));
