@@ -1,7 +1,7 @@
 //! What all services together ask for: claims by owner, and who wins where two want the same.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -296,9 +296,10 @@ impl Desired {
     /// Puts in a frontend and what goes with it, beside what it replaces. Whether the drops changed
     /// is the result.
     fn put(&mut self, frontend: &Frontend, touched: &mut BTreeSet<Target>) -> bool {
-        if self.state.virtual_servers.get(&frontend.key) != Some(&frontend.server) {
+        let place = self.state.virtual_servers.entry(frontend.key);
+        if !matches!(&place, btree_map::Entry::Occupied(known) if *known.get() == frontend.server) {
             touched.insert(Target::VirtualServer(frontend.key));
-            self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
+            place.insert_entry(Arc::clone(&frontend.server));
         }
         for target in frontend.targets() {
             self.add(target, touched);

@@ -9,7 +9,9 @@ use netlink_ipvs::{
 
 use super::op_error;
 use super::write::lost_answer;
-use crate::dataplane::{Connections, Counted, Op, OpError, OpErrorKind, VirtualServerState};
+use crate::dataplane::{
+    Connections, Counted, FoundServer, Op, OpError, OpErrorKind, VirtualServerState,
+};
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -26,14 +28,11 @@ impl Ipvs {
     pub(super) fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Vec<(VirtualServerKey, Result<Option<Arc<VirtualServerState>>, OpError>)> {
+    ) -> Vec<(VirtualServerKey, FoundServer)> {
         keys.iter().map(|key| (*key, self.virtual_server(*key))).collect()
     }
 
-    fn virtual_server(
-        &mut self,
-        key: VirtualServerKey,
-    ) -> Result<Option<Arc<VirtualServerState>>, OpError> {
+    fn virtual_server(&mut self, key: VirtualServerKey) -> FoundServer {
         let entry = match self.client.virtual_server(key) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             entry => entry.map_err(failed)?,

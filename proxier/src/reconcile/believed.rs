@@ -57,8 +57,8 @@ impl Believed {
     /// Virtual servers that were found as they are wanted are kept once, not twice.
     pub(super) fn share(&mut self, desired: &State, keys: impl Iterator<Item = VirtualServerKey>) {
         for key in keys {
-            let known = self.state.virtual_servers.get_mut(&key);
-            if let (Some(wanted), Some(known)) = (desired.virtual_servers.get(&key), known)
+            if let Some(known) = self.state.virtual_servers.get_mut(&key)
+                && let Some(wanted) = desired.virtual_servers.get(&key)
                 && wanted == known
             {
                 *known = Arc::clone(wanted);

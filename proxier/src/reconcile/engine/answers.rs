@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::{Cut, Engine};
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
-    Answer, Counted, Fate, InterfaceState, Op, OpError, Outcome, Part, Plan, Query, RealServers,
-    RulesState, SetState, State, Subject, Target, VirtualServerState, protects, set_differences,
+    Answer, Counted, Fate, FoundServer, InterfaceState, Op, OpError, Outcome, Part, Plan, Query,
+    RealServers, RulesState, SetState, State, Subject, Target, VirtualServerState, protects,
+    set_differences,
 };
 
 type Sysctls = BTreeMap<&'static str, Arc<str>>;
@@ -178,11 +179,7 @@ impl Engine {
     }
 
     /// Virtual servers that were not as believed, or of which nobody knew, each read by itself.
-    fn virtual_servers_read(
-        &mut self,
-        found: Vec<(VirtualServerKey, Result<Option<Arc<VirtualServerState>>, OpError>)>,
-        now: Instant,
-    ) {
+    fn virtual_servers_read(&mut self, found: Vec<(VirtualServerKey, FoundServer)>, now: Instant) {
         let mut drift = std::mem::take(&mut self.audit.drift);
         for (key, found) in found {
             let found = match found {

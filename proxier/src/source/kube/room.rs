@@ -115,7 +115,9 @@ impl Room {
     /// A list is complete, and these objects are all.
     pub(super) fn listed(&mut self, keys: &HashSet<ObjectKey>) {
         let Self { objects, namespaces, hasher, .. } = self;
-        namespaces.values_mut().for_each(|namespace| namespace.bytes = 0);
+        for namespace in namespaces.values_mut() {
+            namespace.bytes = 0;
+        }
         let keys: HashMap<_, _> = keys.iter().map(|key| (hasher.hash_one(key), key)).collect();
         objects.retain(|name, known| {
             let Some(key) = keys.get(name) else { return false };
