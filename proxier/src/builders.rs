@@ -10,11 +10,11 @@
 
 use std::borrow::BorrowMut;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::topology::Place;
 use crate::cluster::{
-    Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Service, ServicePort, SlicePort,
-    SourceRanges,
+    Conditions, Endpoint, EndpointSlice, ObjectKey, Service, ServicePort, SlicePort, SourceRanges,
 };
 use crate::dataplane::firewall::{Backend, Chain, Entry, FirewallOptions, JUMPS, Ruleset};
 use crate::dataplane::split::LocalPolicy;
@@ -211,8 +211,8 @@ impl ServiceExt for Service {}
 pub fn slice(service: &str) -> EndpointSlice {
     let owner = key(service);
     EndpointSlice {
-        key: ObjectKey::new(owner.namespace, format!("{}-1", owner.name)),
-        service: owner.name,
+        key: ObjectKey::new(owner.namespace(), format!("{}-1", owner.name())),
+        service: owner,
         family: Family::Ipv4,
         ports: Vec::new(),
         endpoints: Vec::new(),
@@ -237,7 +237,7 @@ pub trait SliceExt: BorrowMut<EndpointSlice> + Sized {
     /// Another name.
     #[must_use]
     fn named(self, name: &str) -> Self {
-        self.with(|slice| slice.key.name = name.into())
+        self.with(|slice| slice.key = ObjectKey::new(slice.key.namespace(), name))
     }
 
     /// One more port.
@@ -268,21 +268,19 @@ pub fn endpoint(text: &str) -> Endpoint {
     let mut endpoint = Endpoint {
         address: ip(words.next().unwrap_or_default()),
         conditions: Conditions::default(),
-        node: None,
-        zone: None,
-        hints: None,
+        location: Arc::default(),
     };
     let names = |list: &str| list.split(',').map(Into::into).collect();
     for word in words {
-        let hints = || Box::new(Hints::default());
+        let location = Arc::make_mut(&mut endpoint.location);
         if let Some(node) = word.strip_prefix('@') {
-            endpoint.node = Some(node.into());
+            location.node = Some(node.into());
         } else if let Some(zone) = word.strip_prefix("in=") {
-            endpoint.zone = Some(zone.into());
+            location.zone = Some(zone.into());
         } else if let Some(zones) = word.strip_prefix("zone=") {
-            endpoint.hints.get_or_insert_with(hints).zones = names(zones);
+            location.hints.zones = names(zones);
         } else if let Some(nodes) = word.strip_prefix("node=") {
-            endpoint.hints.get_or_insert_with(hints).nodes = names(nodes);
+            location.hints.nodes = names(nodes);
         } else {
             let (serving, terminating) = match word {
                 "unready" => (false, false),

@@ -11,8 +11,8 @@ pub use address::{Special, Use};
 pub use change::{Change, NotProxied};
 pub use index::{Cluster, Dirty};
 pub use object::{
-    Conditions, Endpoint, EndpointSlice, Hints, Node, ObjectKey, Service, ServicePort, SlicePort,
-    SourceRanges, UNDATED,
+    Conditions, Endpoint, EndpointSlice, Hints, Location, Node, ObjectKey, Service, ServicePort,
+    SlicePort, SourceRanges, UNDATED,
 };
 pub use service_settings::{
     Annotated, Annotation, Rejected, SchedulerFlags, ServiceSettings, WeightRule, Weights,

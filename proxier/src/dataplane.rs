@@ -33,8 +33,8 @@ use ipnet::IpNet;
 use netlink_ipvs::{Family, Scheduler, VirtualServerKey};
 
 pub use access::{
-    Answer, Connections, Counted, Dataplane, Execution, Fate, ForgottenFlows, Look, OpError,
-    OpErrorKind, Outcome, Query,
+    Answer, Connections, Counted, Dataplane, Execution, Fate, ForgottenFlows, FoundServer, Look,
+    OpError, OpErrorKind, Outcome, Query,
 };
 pub use budget::{Budget, Limits, Over, cost};
 pub use contribution::{Contribution, Health, NoLocal, contribution, left_out};

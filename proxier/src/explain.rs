@@ -60,7 +60,7 @@ pub fn services(namespace: Option<&str>, known: Known<'_>) -> Vec<ServiceAccount
     let mut services: Vec<&Service> = known
         .cluster
         .services()
-        .filter(|service| namespace.is_none_or(|wanted| *service.key.namespace == *wanted))
+        .filter(|service| namespace.is_none_or(|wanted| *service.key.namespace() == *wanted))
         .collect();
     services.sort_unstable_by_key(|service| &service.key);
     services.into_iter().map(|it| service::account(it, &it.ports, known)).collect()

@@ -140,7 +140,7 @@ const OTHERS: &str = concat!(
 );
 
 fn of_tenant(key: &ObjectKey) -> ObjectKey {
-    ObjectKey::new("tenant", key.name.clone())
+    ObjectKey::new("tenant", key.name())
 }
 
 const TIMING: Timing = Timing {

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_ipvs::{
@@ -117,7 +118,7 @@ impl Memory {
         let Some((key, servers)) = self.editing.take() else { return };
         if let Some(known) = self.state.virtual_servers.get_mut(&key) {
             let servers = servers.into_iter().map(|(key, config)| RealServer { key, config });
-            known.real_servers = servers.collect();
+            Arc::make_mut(known).real_servers = servers.collect();
         }
     }
 }
@@ -177,10 +178,11 @@ fn change(state: &mut State, op: &Op) -> Refused {
                 return Err("exists".to_owned());
             };
             let real_servers = RealServers::default();
-            place.insert(VirtualServerState { config: *config, real_servers });
+            place.insert(VirtualServerState { config: *config, real_servers }.into());
         }
         Op::SetVirtualServer(key, config) => {
-            state.virtual_servers.get_mut(key).ok_or("not found")?.config = *config;
+            let known = state.virtual_servers.get_mut(key).ok_or("not found")?;
+            Arc::make_mut(known).config = *config;
         }
         Op::RemoveVirtualServer(key) => {
             state.virtual_servers.remove(key).ok_or("not found")?;

@@ -42,6 +42,7 @@ const OTHERS: &str = "
         for chain in KUBE-FIREWALL KUBE-KUBELET-CANARY CNI-FORWARD; do $program -N $chain; done
         $program -A INPUT -j KUBE-FIREWALL
         $program -A FORWARD -j CNI-FORWARD
+        $program -t mangle -N CNI-MARK
         $program -t nat -N CNI-HOSTPORT
         $program -t nat -A PREROUTING -j CNI-HOSTPORT
     done

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::slice;
+use std::sync::Arc;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
 use proxier::args::Args;
@@ -55,7 +56,7 @@ fn compare(name: &str) {
                 assert_eq!(other.walk(&packet), outcome, "{packet:?} in step {}", step.name);
             }
         }
-        let answers = |(_, server): (_, &proxier::dataplane::VirtualServerState)| {
+        let answers = |(_, server): (_, &Arc<proxier::dataplane::VirtualServerState>)| {
             !server.real_servers.is_empty()
         };
         assert_eq!(forwarded > 0, iptables.virtual_servers.iter().any(answers), "{}", step.name);

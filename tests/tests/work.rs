@@ -112,6 +112,7 @@ async fn an_audit_lets_changes_pass_and_still_sees_everything() {
     for n in 0..SERVICES {
         let state = &mut world.reconciler.dataplane().state;
         let server = state.virtual_servers.get_mut(&nth_virtual_server(n)).unwrap();
+        let server = Arc::make_mut(server);
         server.real_servers = server.real_servers.iter().take(1).copied().collect();
     }
     advance(TIMING.sync_period).await;

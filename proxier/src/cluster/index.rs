@@ -4,7 +4,6 @@ mod slices;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use self::slices::Slices;
 use super::{Change, EndpointSlice, Node, NotProxied, ObjectKey, Service};
@@ -37,7 +36,7 @@ pub struct Cluster {
     services: HashMap<ObjectKey, Box<Service>>,
     ignored: HashMap<ObjectKey, NotProxied>,
     slices: HashMap<ObjectKey, Slices>,
-    service_of_slice: HashMap<ObjectKey, Arc<str>>,
+    service_of_slice: HashMap<ObjectKey, ObjectKey>,
     node: Option<Node>,
     listed: Listed,
 }
@@ -87,9 +86,8 @@ impl Cluster {
     }
 
     /// The service that an EndpointSlice belongs to.
-    pub fn service_of_slice(&self, slice: &ObjectKey) -> Option<ObjectKey> {
-        let service = self.service_of_slice.get(slice)?;
-        Some(ObjectKey::new(slice.namespace.clone(), service.clone()))
+    pub fn service_of_slice(&self, slice: &ObjectKey) -> Option<&ObjectKey> {
+        self.service_of_slice.get(slice)
     }
 
     /// Number of EndpointSlices.
@@ -175,7 +173,7 @@ impl Cluster {
         if moved {
             self.drop_slice(&slice.key, dirty);
         }
-        let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
+        let owner = slice.service.clone();
         let slices = match self.slices.entry(owner.clone()) {
             Entry::Occupied(slices) => slices.into_mut(),
             Entry::Vacant(place) => {
@@ -185,7 +183,7 @@ impl Cluster {
                 return;
             }
         };
-        match slices.get_mut(&slice.key.name) {
+        match slices.get_mut(&slice.key) {
             // The trigger time alone says nothing about forwarding.
             Some(known) if known.same_endpoints(&slice) => known.triggered = slice.triggered,
             Some(known) => {
@@ -201,10 +199,9 @@ impl Cluster {
     }
 
     fn drop_slice(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
-        let Some(service) = self.service_of_slice.remove(key) else { return };
-        let owner = ObjectKey::new(key.namespace.clone(), service);
+        let Some(owner) = self.service_of_slice.remove(key) else { return };
         if let Some(slices) = self.slices.get_mut(&owner) {
-            slices.remove(&key.name);
+            slices.remove(key);
             if slices.is_empty() {
                 self.slices.remove(&owner);
             }

@@ -11,26 +11,59 @@ use netlink_ipvs::{Family, Protocol};
 use super::ServiceSettings;
 use crate::text;
 
-/// Namespace and name of an object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// Namespace.
-    pub namespace: Arc<str>,
-    /// Name.
-    pub name: Arc<str>,
-}
+/// Namespace and name of an object, in the order of these: one text, since every index has it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
+    /// Between the two parts. It comes before everything that a name may have in it.
+    const SEPARATOR: char = '\0';
+
     /// A key from its two parts.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self(Self::text(namespace.as_ref(), name.as_ref()).into())
+    }
+
+    /// A key as one text, to be shared among equal ones.
+    pub(crate) fn text(namespace: &str, name: &str) -> String {
+        let mut text = String::with_capacity(namespace.len() + 1 + name.len());
+        text.push_str(namespace);
+        text.push(Self::SEPARATOR);
+        text.push_str(name);
+        text
+    }
+
+    /// A key from [its text](Self::text).
+    pub(crate) const fn of_text(text: Arc<str>) -> Self {
+        Self(text)
+    }
+
+    /// Namespace; empty where the kind of object has none.
+    pub fn namespace(&self) -> &str {
+        self.parts().0
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once(Self::SEPARATOR).unwrap_or(("", &self.0))
     }
 }
 
 /// As it may be shown; for what is compared or sent there are the parts.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", text::name(&self.namespace), text::name(&self.name))
+        let (namespace, name) = self.parts();
+        write!(f, "{}/{}", text::name(namespace), text::name(name))
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -138,8 +171,8 @@ impl SourceRanges {
 pub struct EndpointSlice {
     /// Its own namespace and name.
     pub key: ObjectKey,
-    /// Name of its Service (label `kubernetes.io/service-name`), in the same namespace.
-    pub service: Arc<str>,
+    /// Its Service (label `kubernetes.io/service-name`), in the same namespace.
+    pub service: ObjectKey,
     /// `addressType`.
     pub family: Family,
     /// Ports, each of which holds for all endpoints.
@@ -179,12 +212,19 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Conditions.
     pub conditions: Conditions,
+    /// Where it is. A node has many endpoints, which share it.
+    pub location: Arc<Location>,
+}
+
+/// Where an endpoint is, and for whom it is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Location {
     /// Node it runs on.
     pub node: Option<Arc<str>>,
     /// Zone that it is in.
     pub zone: Option<Arc<str>>,
-    /// Topology hints, if any.
-    pub hints: Option<Box<Hints>>,
+    /// Topology hints.
+    pub hints: Hints,
 }
 
 /// Conditions of an endpoint with the API's defaults applied.
@@ -204,7 +244,7 @@ impl Default for Conditions {
     }
 }
 
-/// `hints` of an endpoint.
+/// `hints` of an endpoint; empty where it has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Hints {
     /// `forZones[].name`

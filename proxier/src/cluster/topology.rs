@@ -82,16 +82,16 @@ pub struct Place {
 impl Place {
     /// Whether an endpoint runs on this node.
     pub fn is_local(&self, endpoint: &Endpoint) -> bool {
-        !self.node.is_empty() && endpoint.node.as_ref() == Some(&self.node)
+        !self.node.is_empty() && endpoint.location.node.as_ref() == Some(&self.node)
     }
 
     fn is_hinted_node(&self, endpoint: &Endpoint) -> bool {
-        endpoint.hints.as_ref().is_some_and(|hints| hints.nodes.contains(&self.node))
+        endpoint.location.hints.nodes.contains(&self.node)
     }
 
     fn is_hinted_zone(&self, endpoint: &Endpoint) -> bool {
         let Some(zone) = self.zone.as_ref().filter(|zone| !zone.is_empty()) else { return false };
-        endpoint.hints.as_ref().is_some_and(|hints| hints.zones.contains(zone))
+        endpoint.location.hints.zones.contains(zone)
     }
 }
 
@@ -180,9 +180,9 @@ fn topology(endpoints: &Endpoints<'_>, place: &Place) -> Topology {
     }
     let (mut all_nodes, mut all_zones, mut this_node, mut this_zone) = (true, true, false, false);
     for endpoint in ready {
-        let hints = endpoint.hints.as_deref();
-        all_nodes &= hints.is_some_and(|hints| !hints.nodes.is_empty());
-        all_zones &= hints.is_some_and(|hints| !hints.zones.is_empty());
+        let hints = &endpoint.location.hints;
+        all_nodes &= !hints.nodes.is_empty();
+        all_zones &= !hints.zones.is_empty();
         this_node |= place.is_hinted_node(endpoint);
         this_zone |= place.is_hinted_zone(endpoint);
     }

@@ -167,6 +167,9 @@ impl Query {
 /// Real servers with their connections.
 pub type Counted = Vec<(RealServer, Connections)>;
 
+/// What a virtual server was found to be; `None` is one that does not exist.
+pub type FoundServer = Result<Option<Arc<VirtualServerState>>, OpError>;
+
 /// The answer to a [`Query`], variant for variant. What can fail by itself has a result of its own.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -181,7 +184,7 @@ pub enum Answer {
     /// Some virtual servers; none is the end of the list.
     List(Vec<(VirtualServerKey, VirtualServerConfig)>),
     /// Each that was asked for, or that there is none.
-    VirtualServers(Vec<(VirtualServerKey, Result<Option<VirtualServerState>, OpError>)>),
+    VirtualServers(Vec<(VirtualServerKey, FoundServer)>),
     /// Of each that was asked for; a virtual server that does not exist has none.
     RealServers(Vec<(VirtualServerKey, Result<Counted, OpError>)>),
 }

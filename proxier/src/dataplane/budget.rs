@@ -118,7 +118,8 @@ impl Budget {
             return;
         }
         let most = self.limits.service;
-        let namespace = self.namespaces.entry(Arc::clone(&key.namespace)).or_default();
+        let name: Arc<str> = key.namespace().into();
+        let namespace = self.namespaces.entry(Arc::clone(&name)).or_default();
         if let Some((_, cost)) = before.filter(|(_, cost)| *cost <= most) {
             namespace.services -= 1;
             namespace.asked -= cost;
@@ -129,7 +130,7 @@ impl Budget {
             namespace.asked += cost;
             self.asked += cost;
         }
-        self.changed.insert(Arc::clone(&key.namespace));
+        self.changed.insert(name);
     }
 
     /// Decides anew where something has changed. The services that are let in now and were not, or
@@ -147,8 +148,8 @@ impl Budget {
         let mut flipped = BTreeSet::new();
         for name in names {
             let Some(namespace) = self.namespaces.get_mut(&name) else { continue };
-            let first = ObjectKey::new(Arc::clone(&name), "");
-            let own = self.known.range(first..).take_while(|(key, _)| key.namespace == name);
+            let first = ObjectKey::new(&name, "");
+            let own = self.known.range(first..).take_while(|(key, _)| key.namespace() == &*name);
             let own = own.filter(|(_, (_, cost))| *cost <= self.limits.service);
             flipped.append(&mut namespace.settle(own, level, why));
             if namespace.services == 0 {
@@ -163,7 +164,7 @@ impl Budget {
         if self.known.get(key).is_some_and(|(_, cost)| *cost > self.limits.service) {
             return Some(Over::Service);
         }
-        self.namespaces.get(&key.namespace)?.left_out.get(key).copied()
+        self.namespaces.get(key.namespace())?.left_out.get(key).copied()
     }
 
     /// The highest level at which all namespaces fit, in steps, so that not every change of one

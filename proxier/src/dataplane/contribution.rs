@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_ipvs::{Family, RealServer, RealServerKey, VirtualServerKey};
@@ -12,7 +13,7 @@ use super::refusal::{Refusal, Skipped, refuse, refuse_port};
 use super::sets::{Member, SetId, SetRole, SetType};
 use super::split::{Inside, LocalPolicy};
 use super::tuning::Tuning;
-use super::{Applied, Over, RealServers, Settings, Target, VirtualServerState};
+use super::{Applied, Over, Settings, Target, VirtualServerState};
 use crate::cluster::topology::{Endpoints, Needs, Targets, select};
 use crate::cluster::{Endpoint, EndpointSlice, Service, ServicePort};
 
@@ -168,12 +169,12 @@ impl Addresses {
     }
 }
 
-/// Real servers of the two kinds of frontends.
+/// What the two kinds of frontends lead to.
 struct Backends {
-    internal: RealServers,
-    external: RealServers,
-    /// Those that clients inside the cluster have through frontends outside.
-    inside: RealServers,
+    internal: Arc<VirtualServerState>,
+    external: Arc<VirtualServerState>,
+    /// What clients inside the cluster have through frontends outside.
+    inside: Arc<VirtualServerState>,
     /// A Local policy leaves clients outside without an endpoint.
     closed: bool,
 }
@@ -207,12 +208,11 @@ impl Builder<'_> {
             return;
         }
         let differs = self.service.external_local && backends.inside != backends.external;
-        let config = self.tuning.virtual_server(self.port.protocol, self.family);
         self.out.inside.get_or_insert_default().push(Inside {
             port: self.port.name.clone(),
             protocol: self.port.protocol,
             family: self.family,
-            server: VirtualServerState { config, real_servers: backends.inside },
+            server: backends.inside,
             frontends,
             differs,
         });
@@ -226,21 +226,22 @@ impl Builder<'_> {
             local: service.internal_local || (service.external_local && external),
         };
         let selection = select(endpoints, needs, &self.settings.place);
-        let real_servers = |keys: &[RealServerKey]| -> RealServers {
+        let config = self.tuning.virtual_server(self.port.protocol, self.family);
+        let server = |keys: &[RealServerKey]| {
             let chosen = keys.iter().filter_map(|key| endpoints.get_key_value(key));
             let tuned = |(key, endpoint): (&RealServerKey, &&Endpoint)| RealServer {
                 key: *key,
                 config: self.tuning.real_server(endpoint),
             };
-            chosen.map(tuned).collect()
+            Arc::new(VirtualServerState { config, real_servers: chosen.map(tuned).collect() })
         };
-        let cluster = real_servers(selection.cluster.as_deref().unwrap_or_default());
+        let cluster = server(selection.cluster.as_deref().unwrap_or_default());
         let local = match &selection.local {
-            Some(keys) if selection.cluster.as_ref() != Some(keys) => real_servers(keys),
-            Some(_) => cluster.clone(),
-            None => real_servers(&[]),
+            Some(keys) if selection.cluster.as_ref() != Some(keys) => server(keys),
+            _ => Arc::clone(&cluster),
         };
-        if local.is_empty() && selection.any && selection.local.is_some() {
+        let has_local = selection.local.is_some() && !local.real_servers.is_empty();
+        if !has_local && selection.any && selection.local.is_some() {
             let known = self.out.no_local.get_or_insert_default();
             let note = |families: &mut Vec<Family>| {
                 if !families.contains(&self.family) {
@@ -258,13 +259,13 @@ impl Builder<'_> {
             inside: cluster.clone(),
             closed: self.settings.splits(self.family)
                 && self.service.external_local
-                && local.is_empty()
-                && !cluster.is_empty(),
+                && !has_local
+                && !cluster.real_servers.is_empty(),
             // Local means local: without a local endpoint there is no real server.
             internal: if service.internal_local { local.clone() } else { cluster.clone() },
             // kube-proxy's choice (kubernetes PR 97081): better a remote endpoint, so that pods and
             // the node itself reach the service through its external address.
-            external: if service.external_local && !local.is_empty() { local } else { cluster },
+            external: if service.external_local && has_local { local } else { cluster },
         }
     }
 
@@ -294,7 +295,7 @@ impl Builder<'_> {
             SourceRanges::Always => true,
         };
         let drop_from_node = closes && self.source_ranges(address, port, &mut members);
-        let real_servers = if facts.internal { &backends.internal } else { &backends.external };
+        let server = if facts.internal { &backends.internal } else { &backends.external };
         let known = |at: &usize| self.out.frontends.get(*at).map(|it| it.kind);
         let key = VirtualServerKey::new(address, port, self.port.protocol);
         let also_internal = self.places.get(&key).and_then(known) == Some(FrontendKind::ClusterIp);
@@ -305,7 +306,7 @@ impl Builder<'_> {
         // An address that the node has must stay the node's own: on `kube-ipvs0` all its other
         // ports would be closed.
         let bind = facts.bind && !self.settings.host_addresses.contains(&address);
-        self.push(kind, (address, port), real_servers, bind, drop_from_node, members);
+        self.push(kind, (address, port), server, bind, drop_from_node, members);
     }
 
     /// Closes an address and port to all but the service's source ranges, if it has any. Whether
@@ -358,7 +359,7 @@ impl Builder<'_> {
         &mut self,
         kind: FrontendKind,
         (address, port): (IpAddr, u16),
-        real_servers: &RealServers,
+        server: &Arc<VirtualServerState>,
         bind: bool,
         drop_from_node: bool,
         members: Vec<(SetId, Member)>,
@@ -382,9 +383,7 @@ impl Builder<'_> {
             }
             return;
         }
-        let config = self.tuning.virtual_server(self.port.protocol, self.family);
-        let server = VirtualServerState { config, real_servers: real_servers.clone() };
-        let port = self.port.name.clone();
+        let (server, port) = (Arc::clone(server), self.port.name.clone());
         self.places.insert(key, self.out.frontends.len());
         self.out.frontends.push(Frontend {
             key,

@@ -96,6 +96,16 @@ impl Desired {
         self.claims.reserve(services);
     }
 
+    /// Packs the trees, which are two thirds full after much was put in.
+    pub fn pack(&mut self) {
+        let State { virtual_servers, interface, sets, .. } = &mut self.state;
+        *virtual_servers = std::mem::take(virtual_servers).into_iter().collect();
+        interface.addresses = std::mem::take(&mut interface.addresses).into_iter().collect();
+        for set in sets.values_mut() {
+            set.members = std::mem::take(&mut set.members).into_iter().collect();
+        }
+    }
+
     /// Everything that should be there.
     pub fn state(&self) -> &State {
         &self.state
@@ -308,9 +318,10 @@ impl Desired {
     /// Puts in a frontend and what goes with it, beside what it replaces. Whether the drops changed
     /// is the result.
     fn put(&mut self, frontend: &Frontend, touched: &mut BTreeSet<Target>) -> bool {
-        if self.state.virtual_servers.get(&frontend.key) != Some(&frontend.server) {
+        let place = self.state.virtual_servers.entry(frontend.key);
+        if !matches!(&place, btree_map::Entry::Occupied(known) if *known.get() == frontend.server) {
             touched.insert(Target::VirtualServer(frontend.key));
-            self.state.virtual_servers.insert(frontend.key, frontend.server.clone());
+            place.insert_entry(Arc::clone(&frontend.server));
         }
         for target in frontend.targets() {
             self.add(target, touched);

@@ -81,8 +81,8 @@ impl Drains {
         &mut self,
         key: &VirtualServerKey,
         protocol: Option<Protocol>,
-        desired: Option<&VirtualServerState>,
-        believed: Option<&VirtualServerState>,
+        desired: Option<&Arc<VirtualServerState>>,
+        believed: Option<&Arc<VirtualServerState>>,
         now: Instant,
     ) {
         let (Some(desired), Some(believed)) = (desired, believed) else {
@@ -120,15 +120,15 @@ impl Drains {
     pub fn overlay(
         &self,
         key: &VirtualServerKey,
-        desired: &VirtualServerState,
-    ) -> VirtualServerState {
+        desired: &Arc<VirtualServerState>,
+    ) -> Arc<VirtualServerState> {
         let draining = |drains: &BTreeMap<RealServerKey, Drain>| -> Vec<RealServer> {
             let drains = drains.iter().filter(|(_, drain)| !drain.over);
             drains.map(|(key, drain)| RealServer { key: *key, config: drain.config }).collect()
         };
         let draining = self.entries.get(key).map(draining).unwrap_or_default();
         if draining.is_empty() {
-            return desired.clone();
+            return Arc::clone(desired);
         }
         let mut config = desired.config;
         // These two look a client up in a table that still holds the server of weight 0, and refuse
@@ -139,7 +139,7 @@ impl Drains {
         let mut real_servers: Vec<RealServer> =
             desired.real_servers.iter().copied().chain(draining).collect();
         real_servers.sort_unstable_by_key(|server| server.key);
-        VirtualServerState { config, real_servers: real_servers.into() }
+        Arc::new(VirtualServerState { config, real_servers: real_servers.into() })
     }
 
     /// Takes in connection counts; what has none left, or is past its limit, is over and will not

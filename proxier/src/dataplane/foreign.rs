@@ -71,7 +71,7 @@ mod tests {
         for key in keys.iter().map(|key| virtual_server(key)) {
             let config = VirtualServerConfig::new(Scheduler::RR, key.family());
             let real_servers = RealServers::from([]);
-            state.virtual_servers.insert(key, VirtualServerState { config, real_servers });
+            state.virtual_servers.insert(key, VirtualServerState { config, real_servers }.into());
         }
         state
     }

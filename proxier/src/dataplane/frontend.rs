@@ -169,7 +169,7 @@ pub struct Frontend {
     /// Name of the service port.
     pub port: Arc<str>,
     /// Configuration and real servers.
-    pub server: VirtualServerState,
+    pub server: Arc<VirtualServerState>,
     /// Its address belongs on `kube-ipvs0`.
     pub bind: bool,
     /// The node itself may not use it: source ranges that leave the node out.

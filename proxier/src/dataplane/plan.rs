@@ -30,7 +30,7 @@ pub struct Plan {
     /// What is not planned although it is wanted, each with what it waits for.
     pub held: Vec<(Target, Subject)>,
     /// The virtual servers that the plan brings to what is wanted; `None` is one that is removed.
-    pub intended: BTreeMap<VirtualServerKey, Option<VirtualServerState>>,
+    pub intended: BTreeMap<VirtualServerKey, Option<Arc<VirtualServerState>>>,
 }
 
 impl Plan {

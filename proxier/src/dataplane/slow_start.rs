@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netlink_ipvs::RealServer;
 
-use super::{Contribution, RealServers};
+use super::{Contribution, VirtualServerState};
 use crate::cluster::ObjectKey;
 
 /// The Services whose endpoints start slowly.
@@ -99,16 +99,18 @@ impl SlowStarts {
             let began = known.endpoints.get(address).copied().flatten();
             began.map_or(Self::STEPS, |began| Self::step(age(began, now), known.duration))
         };
-        // Most frontends share one list.
-        let mut made: Vec<(RealServers, RealServers)> = Vec::new();
+        let slowed = |full: &VirtualServerState| {
+            let servers = full.real_servers.iter();
+            let servers = servers.map(|server| slowed(*server, step(&server.key.address)));
+            Arc::new(VirtualServerState { config: full.config, real_servers: servers.collect() })
+        };
+        // Most frontends share one.
+        let mut made: Vec<(Arc<VirtualServerState>, Arc<VirtualServerState>)> = Vec::new();
         for frontend in &mut asked.frontends {
-            let full = &mut frontend.server.real_servers;
+            let full = &mut frontend.server;
             let known = made.iter().find(|(before, _)| Arc::ptr_eq(before, full));
-            let slow = known.map_or_else(
-                || full.iter().map(|server| slowed(*server, step(&server.key.address))).collect(),
-                |(_, made)| RealServers::clone(made),
-            );
-            let full = std::mem::replace(full, RealServers::clone(&slow));
+            let slow = known.map_or_else(|| slowed(full), |(_, made)| Arc::clone(made));
+            let full = std::mem::replace(full, Arc::clone(&slow));
             made.push((full, slow));
         }
     }

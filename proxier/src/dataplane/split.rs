@@ -49,7 +49,7 @@ pub struct Inside {
     /// Family of its addresses.
     pub family: Family,
     /// The virtual server with all endpoints.
-    pub server: VirtualServerState,
+    pub server: Arc<VirtualServerState>,
     /// The frontends of the port outside, by their numbers.
     pub frontends: Vec<usize>,
     /// It differs from what clients outside have.

@@ -16,7 +16,7 @@ use super::{Op, Target};
 /// the same ones.
 pub type RealServers = Arc<[RealServer]>;
 
-/// A virtual server with its real servers.
+/// A virtual server with its real servers. Shared as these are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualServerState {
     /// Scheduler, flags, timeout.
@@ -99,7 +99,7 @@ pub struct RulesState {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Virtual servers.
-    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServerState>,
+    pub virtual_servers: BTreeMap<VirtualServerKey, Arc<VirtualServerState>>,
     /// What is on `kube-ipvs0`.
     pub interface: InterfaceState,
     /// The sets that exist.

@@ -251,8 +251,8 @@ impl<'a> Tuning<'a> {
 
     /// The configuration of the real server that an endpoint is, once it has its full weight.
     pub(super) fn real_server(&self, endpoint: &Endpoint) -> RealServerConfig {
-        let weights = self.weights;
-        let of = |weights: &Weights| weights.of(endpoint.node.as_deref(), endpoint.zone.as_deref());
+        let (weights, location) = (self.weights, &*endpoint.location);
+        let of = |weights: &Weights| weights.of(location.node.as_deref(), location.zone.as_deref());
         let weight = weights.map_or(Weights::PLAIN, |weights| of(weights).0);
         let mut config = RealServerConfig::masquerade(u32::from(weight) * self.scale);
         config.upper_threshold = self.upper_threshold;

@@ -90,8 +90,8 @@ pub(super) fn account(
     EndpointAccount {
         address,
         ip: endpoint.address,
-        node: shown(&endpoint.node),
-        zone: shown(&endpoint.zone),
+        node: shown(&endpoint.location.node),
+        zone: shown(&endpoint.location.zone),
         state,
         local: place.is_local(endpoint),
         used,
@@ -122,7 +122,7 @@ fn verdict(
         (true, _) => return (true, format!("used, {local}")),
         (false, true) => return (true, format!("used by policy Local only, {local}")),
         (false, false) if conditions.ready => {
-            let hints = endpoint.hints.as_deref().cloned().unwrap_or_default();
+            let hints = &endpoint.location.hints;
             let names = |list: &[Arc<str>]| text::few(list.iter().map(text::name), NAMED);
             match selection.topology {
                 Topology::Node => format!("hinted for nodes {}", names(&hints.nodes)),

@@ -31,7 +31,7 @@ pub(super) fn endpoints(
 fn unfit(slice: &EndpointSlice, port: &ServicePort) -> Option<String> {
     let (name, protocol) = (text::name(&port.name), port.protocol);
     let mut fits = slice.ports.iter().filter(|it| it.name == port.name && it.protocol == protocol);
-    let slice_name = text::name(&slice.key.name);
+    let slice_name = text::name(slice.key.name());
     if slice.ports.is_empty() {
         return Some(format!("its EndpointSlice \"{slice_name}\" has no ports"));
     }
@@ -97,7 +97,7 @@ fn unfollowed(
     has: impl Fn(&Hints) -> bool,
     not_here: impl Fn() -> String,
 ) -> Option<String> {
-    let has = |endpoint: &Endpoint| endpoint.hints.as_deref().is_some_and(&has);
+    let has = |endpoint: &Endpoint| has(&endpoint.location.hints);
     ready.iter().find(|(_, endpoint)| has(endpoint))?;
     let lacks = ready.iter().find(|(_, endpoint)| !has(endpoint));
     Some(lacks.map_or_else(not_here, |(key, _)| format!("the ready endpoint {key} has none")))

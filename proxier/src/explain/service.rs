@@ -31,8 +31,8 @@ pub(super) fn account<'a>(
         families: families(service, port, known),
     };
     ServiceAccount {
-        namespace: text::name(&service.key.namespace).to_string(),
-        name: text::name(&service.key.name).to_string(),
+        namespace: text::name(service.key.namespace()).to_string(),
+        name: text::name(service.key.name()).to_string(),
         internal_traffic_policy_local: service.internal_local,
         external_traffic_policy_local: service.external_local,
         sticky_seconds: service.affinity,

@@ -48,8 +48,8 @@ pub(super) fn weight(
         let _ = write!(out, ", weight {}", config.weight);
     }
     if let Some(weights) = weights {
-        let zone = endpoint.zone.as_deref();
-        let (weight, rule) = weights.of(endpoint.node.as_deref(), zone);
+        let zone = endpoint.location.zone.as_deref();
+        let (weight, rule) = weights.of(endpoint.location.node.as_deref(), zone);
         out.push_str(" by ");
         let _ = match rule {
             WeightRule::Node => write!(out, "the rule for its node"),

@@ -259,7 +259,7 @@ impl Handler for ServiceHealth {
 }
 
 fn body(key: &ObjectKey, local_endpoints: usize, service_proxy_healthy: bool) -> Vec<u8> {
-    let service = ServiceName { namespace: &key.namespace, name: &key.name };
+    let service = ServiceName { namespace: key.namespace(), name: key.name() };
     let body = Body { service, local_endpoints, service_proxy_healthy };
     let mut text = Vec::new();
     let mut out = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t"));

@@ -299,8 +299,8 @@ impl Listing {
         };
         let mut rows = ROWS;
         let services = shown().map(|(key, asks)| ServiceView {
-            namespace: text::name(&key.namespace).to_string(),
-            name: text::name(&key.name).to_string(),
+            namespace: text::name(key.namespace()).to_string(),
+            name: text::name(key.name()).to_string(),
             settings: settings(asks),
             rejected_settings: rejected(asks),
             frontends: Part::of(asks.frontends.iter(), FRONTENDS, |frontend| {

@@ -1,5 +1,7 @@
 //! IPVS: operations to commands, dumps to state.
 
+use std::sync::Arc;
+
 use netlink_ipvs::{
     Client, Command, ErrorKind, RealServer, VirtualServer, VirtualServerConfig, VirtualServerEntry,
     VirtualServerKey,
@@ -7,7 +9,9 @@ use netlink_ipvs::{
 
 use super::op_error;
 use super::write::lost_answer;
-use crate::dataplane::{Connections, Counted, Op, OpError, OpErrorKind, VirtualServerState};
+use crate::dataplane::{
+    Connections, Counted, FoundServer, Op, OpError, OpErrorKind, VirtualServerState,
+};
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -24,14 +28,11 @@ impl Ipvs {
     pub(super) fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Vec<(VirtualServerKey, Result<Option<VirtualServerState>, OpError>)> {
+    ) -> Vec<(VirtualServerKey, FoundServer)> {
         keys.iter().map(|key| (*key, self.virtual_server(*key))).collect()
     }
 
-    fn virtual_server(
-        &mut self,
-        key: VirtualServerKey,
-    ) -> Result<Option<VirtualServerState>, OpError> {
+    fn virtual_server(&mut self, key: VirtualServerKey) -> FoundServer {
         let entry = match self.client.virtual_server(key) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             entry => entry.map_err(failed)?,
@@ -40,7 +41,7 @@ impl Ipvs {
             self.counted(key)?.into_iter().map(|(server, _)| server).collect();
         real_servers.sort_unstable_by_key(|real| real.key);
         let config = entry.server.config;
-        Ok(Some(VirtualServerState { config, real_servers: real_servers.into() }))
+        Ok(Some(Arc::new(VirtualServerState { config, real_servers: real_servers.into() })))
     }
 
     /// The real servers of some virtual servers with their connections, each by itself.

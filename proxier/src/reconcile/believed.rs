@@ -1,6 +1,7 @@
 //! What the kernel is believed to hold, and of which parts nobody knows.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use netlink_ipvs::{Family, VirtualServerKey};
 
@@ -43,8 +44,8 @@ impl Believed {
     }
 
     /// Puts a virtual server in place of what was believed.
-    pub(super) fn put(&mut self, key: VirtualServerKey, server: Option<VirtualServerState>) {
-        let count = |server: &VirtualServerState| server.real_servers.len();
+    pub(super) fn put(&mut self, key: VirtualServerKey, server: Option<Arc<VirtualServerState>>) {
+        let count = |server: &Arc<VirtualServerState>| server.real_servers.len();
         self.real_servers += server.as_ref().map_or(0, count);
         let had = match server {
             Some(server) => self.state.virtual_servers.insert(key, server),
@@ -53,14 +54,14 @@ impl Believed {
         self.real_servers -= had.as_ref().map_or(0, count);
     }
 
-    /// Real servers that were found as they are wanted are kept once, not twice.
+    /// Virtual servers that were found as they are wanted are kept once, not twice.
     pub(super) fn share(&mut self, desired: &State, keys: impl Iterator<Item = VirtualServerKey>) {
         for key in keys {
-            let known = self.state.virtual_servers.get_mut(&key);
-            if let (Some(wanted), Some(known)) = (desired.virtual_servers.get(&key), known)
-                && wanted.real_servers == known.real_servers
+            if let Some(known) = self.state.virtual_servers.get_mut(&key)
+                && let Some(wanted) = desired.virtual_servers.get(&key)
+                && wanted == known
             {
-                known.real_servers = wanted.real_servers.clone();
+                *known = Arc::clone(wanted);
             }
         }
     }

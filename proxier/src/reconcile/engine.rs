@@ -11,6 +11,7 @@
 //! 5. once in a sync period everything is read, and what differs is repaired by the same steps.
 
 mod answers;
+mod first_step;
 mod needs;
 mod planning;
 mod renewal;
@@ -29,7 +30,7 @@ use super::report::{Cut, Report};
 use super::rescue::Rescue;
 use super::retry::{Held, Retries};
 use super::{Event, Resolver, Timing};
-use crate::cluster::{Cluster, Dirty, ObjectKey, Service};
+use crate::cluster::{Cluster, Dirty, ObjectKey};
 use crate::dataplane::firewall::{Backend, ruleset};
 use crate::dataplane::split::{LocalPolicy, Marks};
 use crate::dataplane::{
@@ -511,61 +512,5 @@ impl Engine {
         }
         self.report.services.push(key.clone());
         drops_changed
-    }
-
-    /// Computes everything, to be compared in parts: a plan for all of it would need more memory than
-    /// all that is kept.
-    ///
-    /// Settings, sets and rules, the API server and the cluster DNS come before everything else, so
-    /// that a new node can reach the one and resolve names while the rest is being programmed. What
-    /// no service asks for comes last.
-    fn compute_first_step(&mut self, now: Instant) {
-        /// Services in a part: less than a megabyte of operations, and few searches for stale flows.
-        const PART: usize = 512;
-        let services = self.cluster.services().count();
-        if let Some(settings) = &self.settings {
-            self.marks.adopt(settings.marks, self.believed.state());
-        }
-        self.desired.reserve(services);
-        self.report.services.reserve(services);
-        let dirty = self.take_dirty();
-        let (first, rest): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|key| {
-            let dns = |service: &Service| service.ports.iter().any(|port| port.port == 53);
-            *key == self.api
-                || &*key.namespace == "kube-system" && self.cluster.service(key).is_some_and(dns)
-        });
-        let mut others = std::mem::take(&mut self.touched);
-        let mut drops_changed = false;
-        for part in std::iter::once(&*first).chain(rest.chunks(PART)) {
-            for key in part {
-                drops_changed |= self.compute_service(key, now);
-            }
-            let touched = std::mem::take(&mut self.touched);
-            let servers = touched.iter().filter_map(Target::virtual_server);
-            self.believed.share(self.desired.state(), servers);
-            // In one piece: what is small and soon gone leaves holes between what stays.
-            self.later.push_back(touched.into_iter().collect());
-        }
-        self.marks.adopted();
-        self.renew(now);
-        self.computed(drops_changed);
-
-        let (desired, believed) = (self.desired.state(), self.believed.state());
-        let rules_come_last = |family| {
-            let settings = self.settings.as_ref();
-            settings.is_some_and(|settings| settings.rules_come_last(family, &believed.leftovers))
-        };
-        let is_foundation = |target: &Target| match target {
-            Target::Set(_) | Target::Sysctl(_) | Target::Link | Target::ForeignAddress(_) => true,
-            // Until everything is there, those of others do the work.
-            Target::Firewall(family) => !rules_come_last(*family),
-            _ => false,
-        };
-        let all = desired.targets().chain(believed.targets());
-        self.later.push_front(all.filter(is_foundation).collect());
-        others.append(&mut self.touched);
-        others.extend(believed.targets());
-        others.retain(|target| !is_foundation(target));
-        self.later.push_back(others.into_iter().collect());
     }
 }

@@ -283,8 +283,7 @@ impl Stopwatch {
     pub(super) fn triggered(&mut self, slice: &EndpointSlice) {
         let Some(at) = slice.triggered.filter(|at| *at > self.start) else { return };
         if self.triggers.len() < Self::MOST_TRIGGERS {
-            let service = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
-            self.triggers.push((service, slice.family, at));
+            self.triggers.push((slice.service.clone(), slice.family, at));
         }
     }
 

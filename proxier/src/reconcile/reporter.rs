@@ -333,8 +333,7 @@ impl Reporter {
     fn note_trigger(&mut self, change: &Change, engine: &Engine) {
         match change {
             Change::Slice(slice) if slice.triggered.is_some() => {
-                let owner = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
-                let mut known = engine.cluster().slices(&owner);
+                let mut known = engine.cluster().slices(&slice.service);
                 // The same slice read again has not been triggered again.
                 if !known.any(|known| known.key == slice.key && known.same_endpoints(slice)) {
                     self.stopwatch.triggered(slice);
@@ -342,7 +341,7 @@ impl Reporter {
             }
             Change::SliceGone(key) => {
                 if let Some(service) = engine.cluster().service_of_slice(key) {
-                    self.stopwatch.forget(&service);
+                    self.stopwatch.forget(service);
                 }
             }
             _ => {}

@@ -67,7 +67,7 @@ fn service(number: u8) -> Service {
 fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
     EndpointSlice {
         key: ObjectKey::new("ns", format!("web-{number}-1")),
-        service: format!("web-{number}").into(),
+        service: ObjectKey::new("ns", format!("web-{number}")),
         family: Family::Ipv4,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.iter().map(|last| endpoint([10, 244, number, *last])).collect(),
@@ -77,7 +77,7 @@ fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
 
 fn endpoint(address: [u8; 4]) -> Endpoint {
     let address = address.into();
-    Endpoint { address, conditions: Conditions::default(), node: None, zone: None, hints: None }
+    Endpoint { address, conditions: Conditions::default(), location: Arc::default() }
 }
 
 fn vip(number: u8) -> VirtualServerKey {

@@ -22,7 +22,7 @@ fn add(
         config: *config,
     };
     let real_servers = servers.iter().map(server).collect();
-    state.virtual_servers.insert(key, VirtualServerState { config, real_servers });
+    state.virtual_servers.insert(key, VirtualServerState { config, real_servers }.into());
 }
 
 fn with(forwarding: Forwarding, weight: u32) -> RealServerConfig {
@@ -225,7 +225,7 @@ mod for_people {
             ),
         ];
         for (service, pods) in services {
-            let slices = [endpoints(&service.key.name, 8080, pods)];
+            let slices = [endpoints(service.key.name(), 8080, pods)];
             let asked = contribution(&service, &slices.iter(), &settings);
             desired.set(&service.key, Some((service.created, asked)), &mut BTreeSet::new());
         }

@@ -21,11 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::intern::Interner;
 pub(crate) use self::lenient::{Lenient, Shape, object, quote};
 use super::{Change, Warning};
-use crate::cluster::{ObjectKey, Special, Use};
+use crate::cluster::{Hints, Location, ObjectKey, Special, Use};
 use crate::value::parse_ip;
 
-/// Most names that are shared; a cluster of 5,000 nodes and 10,000 services stays well below.
-const SHARED_NAMES: usize = 1 << 16;
+/// Most names and locations that are shared; a cluster of 5,000 nodes and 10,000 services stays well
+/// below.
+const SHARED: usize = 1 << 16;
 /// Most warnings about one object; the rest is counted.
 const WARNINGS: usize = 8;
 /// Longest name and namespace that the API server accepts.
@@ -50,21 +51,37 @@ pub(crate) struct Converted {
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// Converts objects; clones share their table of names.
+/// Converts objects; clones share their tables of names and locations.
 #[derive(Debug, Clone)]
 pub(crate) struct Converter {
     origin: Origin,
-    names: Arc<Mutex<Interner>>,
+    names: Arc<Mutex<Interner<str>>>,
+    locations: Arc<Mutex<Interner<Location>>>,
 }
 
 impl Converter {
     pub(crate) fn new(origin: Origin) -> Self {
-        Self { origin, names: Arc::new(Mutex::new(Interner::new(SHARED_NAMES))) }
+        let names = Arc::new(Mutex::new(Interner::new(SHARED)));
+        Self { origin, names, locations: Arc::new(Mutex::new(Interner::new(SHARED))) }
     }
 
     fn shared(&self, name: &str) -> Arc<str> {
         // A panic elsewhere cannot leave the table inconsistent.
         self.names.lock().unwrap_or_else(PoisonError::into_inner).get(name)
+    }
+
+    /// Where an endpoint is. An empty name is none.
+    fn location(
+        &self,
+        node: Option<Box<str>>,
+        zone: Option<Box<str>>,
+        hints: Hints,
+    ) -> Arc<Location> {
+        let name = |name: Option<Box<str>>| {
+            name.filter(|name| !name.is_empty()).map(|name| self.shared(&name))
+        };
+        let location = Location { node: name(node), zone: name(zone), hints };
+        self.locations.lock().unwrap_or_else(PoisonError::into_inner).get(location)
     }
 
     /// The object's key, or a warning that says why it has none.
@@ -93,7 +110,11 @@ impl Converter {
                 ),
             });
         }
-        Ok(ObjectKey { namespace: self.shared(namespace), name: self.shared(name) })
+        Ok(self.shared_key(namespace, name))
+    }
+
+    fn shared_key(&self, namespace: &str, name: &str) -> ObjectKey {
+        ObjectKey::of_text(self.shared(&ObjectKey::text(namespace, name)))
     }
 
     /// A port's name and protocol. `None`, with a warning, where they cannot be used.
@@ -142,8 +163,8 @@ impl<'a> Report<'a> {
     }
 
     fn object(&self) -> String {
-        if self.key.namespace.is_empty() {
-            format!("{} {}", self.kind, self.key.name)
+        if self.key.namespace().is_empty() {
+            format!("{} {}", self.kind, self.key.name())
         } else {
             format!("{} {}", self.kind, self.key)
         }

@@ -137,7 +137,13 @@ pub fn ipset_save(text: &str) -> Blocks {
                     .get(name)
                     .cloned()
                     .unwrap_or_else(|| format!("(no create line for {name})"));
-                sets.entry(head).or_default().push(words.collect::<Vec<_>>().join(" "));
+                // For how long a member still stays is another every second.
+                let words: Vec<&str> = words.collect();
+                let stays = words.iter().position(|word| *word == "timeout");
+                let rest = stays.map_or(words.len()..words.len(), |at| at..at + 2);
+                let kept = words.iter().enumerate().filter(|(at, _)| !rest.contains(at));
+                let kept: Vec<&str> = kept.map(|(_, word)| *word).collect();
+                sets.entry(head).or_default().push(kept.join(" "));
             }
             _ => {}
         }

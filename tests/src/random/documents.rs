@@ -1,11 +1,13 @@
 //! What the objects mean, and how they are written.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use netlink_ipvs::{Family, Protocol, Scheduler};
 use proxier::cluster::{
-    self, Annotated, Change, Conditions, Hints, NotProxied, ObjectKey, Rejected, ServiceSettings,
-    SlicePort, Weights,
+    self, Annotated, Change, Conditions, Hints, Location, NotProxied, ObjectKey, Rejected,
+    ServiceSettings, SlicePort, Weights,
 };
 
 use super::{Endpoint, Kind, Node, Port, Service, Slice};
@@ -125,8 +127,8 @@ impl Service {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {
-                "name": &*key.name,
-                "namespace": &*key.namespace,
+                "name": key.name(),
+                "namespace": key.namespace(),
                 "creationTimestamp": format!("1970-01-01T00:00:{:02}Z", self.created),
                 "annotations": annotations,
             },
@@ -169,7 +171,7 @@ impl Slice {
         }
         Change::Slice(cluster::EndpointSlice {
             key: slice_key(self.name),
-            service: service_key(self.service).name,
+            service: service_key(self.service),
             family: self.family,
             ports,
             endpoints: self.endpoints.iter().map(Endpoint::fact).collect(),
@@ -184,9 +186,9 @@ impl Slice {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
-                "name": &*key.name,
-                "namespace": &*key.namespace,
-                "labels": { "kubernetes.io/service-name": &*service_key(self.service).name },
+                "name": key.name(),
+                "namespace": key.namespace(),
+                "labels": { "kubernetes.io/service-name": service_key(self.service).name() },
             },
             "addressType": family(self.family),
             "ports": self.ports.iter().map(Port::document).collect::<Vec<_>>(),
@@ -206,9 +208,7 @@ impl Endpoint {
                 serving: self.serving.unwrap_or(true),
                 terminating: self.terminating.unwrap_or(false),
             },
-            node: self.node.map(Into::into),
-            zone: None,
-            hints: (hints != Hints::default()).then(|| Box::new(hints)),
+            location: Arc::new(Location { node: self.node.map(Into::into), zone: None, hints }),
         }
     }
 

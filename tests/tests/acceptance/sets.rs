@@ -148,7 +148,7 @@ fn serving(key: &str, change: Change) -> State {
     let mut config = VirtualServerConfig::new(Scheduler::RR, key.family());
     change(&mut config);
     let real_servers = RealServers::from([]);
-    state.virtual_servers.insert(key, VirtualServerState { config, real_servers });
+    state.virtual_servers.insert(key, VirtualServerState { config, real_servers }.into());
     state
 }
 

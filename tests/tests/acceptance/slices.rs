@@ -47,7 +47,7 @@ pub(crate) fn apply(
 pub(crate) fn services(slices: &[&EndpointSlice]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for slice in slices {
-        let key = ObjectKey::new(slice.key.namespace.clone(), slice.service.clone());
+        let key = slice.service.clone();
         let at = services.iter().position(|service| service.key == key).unwrap_or_else(|| {
             let number = services.len() + 1;
             let service = service("any")
@@ -96,7 +96,7 @@ fn local_ready_endpoints_are_counted_by_address() {
     ] {
         let services = services(&slices.iter().collect::<Vec<_>>());
         let count = |service: &Service| {
-            let own = slices.iter().filter(|slice| slice.service == service.key.name);
+            let own = slices.iter().filter(|slice| slice.service == service.key);
             let asked = contribution(service, &own, &settings());
             asked.health.unwrap().local_endpoints[0].1
         };

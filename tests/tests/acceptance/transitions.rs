@@ -226,7 +226,7 @@ fn transitions_of_slices() {
             .map(|slice| Change::SliceGone(slice.key.clone()));
         let slices = row.after.iter().cloned().map(Change::Slice);
         let dirty = apply(&mut cluster, gone.chain(slices));
-        let changed: Vec<_> = dirty.iter().map(|key| key.name.to_string()).collect();
+        let changed: Vec<_> = dirty.iter().map(|key| key.name().to_owned()).collect();
         assert_eq!(changed, row.changed, "{}: changed", row.id);
 
         let touched = compute(&cluster, &dirty, &mut desired);
@@ -235,7 +235,7 @@ fn transitions_of_slices() {
         let name = |op: &Op| match op {
             Op::ForgetFlows(key, _) => {
                 let (service, frontend) = desired.owner(key).unwrap();
-                Some(format!("{} {}", service.name, frontend.port))
+                Some(format!("{} {}", service.name(), frontend.port))
             }
             _ => None,
         };
@@ -249,11 +249,13 @@ fn transitions_of_slices() {
             let asked = desired.contribution(&service.key).unwrap();
             let health = asked.health.as_ref().unwrap();
             let count = health.local_endpoints.iter().map(|(_, count)| count).sum();
-            ready.extend(Some((&*service.key.name, count)).filter(|(_, count)| *count > 0));
+            ready.extend(Some((service.key.name(), count)).filter(|(_, count)| *count > 0));
             for frontend in &asked.frontends {
                 let real = frontend.server.real_servers.iter();
                 servers.extend(
-                    real.map(|real| format!("{} {} {}", service.key.name, frontend.port, real.key)),
+                    real.map(|real| {
+                        format!("{} {} {}", service.key.name(), frontend.port, real.key)
+                    }),
                 );
             }
         }

@@ -118,6 +118,8 @@ impl Node {
         let mut command = self.command(pod, container, capabilities);
         // What the manifest's kubeconfig would lead to comes from a folder here.
         command.args(["--manifests", "/var/lib/objects"]);
+        // What is compared is what kube-proxy has left.
+        command.arg("--local-policy=kube-proxy");
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Running { child: command.process_group(0).spawn().unwrap(), log }
     }

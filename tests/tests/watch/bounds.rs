@@ -125,7 +125,7 @@ async fn what_a_namespace_has_too_much_of_is_left_out_until_there_is_room() {
         let mut client = Client::with_options(connection, options);
         client.until("complete", Cluster::is_complete).await;
         let of_many = |cluster: &Cluster| {
-            cluster.services().filter(|service| &*service.key.namespace == "many").count()
+            cluster.services().filter(|service| service.key.namespace() == "many").count()
         };
         let others = stored(&server).into_iter().filter(|(key, _)| !key.contains("many/"));
         let others: Vec<_> = others.collect();

@@ -36,6 +36,9 @@ pub(in crate::app) fn run(args: &Args, config: Config, log: LogHandle) -> anyhow
         );
         return Ok(ExitCode::SUCCESS);
     }
+    // The kernel may round each piece of a heap of a few megabytes up to two. One that cannot leave that
+    // to us goes on as it does.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Threads that read something before the capabilities are given up still have them: none stays.

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
@@ -141,7 +142,8 @@ fn measured(counted: &[Counted]) -> Vec<Measured> {
 fn state(counted: Vec<Counted>) -> State {
     let of = |it: Counted| {
         let real_servers = it.real_servers.iter().map(|real| real.server).collect();
-        (it.server.server.key, VirtualServerState { config: it.server.server.config, real_servers })
+        let config = it.server.server.config;
+        (it.server.server.key, Arc::new(VirtualServerState { config, real_servers }))
     };
     State { virtual_servers: counted.into_iter().map(of).collect(), ..State::default() }
 }

@@ -107,7 +107,7 @@ impl Names {
         let (reconciler, _) = &**self.0.as_ref().ok()?;
         let (owner, _) = reconciler.desired().owner(key)?;
         let shown = |name: &str| text::name(name).to_string();
-        Some((shown(&owner.namespace), shown(&owner.name)))
+        Some((shown(owner.namespace()), shown(owner.name())))
     }
 
     /// What goes through those that are asked for.

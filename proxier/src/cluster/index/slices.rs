@@ -1,9 +1,8 @@
 //! The slices of one service, in the order of their names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use crate::cluster::EndpointSlice;
+use crate::cluster::{EndpointSlice, ObjectKey};
 
 /// Most services have one slice, and a list takes a tenth of a tree; but whoever may write slices can
 /// give one service a hundred thousand, and each one that comes or goes would move half of a list.
@@ -11,7 +10,7 @@ use crate::cluster::EndpointSlice;
 pub(super) enum Slices {
     Few(Vec<EndpointSlice>),
     /// Once there are more than [`Self::FEW`], and from then on.
-    Many(BTreeMap<Arc<str>, EndpointSlice>),
+    Many(BTreeMap<ObjectKey, EndpointSlice>),
 }
 
 impl Slices {
@@ -29,13 +28,13 @@ impl Slices {
         }
     }
 
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut EndpointSlice> {
+    pub(super) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut EndpointSlice> {
         match self {
             Self::Few(list) => {
-                let at = list.binary_search_by(|known| (*known.key.name).cmp(name)).ok()?;
+                let at = list.binary_search_by(|known| known.key.cmp(key)).ok()?;
                 Some(&mut list[at])
             }
-            Self::Many(tree) => tree.get_mut(name),
+            Self::Many(tree) => tree.get_mut(key),
         }
     }
 
@@ -43,22 +42,22 @@ impl Slices {
     pub(super) fn insert(&mut self, slice: EndpointSlice) {
         if let Self::Few(list) = self {
             if list.len() < Self::FEW {
-                let at = list.partition_point(|known| known.key.name < slice.key.name);
+                let at = list.partition_point(|known| known.key < slice.key);
                 list.insert(at, slice);
                 return;
             }
-            let named = std::mem::take(list).into_iter().map(|it| (Arc::clone(&it.key.name), it));
+            let named = std::mem::take(list).into_iter().map(|it| (it.key.clone(), it));
             *self = Self::Many(named.collect());
         }
         if let Self::Many(tree) = self {
-            tree.insert(Arc::clone(&slice.key.name), slice);
+            tree.insert(slice.key.clone(), slice);
         }
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(super) fn remove(&mut self, key: &ObjectKey) {
         match self {
-            Self::Few(list) => list.retain(|slice| &*slice.key.name != name),
-            Self::Many(tree) => _ = tree.remove(name),
+            Self::Few(list) => list.retain(|slice| slice.key != *key),
+            Self::Many(tree) => _ = tree.remove(key),
         }
     }
 

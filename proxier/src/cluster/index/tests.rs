@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::cluster::{Conditions, Endpoint, SlicePort, SourceRanges};
 use netlink_ipvs::{Family, Protocol};
@@ -22,7 +24,7 @@ fn service(name: &str) -> Service {
 fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
     EndpointSlice {
         key: ObjectKey::new("ns", name),
-        service: service.into(),
+        service: ObjectKey::new("ns", service),
         family: Family::Ipv4,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
         endpoints: addresses
@@ -30,9 +32,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
             .map(|address| Endpoint {
                 address: address.parse().unwrap(),
                 conditions: Conditions::default(),
-                node: None,
-                zone: None,
-                hints: None,
+                location: Arc::default(),
             })
             .collect(),
         triggered: None,
@@ -134,7 +134,7 @@ fn many_slices_of_one_service_come_and_go_in_any_order() {
     let owner = ObjectKey::new("ns", "a");
     let mut wanted = BTreeSet::new();
     let names = |cluster: &Cluster| -> Vec<String> {
-        cluster.slices(&owner).map(|slice| slice.key.name.to_string()).collect()
+        cluster.slices(&owner).map(|slice| slice.key.name().to_owned()).collect()
     };
     for n in 0..600_u32 {
         // Of 200 names each comes, is changed or comes again, and goes.

@@ -1,7 +1,7 @@
 //! The rows of the behaviour table for endpoint categories, and the merging of slices.
 
 use super::*;
-use crate::cluster::{Conditions, Hints, ObjectKey, SlicePort};
+use crate::cluster::{Conditions, Hints, Location, ObjectKey, SlicePort};
 use netlink_ipvs::Protocol;
 
 fn endpoint(spec: &str) -> (String, Endpoint) {
@@ -11,21 +11,19 @@ fn endpoint(spec: &str) -> (String, Endpoint) {
     let mut endpoint = Endpoint {
         address: format!("10.1.2.{last}").parse().unwrap(),
         conditions: Conditions::default(),
-        node: None,
-        zone: None,
-        hints: None,
+        location: Arc::default(),
     };
     for word in words {
+        let location = Arc::make_mut(&mut endpoint.location);
         match word.split_at(1) {
             ("z", zones) => {
-                let hints = endpoint.hints.get_or_insert_default();
-                hints.zones = zones.split(',').map(|z| format!("zone-{z}").into()).collect();
+                location.hints.zones =
+                    zones.split(',').map(|z| format!("zone-{z}").into()).collect();
             }
             ("n", node) => {
-                let hints = endpoint.hints.get_or_insert_default();
-                hints.nodes = vec![format!("node-{node}").into()];
+                location.hints.nodes = vec![format!("node-{node}").into()];
             }
-            ("@", node) => endpoint.node = Some(node.into()),
+            ("@", node) => location.node = Some(node.into()),
             _ => {
                 endpoint.conditions = match word {
                     "unready" => Conditions { ready: false, serving: false, terminating: false },
@@ -108,7 +106,7 @@ fn selects_by_policy_hints_and_conditions() {
 fn slice(name: &str, ports: &[(&str, u16)], endpoints: &[&str]) -> EndpointSlice {
     EndpointSlice {
         key: ObjectKey::new("ns", name),
-        service: "web".into(),
+        service: ObjectKey::new("ns", "web"),
         family: Family::Ipv4,
         ports: ports
             .iter()
@@ -164,7 +162,10 @@ fn of_duplicates_one_that_is_not_terminating_wins_in_any_order() {
 fn hints_do_not_travel_between_endpoints() {
     let hints = Hints { zones: vec!["zone-a".into()], nodes: vec![] };
     let place = Place { node: "n".into(), zone: Some("zone-a".into()) };
-    let hinted = Endpoint { hints: Some(Box::new(hints)), ..endpoint("1").1 };
+    let hinted = Endpoint {
+        location: Arc::new(Location { hints, ..Location::default() }),
+        ..endpoint("1").1
+    };
     assert!(place.is_hinted_zone(&hinted));
     assert!(!place.is_hinted_node(&hinted));
     assert!(!place.is_hinted_zone(&endpoint("1").1));

@@ -137,7 +137,7 @@ proptest! {
             budget.known.keys().filter(|key| budget.over(key).is_none()).cloned().collect();
         prop_assert_eq!(&let_in, &fits);
         let of = |namespace: Option<&str>| -> u64 {
-            let of = fits.iter().filter(|key| namespace.is_none_or(|it| *key.namespace == *it));
+            let of = fits.iter().filter(|key| namespace.is_none_or(|it| key.namespace() == it));
             of.map(|key| budget.known[key].1).sum()
         };
         prop_assert!(of(None) <= LIMITS.node);

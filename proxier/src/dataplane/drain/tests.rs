@@ -11,7 +11,7 @@ fn server_of(key: &str) -> RealServer {
     RealServer { key: real_server(key), config: RealServerConfig::masquerade(0) }
 }
 
-fn state(scheduler: Scheduler, servers: &[(&str, u32)]) -> VirtualServerState {
+fn state(scheduler: Scheduler, servers: &[(&str, u32)]) -> Arc<VirtualServerState> {
     let mut real_servers: Vec<RealServer> = servers
         .iter()
         .map(|(key, weight)| RealServer {
@@ -21,10 +21,10 @@ fn state(scheduler: Scheduler, servers: &[(&str, u32)]) -> VirtualServerState {
         .collect();
     real_servers.sort_unstable();
     let config = VirtualServerConfig::new(scheduler, Family::Ipv4);
-    VirtualServerState { config, real_servers: real_servers.into() }
+    Arc::new(VirtualServerState { config, real_servers: real_servers.into() })
 }
 
-fn rr(servers: &[(&str, u32)]) -> VirtualServerState {
+fn rr(servers: &[(&str, u32)]) -> Arc<VirtualServerState> {
     state(Scheduler::RR, servers)
 }
 
@@ -54,8 +54,8 @@ impl Case {
     fn update(
         &mut self,
         seconds: u64,
-        desired: Option<&VirtualServerState>,
-        believed: Option<&VirtualServerState>,
+        desired: Option<&Arc<VirtualServerState>>,
+        believed: Option<&Arc<VirtualServerState>>,
     ) -> bool {
         let now = self.at(seconds);
         let protocol = match self.key {
@@ -66,7 +66,7 @@ impl Case {
         self.drains.take_fresh() == [self.key]
     }
 
-    fn overlay(&self, desired: &VirtualServerState) -> Vec<(String, u32)> {
+    fn overlay(&self, desired: &Arc<VirtualServerState>) -> Vec<(String, u32)> {
         let overlaid = self.drains.overlay(&self.key, desired);
         assert!(overlaid.real_servers.is_sorted_by(|a, b| a.key < b.key));
         overlaid
@@ -225,7 +225,7 @@ fn only_the_weight_changes() {
     let desired = rr(&[]);
     let mut found = rr(&[(A, 3)]).real_servers.to_vec();
     found[0].config.upper_threshold = 9;
-    let found = VirtualServerState { real_servers: found.into(), ..desired.clone() };
+    let found = VirtualServerState { real_servers: found.into(), config: desired.config }.into();
     case.update(0, Some(&desired), Some(&found));
     let overlaid = case.drains.overlay(&case.key, &desired);
     let mut config = RealServerConfig::masquerade(0);

@@ -19,7 +19,7 @@ fn state() -> State {
     State { sets: sets.collect(), ..State::default() }
 }
 
-fn servers(list: &[(&str, u32)]) -> VirtualServerState {
+fn servers(list: &[(&str, u32)]) -> Arc<VirtualServerState> {
     let mut real_servers: Vec<RealServer> = list
         .iter()
         .map(|(key, weight)| RealServer {
@@ -29,7 +29,7 @@ fn servers(list: &[(&str, u32)]) -> VirtualServerState {
         .collect();
     real_servers.sort_unstable();
     let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
-    VirtualServerState { config, real_servers: real_servers.into() }
+    Arc::new(VirtualServerState { config, real_servers: real_servers.into() })
 }
 
 fn with(key: &str, list: &[(&str, u32)]) -> State {
@@ -162,7 +162,8 @@ fn d01_to_d09_virtual_servers_are_changed_in_place() {
     let base = with(TCP, &[("10.244.0.1:80", 1)]);
     let changed = |change: fn(&mut VirtualServerConfig)| {
         let mut state = base.clone();
-        change(&mut state.virtual_servers.get_mut(&virtual_server(TCP)).unwrap().config);
+        let server = state.virtual_servers.get_mut(&virtual_server(TCP)).unwrap();
+        change(&mut Arc::make_mut(server).config);
         way(&base, &state)
     };
     assert_eq!(changed(|_| {}), [""; 0], "D01");
@@ -313,7 +314,7 @@ fn hashing_schedulers_have_the_same_order_on_every_node() {
     for scheduler in [Scheduler::MH, Scheduler::SH] {
         let mut desired = with(TCP, &pods);
         for server in desired.virtual_servers.values_mut() {
-            server.config.scheduler = scheduler;
+            Arc::make_mut(server).config.scheduler = scheduler;
         }
         let order = |node: &str| -> Vec<Op> {
             let mut settings = settings();
@@ -367,7 +368,7 @@ fn a_drain_from_its_start_to_its_end() {
     let now = Instant::now();
     let mh = |mut state: State| {
         let server = state.virtual_servers.get_mut(&key).unwrap();
-        server.config.scheduler = Scheduler::MH;
+        Arc::make_mut(server).config.scheduler = Scheduler::MH;
         state
     };
     let (mut believed, desired) = (mh(with(TCP, &pods)), mh(with(TCP, &pods[1..])));

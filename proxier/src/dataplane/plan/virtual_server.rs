@@ -100,7 +100,7 @@ impl Planner<'_> {
             None => Protection::InPlace,
         };
         if let (Protection::Missing(subject), Some(wanted)) = (&protection, &mut wanted) {
-            wanted.real_servers = Arc::from([]);
+            Arc::make_mut(wanted).real_servers = Arc::from([]);
             self.out.held.push((own, *subject));
             self.unmark(&key, *subject);
         }

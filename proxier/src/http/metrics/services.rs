@@ -170,14 +170,15 @@ fn counts(stats: &Stats) -> [u64; 5] {
 fn wanted(status: &Status, namespaces: &ServiceMetrics) -> BTreeMap<VirtualServerKey, Labels> {
     let mut wanted = BTreeMap::new();
     let all = status.directory.clone();
-    for (service, contribution) in all.iter().filter(|(key, _)| namespaces.includes(&key.namespace))
+    for (service, contribution) in
+        all.iter().filter(|(key, _)| namespaces.includes(key.namespace()))
     {
         for frontend in &contribution.frontends {
             // A contested one belongs to the winner.
             let conflict = status.conflicts.get(&frontend.key);
             if conflict.is_none_or(|conflict| conflict.winner == *service) {
-                let labels = Labels::one("namespace", &service.namespace)
-                    .and("service", &service.name)
+                let labels = Labels::one("namespace", service.namespace())
+                    .and("service", service.name())
                     .and("port", &frontend.port)
                     .and("frontend", frontend.kind)
                     .and("virtual_server", frontend.key);

@@ -35,7 +35,7 @@ pub(in crate::http) fn asks(n: u16, endpoints: &[u8]) -> Contribution {
         key: virtual_server(n),
         kind: FrontendKind::ClusterIp,
         port: "http".into(),
-        server,
+        server: server.into(),
         bind: true,
         drop_from_node: false,
         members: Vec::new(),
@@ -101,7 +101,7 @@ fn key(name: &str) -> ObjectKey {
 #[tokio::test(start_paused = true)]
 async fn what_annotations_set_is_shown_with_where_it_is_from() {
     let mut asked = asks(1, &[5]);
-    let server = &mut asked.frontends[0].server;
+    let server = Arc::make_mut(&mut asked.frontends[0].server);
     server.config.scheduler = Scheduler::MH;
     server.config.flags = Flags::SCHED2 | Flags::ONE_PACKET;
     let mut limited = real_server(5);

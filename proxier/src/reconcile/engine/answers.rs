@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::{Cut, Engine};
 use crate::dataplane::sets::SetId;
 use crate::dataplane::{
-    Answer, Counted, Fate, InterfaceState, Op, OpError, Outcome, Part, Plan, Query, RealServers,
-    RulesState, SetState, State, Subject, Target, VirtualServerState, protects, set_differences,
+    Answer, Counted, Fate, FoundServer, InterfaceState, Op, OpError, Outcome, Part, Plan, Query,
+    RealServers, RulesState, SetState, State, Subject, Target, VirtualServerState, protects,
+    set_differences,
 };
 
 type Sysctls = BTreeMap<&'static str, Arc<str>>;
@@ -166,7 +167,8 @@ impl Engine {
         for (key, config) in found {
             if adopts {
                 let real_servers = RealServers::from([]);
-                self.believed.put(key, Some(VirtualServerState { config, real_servers }));
+                let server = VirtualServerState { config, real_servers };
+                self.believed.put(key, Some(server.into()));
                 self.believed.lose(Part::VirtualServer(key));
             } else {
                 let known = self.believed.state().virtual_servers.get(&key);
@@ -177,11 +179,7 @@ impl Engine {
     }
 
     /// Virtual servers that were not as believed, or of which nobody knew, each read by itself.
-    fn virtual_servers_read(
-        &mut self,
-        found: Vec<(VirtualServerKey, Result<Option<VirtualServerState>, OpError>)>,
-        now: Instant,
-    ) {
+    fn virtual_servers_read(&mut self, found: Vec<(VirtualServerKey, FoundServer)>, now: Instant) {
         let mut drift = std::mem::take(&mut self.audit.drift);
         for (key, found) in found {
             let found = match found {
@@ -234,7 +232,7 @@ impl Engine {
                 let config = known.map(|known| known.config);
                 let real_servers = servers.into();
                 let server = config.map(|config| VirtualServerState { config, real_servers });
-                self.believed.put(key, server);
+                self.believed.put(key, server.map(Arc::new));
                 self.was_read(part);
                 self.touched.insert(Target::VirtualServer(key));
             } else if known.is_some_and(|known| *known.real_servers != *servers) {
@@ -346,8 +344,8 @@ impl Engine {
         }
         for (key, ops) in partly {
             let known = self.believed.state().virtual_servers.get(&key);
-            let after = VirtualServerState::after(known, ops);
-            self.believed.put(key, after);
+            let after = VirtualServerState::after(known.map(Arc::as_ref), ops);
+            self.believed.put(key, after.map(Arc::new));
             self.update_drains(&key, now);
         }
     }

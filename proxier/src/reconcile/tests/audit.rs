@@ -32,6 +32,7 @@ async fn a_slow_audit_is_through_after_half_a_sync_period() {
     let (mut reconciler, mut status) = settled(40).await;
     reconciler.dataplane().reading = READING;
     for server in reconciler.dataplane().state.virtual_servers.values_mut() {
+        let server = Arc::make_mut(server);
         server.real_servers = server.real_servers[..1].into();
     }
     let (sender, receiver) = mpsc::channel(100);
@@ -55,6 +56,7 @@ async fn every_real_server_is_compared_however_often_an_audit_begins_anew() {
     let (mut reconciler, status) = settled(40).await;
     reconciler.dataplane().reading = Duration::from_millis(10);
     for server in reconciler.dataplane().state.virtual_servers.values_mut() {
+        let server = Arc::make_mut(server);
         server.real_servers = server.real_servers[..1].into();
     }
     let (sender, receiver) = mpsc::channel(100);
@@ -126,7 +128,7 @@ async fn virtual_servers_that_went_came_or_changed_are_repaired_and_told_of_toge
     let wanted = reconciler.dataplane().state.virtual_servers.clone();
     let servers = &mut reconciler.dataplane().state.virtual_servers;
     servers.retain(|key, _| *key > vip(30));
-    servers.get_mut(&vip(31)).unwrap().config.scheduler = Scheduler::WLC;
+    Arc::make_mut(servers.get_mut(&vip(31)).unwrap()).config.scheduler = Scheduler::WLC;
     let foreign = servers[&vip(32)].clone();
     servers.insert(vip(99), foreign);
     reconciler.take(Event::Disturbed);
@@ -167,6 +169,7 @@ async fn an_audit_goes_on_between_steps_that_are_far_apart() {
     reconciler.take(Event::Configured(Resolver::new(settings), timing));
     reconciler.dataplane().reading = Duration::from_millis(10);
     for server in reconciler.dataplane().state.virtual_servers.values_mut() {
+        let server = Arc::make_mut(server);
         server.real_servers = server.real_servers[..1].into();
     }
     let (sender, receiver) = mpsc::channel(100);

@@ -82,7 +82,7 @@ impl Said {
                 self.endpoint = at;
                 let key = ObjectKey::new("default", "kubernetes");
                 let mut slice = slice(1, &[]);
-                slice.service = key.name.clone();
+                slice.service = key.clone();
                 slice.ports[0].port = API_PORT;
                 slice.endpoints = at.into_iter().map(|at| endpoint(POOL[at])).collect();
                 slice.key = key;

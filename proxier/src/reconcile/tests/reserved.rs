@@ -32,7 +32,7 @@ impl Left {
     fn served(mut self, address: IpAddr, port: u16, known_as: Option<SetRole>) -> Self {
         let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
         let server = VirtualServerState { config, real_servers: RealServers::from([]) };
-        self.0.virtual_servers.insert(key(address, port), server);
+        self.0.virtual_servers.insert(key(address, port), server.into());
         if let Some(role) = known_as {
             let member = Member::IpPort(address, Protocol::Tcp, port);
             self.0.sets.entry(role.of(Family::Ipv4)).or_default().members.insert(member);
@@ -196,7 +196,7 @@ async fn the_endpoints_of_the_api_service_are_reserved() {
     let (mut reconciler, _) = claimed(API).await;
     let mut slice = slice(1, &[]);
     slice.key = ObjectKey::new("default", "kubernetes");
-    slice.service = "kubernetes".into();
+    slice.service = ObjectKey::new("default", "kubernetes");
     slice.endpoints = vec![endpoint([192, 168, 1, 11])];
     reconciler.take(Event::from(Change::Slice(slice.clone())));
     step(&mut reconciler).await;
@@ -204,6 +204,7 @@ async fn the_endpoints_of_the_api_service_are_reserved() {
     // The same name in another namespace is anybody's.
     reconciler.take(Event::from(Change::SliceGone(slice.key.clone())));
     slice.key = ObjectKey::new("ns", "kubernetes");
+    slice.service = slice.key.clone();
     reconciler.take(Event::from(Change::Slice(slice)));
     step(&mut reconciler).await;
     assert!(has(&mut reconciler, API));

@@ -97,16 +97,13 @@ impl Object {
             Change::ServiceIgnored(key, _) => ("Service", Some(key.clone())),
             Change::Slice(slice) => ("EndpointSlice", Some(slice.key.clone())),
             Change::SliceGone(key) => ("EndpointSlice", Some(key.clone())),
-            Change::Node(node) => ("Node", Some(ObjectKey::new("", Arc::clone(&node.name)))),
+            Change::Node(node) => ("Node", Some(ObjectKey::new("", &node.name))),
             _ => ("", None),
         };
         match self {
             Self::Fact(change) | Self::Node(change) => kind_and_key(change),
             Self::Endpoints(slices) => match slices.first().map(|slice| &**slice) {
-                Some(Change::Slice(slice)) => {
-                    let namespace = Arc::clone(&slice.key.namespace);
-                    ("Endpoints", Some(ObjectKey { namespace, name: Arc::clone(&slice.service) }))
-                }
+                Some(Change::Slice(slice)) => ("Endpoints", Some(slice.service.clone())),
                 _ => ("Endpoints", None),
             },
         }

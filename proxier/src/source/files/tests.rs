@@ -44,7 +44,7 @@ pub(super) fn summary(changes: &[Change]) -> Vec<String> {
             Change::Service(s) => format!("service {} {:?}", s.key, s.cluster_ips),
             Change::ServiceIgnored(key, reason) => format!("ignored {key} {reason:?}"),
             Change::ServiceGone(key) => format!("gone {key}"),
-            Change::Slice(slice) => format!("slice {} of {}", slice.key, slice.service),
+            Change::Slice(slice) => format!("slice {} of {}", slice.key, slice.service.name()),
             Change::SliceGone(key) => format!("slice gone {key}"),
             Change::Node(node) => format!("node {}", node.name),
             Change::ServicesListed(keys) => format!("services: {}", names(keys)),

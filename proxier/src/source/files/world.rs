@@ -74,7 +74,8 @@ impl World {
         let warning = |(key, slice): (&ObjectKey, &Arc<Change>)| {
             let service = service_of(slice)?;
             let near = |it: &&ObjectKey| {
-                it.namespace == service.namespace && text::edits(&service.name, &it.name).is_some()
+                it.namespace() == service.namespace()
+                    && text::edits(service.name(), it.name()).is_some()
             };
             let meant = self.services.keys().find(near);
             let meant = meant.map(|it| format!(" (did you mean {it}?)")).unwrap_or_default();
@@ -158,7 +159,7 @@ impl<'a> Merge<'a> {
                 self.seen(kind, &key, place);
                 self.legacy.insert(key, slices);
             }
-            Object::Node(node) if *key.name == *self.node => {
+            Object::Node(node) if key.name() == self.node => {
                 self.seen(kind, &key, place);
                 self.world.node = Some(Arc::clone(node));
             }
@@ -198,6 +199,5 @@ impl<'a> Merge<'a> {
 
 fn service_of(slice: &Change) -> Option<ObjectKey> {
     let Change::Slice(slice) = slice else { return None };
-    let namespace = Arc::clone(&slice.key.namespace);
-    Some(ObjectKey { namespace, name: Arc::clone(&slice.service) })
+    Some(slice.service.clone())
 }

@@ -190,7 +190,7 @@ async fn send(client: Client, node: &str, series: &Series) -> Result<String, Err
     let report = &series.first;
     let namespace = match &report.regarding {
         Regarding::Node => "default",
-        Regarding::Service(key) => &key.namespace,
+        Regarding::Service(key) => key.namespace(),
     };
     let events = Api::<Event>::namespaced(client.clone(), namespace);
     if let Some(name) = &series.name {
@@ -242,14 +242,14 @@ async fn regarding(client: Client, node: &str, regarding: &Regarding) -> ObjectR
         Regarding::Service(key) => {
             // A list, for that is what a service proxy may do.
             let services =
-                Api::<k8s_openapi::api::core::v1::Service>::namespaced(client, &key.namespace);
-            let one = ListParams::default().fields(&format!("metadata.name={}", key.name));
+                Api::<k8s_openapi::api::core::v1::Service>::namespaced(client, key.namespace());
+            let one = ListParams::default().fields(&format!("metadata.name={}", key.name()));
             let found = services.list_metadata(&one).await.ok();
             let uid = |found: &PartialObjectMeta<_>| found.metadata.uid.clone();
             ObjectReference {
-                namespace: Some(key.namespace.to_string()),
+                namespace: Some(key.namespace().to_owned()),
                 uid: found.as_ref().and_then(|list| list.items.first()).and_then(uid),
-                ..reference("Service", &key.name)
+                ..reference("Service", key.name())
             }
         }
     }

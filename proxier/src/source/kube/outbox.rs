@@ -6,6 +6,8 @@
 //!   are as they were told are left out, so this is as large as what has changed.
 //! * The first list goes out in parts: nothing is written before all lists are complete.
 
+use std::collections::HashSet;
+
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
@@ -128,13 +130,13 @@ impl<E: From<Vec<Change>>> Outbox<E> {
         self.sender.send(changes.into()).await.map_err(|_| Failure::Receiver)
     }
 
-    /// The list is complete; `listed` says so.
+    /// The list is complete, and these objects are all; `listed` says so.
     pub(super) async fn listed(
         &mut self,
         listed: Change,
-        is_listed: impl Fn(&ObjectKey) -> bool,
+        keys: &HashSet<ObjectKey>,
     ) -> Result<(), Failure> {
-        self.told.listed(is_listed);
+        self.told.listed(keys);
         self.pending.push(listed);
         self.flush().await?;
         self.listing = false;
@@ -201,8 +203,10 @@ mod tests {
         (Outbox::new(sender, 1 << 30), receiver)
     }
 
+    /// Nothing has gone but what was told.
     async fn listed(outbox: &mut Outbox<Vec<Change>>) {
-        outbox.listed(Change::ServicesListed(vec![]), |_| true).await.unwrap();
+        let all = (0..100).map(|name| ObjectKey::new("n", name.to_string())).collect();
+        outbox.listed(Change::ServicesListed(vec![]), &all).await.unwrap();
     }
 
     #[tokio::test]

@@ -5,20 +5,20 @@
 //! does not fit is taken for what does not exist, so that it costs nothing at all. Whether there is
 //! room for it again, only a new list can tell.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use crate::cluster::{Change, EndpointSlice, ObjectKey, Service, Weights};
+use crate::cluster::{Change, EndpointSlice, Location, ObjectKey, Service, Weights};
 
 /// Bytes that an object costs whatever it has: in the indexes, and in the lists of keys.
 const OBJECT: u64 = 600;
 /// A name that an object refers to, besides its letters; an address, a port.
 const ENTRY: u64 = 32;
-/// An endpoint without the names that it has.
-const ENDPOINT: u64 = 64;
-/// The topology hints of an endpoint, without the names.
-const HINTS: u64 = 64;
+/// An endpoint with its location, without the names that it has.
+const ENDPOINT: u64 = 160;
+/// Something that a service sets by an annotation.
+const SETTING: u64 = 64;
 
 /// What came of an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,10 +35,19 @@ pub(super) enum Fit {
 pub(super) struct Room {
     /// Bytes that the objects of one namespace may cost.
     most: u64,
-    /// A hash of each object that is known, and what it costs.
-    objects: HashMap<ObjectKey, (u64, u64)>,
+    /// What is known, by a hash of its key: the keys themselves are in the index.
+    objects: HashMap<u64, Known>,
     namespaces: HashMap<Arc<str>, Namespace>,
     hasher: RandomState,
+}
+
+/// What is kept of an object.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Of all that was told.
+    hash: u64,
+    /// What it costs; no object comes near the most.
+    bytes: u32,
 }
 
 #[derive(Debug, Default)]
@@ -65,35 +74,38 @@ impl Room {
 
     /// Whether an object is known.
     pub(super) fn knows(&self, key: &ObjectKey) -> bool {
-        self.objects.contains_key(key)
+        self.objects.contains_key(&self.hasher.hash_one(key))
     }
 
     /// Takes in an object as this change describes it.
     pub(super) fn put(&mut self, key: &ObjectKey, change: &Change) -> Fit {
-        let (hash, bytes) = (self.hasher.hash_one(change), bytes(key, change));
-        let before = self.objects.get(key).copied();
-        if before.is_some_and(|(before, _)| before == hash) {
+        let (name, hash) = (self.hasher.hash_one(key), self.hasher.hash_one(change));
+        let before = self.objects.get(&name).copied();
+        if before.is_some_and(|before| before.hash == hash) {
             return Fit::Same;
         }
-        let freed = before.map_or(0, |(_, bytes)| bytes);
-        let namespace = self.namespaces.entry(Arc::clone(&key.namespace)).or_default();
+        let bytes = bytes(key, change);
+        let freed = before.map_or(0, |before| before.bytes.into());
+        let namespace = self.namespaces.entry(key.namespace().into()).or_default();
         if namespace.bytes - freed + bytes > self.most {
             namespace.left_out += 1;
             self.remove(key);
             return Fit::LeftOut { known: before.is_some() };
         }
         namespace.bytes = namespace.bytes - freed + bytes;
-        self.objects.insert(key.clone(), (hash, bytes));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.objects.insert(name, Known { hash, bytes });
         Fit::Changed
     }
 
     /// An object is gone. Whether there is room now for some that were left out is the result.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
-        let Some((_, bytes)) = self.objects.remove(key) else { return false };
-        let Some(namespace) = self.namespaces.get_mut(&key.namespace) else { return false };
-        namespace.bytes -= bytes;
+        let name = self.hasher.hash_one(key);
+        let Some(known) = self.objects.remove(&name) else { return false };
+        let Some(namespace) = self.namespaces.get_mut(key.namespace()) else { return false };
+        namespace.bytes -= u64::from(known.bytes);
         if namespace.bytes == 0 && namespace.left_out == 0 {
-            self.namespaces.remove(&key.namespace);
+            self.namespaces.remove(key.namespace());
             return false;
         }
         // Not for each that comes and goes.
@@ -101,12 +113,19 @@ impl Room {
     }
 
     /// A list is complete, and these objects are all.
-    pub(super) fn listed(&mut self, is_listed: impl Fn(&ObjectKey) -> bool) {
-        let gone: Vec<ObjectKey> =
-            self.objects.keys().filter(|key| !is_listed(key)).cloned().collect();
-        for key in &gone {
-            self.remove(key);
+    pub(super) fn listed(&mut self, keys: &HashSet<ObjectKey>) {
+        let Self { objects, namespaces, hasher, .. } = self;
+        for namespace in namespaces.values_mut() {
+            namespace.bytes = 0;
         }
+        let keys: HashMap<_, _> = keys.iter().map(|key| (hasher.hash_one(key), key)).collect();
+        objects.retain(|name, known| {
+            let Some(key) = keys.get(name) else { return false };
+            let namespace = namespaces.entry(key.namespace().into()).or_default();
+            namespace.bytes += u64::from(known.bytes);
+            true
+        });
+        namespaces.retain(|_, namespace| namespace.bytes > 0 || namespace.left_out > 0);
     }
 
     /// Namespaces of which something was left out, each with how many objects.
@@ -118,7 +137,7 @@ impl Room {
 
 /// What an object costs at most: as if it shared no name with another.
 fn bytes(key: &ObjectKey, change: &Change) -> u64 {
-    let name = key.name.len() as u64;
+    let name = key.name().len() as u64;
     OBJECT
         + name
         + match change {
@@ -135,7 +154,7 @@ fn of_service(service: &Service) -> u64 {
     let settings = service.settings.as_ref().map_or(0, |settings| {
         // Some values are kept twice: as what was asked for, and as what became of it.
         let weights = settings.weights.as_ref().map_or(0, Weights::bytes);
-        HINTS * (8 + settings.rejected.len() as u64) + 3 * weights as u64
+        SETTING * (8 + settings.rejected.len() as u64) + 3 * weights as u64
     });
     ports.sum::<u64>() + (addresses + ranges) as u64 * ENTRY + settings
 }
@@ -143,12 +162,9 @@ fn of_service(service: &Service) -> u64 {
 fn of_slice(slice: &EndpointSlice) -> u64 {
     let ports = slice.ports.iter().map(|port| text(&port.name));
     let endpoints = slice.endpoints.iter().map(|endpoint| {
-        let hints = endpoint.hints.as_ref().map_or(0, |hints| {
-            let names = hints.zones.iter().chain(&hints.nodes);
-            HINTS + names.map(|name| text(name)).sum::<u64>()
-        });
-        let names = [&endpoint.node, &endpoint.zone].into_iter().flatten();
-        ENDPOINT + names.map(|name| text(name)).sum::<u64>() + hints
+        let Location { node, zone, hints } = &*endpoint.location;
+        let names = node.iter().chain(zone).chain(&hints.zones).chain(&hints.nodes);
+        ENDPOINT + names.map(|name| text(name)).sum::<u64>()
     });
     ports.sum::<u64>() + endpoints.sum::<u64>()
 }
@@ -194,9 +210,10 @@ mod tests {
         room.begin_list();
         assert_eq!(put(&mut room, &key("a", 10), ""), Fit::Changed);
         assert_eq!(room.left_out().count(), 0);
-        room.listed(|key| &*key.name == "1");
-        assert_eq!((room.objects.len(), room.namespaces.len()), (1, 1));
+        room.listed(&[key("a", 1), key("a", 2), key("b", 1)].into());
+        assert_eq!((room.objects.len(), room.namespaces.len()), (2, 1));
         room.remove(&key("a", 1));
+        room.remove(&key("a", 2));
         assert_eq!((room.objects.len(), room.namespaces.len()), (0, 0), "nothing stays behind");
     }
 
@@ -206,13 +223,11 @@ mod tests {
             let endpoint = crate::cluster::Endpoint {
                 address: [10, 0, 0, 1].into(),
                 conditions: crate::cluster::Conditions::default(),
-                node: Some("node".into()),
-                zone: None,
-                hints: None,
+                location: Arc::default(),
             };
             EndpointSlice {
                 key: key("a", 1),
-                service: "web".into(),
+                service: key("a", 0),
                 family: netlink_ipvs::Family::Ipv4,
                 ports: vec![],
                 endpoints: vec![endpoint; endpoints],
@@ -221,7 +236,7 @@ mod tests {
         };
         let mut room = Room::new(2 * OBJECT);
         assert_eq!(room.put(&key("a", 1), &Change::Slice(slice(1))), Fit::Changed);
-        let large = Change::Slice(slice(OBJECT as usize / ENDPOINT as usize));
+        let large = Change::Slice(slice(OBJECT as usize / ENDPOINT as usize + 1));
         assert_eq!(room.put(&key("a", 1), &large), Fit::LeftOut { known: true });
         assert_eq!(room.put(&key("a", 1), &large), Fit::LeftOut { known: false });
         assert_eq!(room.put(&key("a", 1), &Change::Slice(slice(1))), Fit::Changed);

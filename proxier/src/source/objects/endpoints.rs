@@ -1,12 +1,12 @@
 //! v1 Endpoints, as the EndpointSlices that the control plane would mirror them to.
 
-use std::sync::Arc;
-
 use netlink_ipvs::Family;
 
 use super::slice::triggered;
 use super::{Converted, Converter, Lenient, Report, raw, usable_address};
-use crate::cluster::{Change, Conditions, Endpoint, EndpointSlice, ObjectKey, SlicePort, Use};
+use crate::cluster::{
+    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort, Use,
+};
 
 impl Converter {
     /// Endpoints as one slice for each subset and address family. Their names contain characters
@@ -60,8 +60,8 @@ impl Converter {
                     continue;
                 };
                 let node = raw.node_name.take(format_args!("{field}.nodeName"), report);
-                let node = node.filter(|name| !name.is_empty()).map(|name| self.shared(&name));
-                endpoints.push(Endpoint { address, conditions, node, zone: None, hints: None });
+                let location = self.location(node, None, Hints::default());
+                endpoints.push(Endpoint { address, conditions, location });
             }
         }
         by_family(key, n, &ports, endpoints)
@@ -81,11 +81,11 @@ fn by_family(
         .into_iter()
         .filter(|(_, endpoints)| !endpoints.is_empty())
         .map(|(family, endpoints)| EndpointSlice {
-            key: ObjectKey {
-                namespace: Arc::clone(&key.namespace),
-                name: format!("{} (Endpoints, subset {n}, {family})", key.name).into(),
-            },
-            service: Arc::clone(&key.name),
+            key: ObjectKey::new(
+                key.namespace(),
+                format!("{} (Endpoints, subset {n}, {family})", key.name()),
+            ),
+            service: key.clone(),
             family,
             ports: ports.to_vec(),
             endpoints,

@@ -17,7 +17,7 @@ impl Converter {
             ..raw::Metadata::default()
         };
         let key = match self.key("Node", &name) {
-            Ok(key) => ObjectKey { namespace: self.shared(""), name: key.name },
+            Ok(key) => ObjectKey::new("", key.name()),
             Err(warning) => return warning.into(),
         };
         let mut report = Report::new("Node", &key);
@@ -70,7 +70,7 @@ impl Converter {
         addresses.append(&mut external);
 
         let change = Change::Node(Node {
-            name: key.name.clone(),
+            name: self.shared(key.name()),
             zone: zone.filter(|zone| !zone.is_empty()).map(|zone| self.shared(&zone)),
             addresses,
             pod_cidrs,

@@ -60,7 +60,7 @@ impl Converter {
         let ports = raw.ports.or_default("ports", report);
         Some(EndpointSlice {
             key: key.clone(),
-            service: self.shared(&service),
+            service: self.shared_key(key.namespace(), &service),
             family,
             ports: self.slice_ports(ports, "ports", report),
             endpoints: self.endpoints(
@@ -131,9 +131,7 @@ impl Converter {
             endpoints.push(Endpoint {
                 address,
                 conditions: conditions(raw.conditions, &field, report),
-                node: node.filter(|name| !name.is_empty()).map(|name| self.shared(&name)),
-                zone: zone.filter(|name| !name.is_empty()).map(|name| self.shared(&name)),
-                hints: self.hints(raw.hints, &field, report),
+                location: self.location(node, zone, self.hints(raw.hints, &field, report)),
             });
         }
         endpoints
@@ -144,8 +142,10 @@ impl Converter {
         raw: Lenient<raw::Hints>,
         field: &dyn std::fmt::Display,
         report: &mut Report<'_>,
-    ) -> Option<Box<Hints>> {
-        let raw = raw.take(format_args!("{field}.hints"), report)?;
+    ) -> Hints {
+        let Some(raw) = raw.take(format_args!("{field}.hints"), report) else {
+            return Hints::default();
+        };
         let mut names = |list: Lenient<Vec<Lenient<raw::Named>>>, kind: &str| -> Vec<Arc<str>> {
             let field = format_args!("{field}.hints.{kind}");
             let mut names = Vec::new();
@@ -156,11 +156,7 @@ impl Converter {
             }
             names
         };
-        let hints = Hints {
-            zones: names(raw.for_zones, "forZones"),
-            nodes: names(raw.for_nodes, "forNodes"),
-        };
-        (!hints.zones.is_empty() || !hints.nodes.is_empty()).then(|| Box::new(hints))
+        Hints { zones: names(raw.for_zones, "forZones"), nodes: names(raw.for_nodes, "forNodes") }
     }
 }
 

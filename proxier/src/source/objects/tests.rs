@@ -316,7 +316,7 @@ fn a_complete_slice() {
     ]}));
     let (slice, warnings) = usable(convert(Origin::Api, object));
     assert_eq!(warnings, 0);
-    assert_eq!(&*slice.service, "web");
+    assert_eq!(slice.service.name(), "web");
     assert_eq!(slice.triggered, Some(1500));
     let conditions =
         |ready, serving, terminating| crate::cluster::Conditions { ready, serving, terminating };
@@ -325,14 +325,14 @@ fn a_complete_slice() {
         (first.address, first.conditions),
         (ips(&["10.0.0.1"])[0], conditions(true, true, false))
     );
-    assert_eq!(first.node.as_deref(), Some("node-a"));
+    assert_eq!(first.location.node.as_deref(), Some("node-a"));
     assert_eq!(second.conditions, conditions(false, true, true));
-    let hints = second.hints.as_ref().unwrap();
+    let hints = &second.location.hints;
     assert_eq!(hints.zones.iter().map(|z| &**z).collect::<Vec<_>>(), ["z1", "z2"]);
-    assert!(Arc::ptr_eq(&hints.nodes[0], first.node.as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&hints.nodes[0], first.location.node.as_ref().unwrap()));
     assert_eq!(
-        (third.conditions, &third.node, &third.hints),
-        (conditions(true, true, false), &None, &None)
+        (third.conditions, &*third.location),
+        (conditions(true, true, false), &Location::default())
     );
 }
 
@@ -404,13 +404,13 @@ fn endpoints_become_slices() {
     else {
         panic!("expected two slices");
     };
-    assert_eq!((&*v4.service, &*v6.service), ("mysql", "mysql"));
+    assert_eq!((v4.service.name(), v6.service.name()), ("mysql", "mysql"));
     let ready: Vec<_> =
         v4.endpoints.iter().map(|e| (e.address.to_string(), e.conditions.ready)).collect();
     assert_eq!(ready, [("192.168.0.103".to_owned(), true), ("192.168.0.104".to_owned(), false)]);
     assert_eq!(v4.ports, v6.ports);
     assert_eq!((&*v4.ports[0].name, v4.ports[0].port), ("", 3306));
-    assert!(!is_name(&v4.key.name, NAME), "must not collide with a slice of the cluster");
+    assert!(!is_name(v4.key.name(), NAME), "must not collide with a slice of the cluster");
 }
 
 #[test]

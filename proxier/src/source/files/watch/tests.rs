@@ -209,7 +209,7 @@ fn undated_services_are_as_old_as_they_are_known() {
     let mut manifests = Manifests::new(vec![folder.0.clone()], "");
     let ages = |loaded: &Loaded| -> Vec<(String, i64)> {
         let services = loaded.changes.iter().filter_map(|change| match change {
-            Change::Service(service) => Some((service.key.name.to_string(), service.created)),
+            Change::Service(service) => Some((service.key.name().to_owned(), service.created)),
             _ => None,
         });
         services.collect()

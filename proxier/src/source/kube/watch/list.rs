@@ -94,7 +94,7 @@ impl<R: Resource, E: From<Vec<Change>>> Watch<'_, R, E> {
             self.say_absent();
         }
         let listed = R::listed(keys.iter().cloned().collect());
-        self.outbox.listed(listed, |key| keys.contains(key)).await?;
+        self.outbox.listed(listed, &keys).await?;
         self.position = Some(position);
         self.listed = Instant::now();
         for (namespace, count) in self.outbox.left_out() {
