@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("iptables", &["dataplane"]),
     // The words of nftables, without netlink.
     ("nftables", &["dataplane"]),
-    ("kernel", &["dataplane", "iptables", "nftables"]),
+    ("kernel", &["dataplane", "iptables", "nftables", "value"]),
     // A state as text.
     ("render", &["cluster", "dataplane", "iptables", "nftables"]),
     ("reconcile", &["cluster", "dataplane"]),

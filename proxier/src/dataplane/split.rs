@@ -93,7 +93,9 @@ impl Marks {
     pub fn adopted(&mut self) {
         // Whoever got one has taken it from there.
         let left: BTreeSet<u32> = std::mem::take(&mut self.found).into_values().collect();
-        left.into_iter().for_each(|mark| self.give_back(mark));
+        for mark in left {
+            self.give_back(mark);
+        }
     }
 
     /// Gives each service port that needs one a mark, and makes a frontend of what clients inside have. A

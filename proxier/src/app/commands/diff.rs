@@ -102,7 +102,8 @@ async fn difference(
     let known = known.map_err(|error| anyhow!(error.text))?;
     // What was read once may not be read again.
     let sets = known.state.sets.clone();
-    let (reconciler, _) = dry_run::complete(args, config, host.abilities, known).await?;
+    let complete = Box::pin(dry_run::complete(args, config, host.abilities, known));
+    let (reconciler, _) = complete.await?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
     let observed = observe(&mut kernel, settings, sets).await;
