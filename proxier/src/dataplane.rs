@@ -128,7 +128,14 @@ impl Settings {
     /// Whether clients outside the cluster are told from others in a family.
     fn splits(&self, family: Family) -> bool {
         let options = self.firewall.get(&family);
-        options.is_some_and(|of| of.split && of.detector != firewall::LocalDetector::None)
+        options.is_some_and(|of| of.split.is_some())
+    }
+
+    /// Whether clients outside are refused where a Local policy leaves them without an endpoint: where pods
+    /// cannot be told from them, nobody is.
+    pub fn refuses_outside(&self, family: Family) -> bool {
+        let detector = self.firewall.get(&family).map(|options| &options.detector);
+        self.splits(family) && detector != Some(&firewall::LocalDetector::None)
     }
 
     fn node_ip(&self, family: Family) -> Option<IpAddr> {

@@ -94,7 +94,7 @@ fn states() -> Vec<State> {
             answer_ping: on,
             accept_input: on,
             detector,
-            split: on,
+            split: on.then_some(0x1000),
             ..FirewallOptions::default()
         };
         let mut state = State::default();

@@ -84,7 +84,8 @@ pub(super) fn resolve(
         local_policy,
         marks: args.own.local_policy_marks.without(masquerade_bit),
         firewall: FirewallOptions {
-            split: local_policy == LocalPolicy::Split,
+            split: (local_policy == LocalPolicy::Split)
+                .then(|| args.own.local_policy_marks.common()),
             masquerade_all: object.iptables.masquerade_all,
             masquerade_bit,
             answer_ping: args.own.answer_ping,

@@ -175,7 +175,7 @@ struct Backends {
     external: Arc<VirtualServerState>,
     /// What clients inside the cluster have through frontends outside.
     inside: Arc<VirtualServerState>,
-    /// A Local policy leaves clients outside without an endpoint.
+    /// A Local policy leaves clients outside without an endpoint, although there are some.
     closed: bool,
 }
 
@@ -207,14 +207,16 @@ impl Builder<'_> {
         if self.settings.local_policy != LocalPolicy::Split || frontends.is_empty() {
             return;
         }
-        let differs = self.service.external_local && backends.inside != backends.external;
+        let is_led = self.service.external_local
+            && !backends.closed
+            && !backends.inside.real_servers.is_empty();
         self.out.inside.get_or_insert_default().push(Inside {
             port: self.port.name.clone(),
             protocol: self.port.protocol,
             family: self.family,
             server: backends.inside,
             frontends,
-            differs,
+            is_led,
         });
     }
 

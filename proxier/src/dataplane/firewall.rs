@@ -64,8 +64,9 @@ pub struct FirewallOptions {
     pub accept_input: bool,
     /// How traffic of this node's pods is recognised.
     pub detector: LocalDetector,
-    /// Tell clients inside the cluster from others where externalTrafficPolicy is Local.
-    pub split: bool,
+    /// Tell clients inside the cluster from others where externalTrafficPolicy is Local; the bits that
+    /// all marks have by which they are led.
+    pub split: Option<u32>,
 }
 
 impl Default for FirewallOptions {
@@ -78,7 +79,7 @@ impl Default for FirewallOptions {
             answer_ping: false,
             accept_input: false,
             detector: LocalDetector::None,
-            split: false,
+            split: None,
         }
     }
 }
@@ -230,7 +231,7 @@ pub fn ruleset(
     options: &FirewallOptions,
     drops: &BTreeSet<VirtualServerKey>,
 ) -> Ruleset {
-    let wanted = |chain: &Chain| options.split || !chain.is_of_split();
+    let wanted = |chain: &Chain| options.split.is_some() || !chain.is_of_split();
     let mut chains: BTreeMap<Chain, Vec<Entry>> =
         Chain::ALL.into_iter().filter(wanted).map(|chain| (chain, Vec::new())).collect();
     for (chain, rule) in rules::all(family, options) {

@@ -52,8 +52,8 @@ pub struct Inside {
     pub server: Arc<VirtualServerState>,
     /// The frontends of the port outside, by their numbers.
     pub frontends: Vec<usize>,
-    /// It differs from what clients outside have.
-    pub differs: bool,
+    /// A Local policy gives clients outside other endpoints, or the same as long as all are on this node.
+    pub is_led: bool,
 }
 
 /// A service port by name; its frontends of both families share a mark.
@@ -115,7 +115,7 @@ impl Marks {
                 let has = kept.iter().chain(&known).find(|(of, _)| *of == port);
                 let has = has.map(|(_, mark)| *mark);
                 let has = has.or_else(|| self.had(asked, &inside.frontends));
-                let new = |marks: &mut Self| inside.differs.then(|| marks.free(range)).flatten();
+                let new = |marks: &mut Self| inside.is_led.then(|| marks.free(range)).flatten();
                 let Some(mark) = has.or_else(|| new(self)) else {
                     asked.skipped.extend(without_mark(asked, &inside));
                     continue;
@@ -170,7 +170,7 @@ impl Marks {
 
 /// What is not had if there is no mark for it.
 fn without_mark(asked: &Contribution, inside: &Inside) -> Option<Skipped> {
-    let first = asked.frontends.get(*inside.frontends.first()?).filter(|_| inside.differs)?;
+    let first = asked.frontends.get(*inside.frontends.first()?).filter(|_| inside.is_led)?;
     match first.key {
         VirtualServerKey::Address { address, port, .. } => Some(Skipped {
             address,

@@ -12,7 +12,7 @@ use super::{left_out, settings};
 use crate::cluster::topology::{Needs, Selection, merge, select};
 use crate::cluster::{Service, ServicePort};
 use crate::dataplane::sets::SetRole;
-use crate::dataplane::{Contribution, Frontend, FrontendKind};
+use crate::dataplane::{Contribution, Frontend, FrontendKind, Settings};
 use crate::render::scheduler_flags;
 use crate::text;
 
@@ -138,12 +138,17 @@ fn frontend(
     };
     if account.taken_by.is_none() {
         account.real_servers = real_servers(frontend);
-        account.notes = notes(service, frontend, selection);
+        account.notes = notes(service, frontend, selection, known.settings);
     }
     account
 }
 
-fn notes(service: &Service, frontend: &Frontend, selection: &Selection) -> Vec<String> {
+fn notes(
+    service: &Service,
+    frontend: &Frontend,
+    selection: &Selection,
+    settings: &Settings,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let local = match frontend.kind {
         FrontendKind::ClusterIp => service.internal_local,
@@ -152,7 +157,9 @@ fn notes(service: &Service, frontend: &Frontend, selection: &Selection) -> Vec<S
     let none_here = selection.local.as_ref().is_none_or(Vec::is_empty);
     if local && none_here && frontend.kind == FrontendKind::ClusterIp {
         notes.push("internalTrafficPolicy Local, and no endpoint on this node".to_owned());
-    } else if frontend.members.iter().any(|(set, _)| set.role == SetRole::LocalClosed) {
+    } else if settings.refuses_outside(frontend.key.family())
+        && frontend.members.iter().any(|(set, _)| set.role == SetRole::LocalClosed)
+    {
         notes.push(
             "externalTrafficPolicy Local, and no endpoint on this node: clients outside the cluster are \
              refused; pods and this node reach remote endpoints"

@@ -208,7 +208,7 @@ fn rules_are_read_as_what_they_are() {
                     2 => LocalDetector::Bridge("cbr0".to_owned()),
                     _ => LocalDetector::InterfacePrefix("veth".to_owned()),
                 },
-                split: bits & 32 != 0,
+                split: (bits & 32 != 0).then_some(0x1000),
             };
             let rules = ruleset(family, &options, &drops(family));
             let text = save_text(&rules);
@@ -238,7 +238,10 @@ fn a_jump_that_is_there_is_neither_moved_nor_doubled() {
 
 #[test]
 fn chains_of_another_policy_go_when_rules_are_installed() {
-    let of = |split| FirewallOptions { split, ..FirewallOptions::default() };
+    let of = |split: bool| FirewallOptions {
+        split: split.then_some(0x1000),
+        ..FirewallOptions::default()
+    };
     let rules = |split| ruleset(Family::Ipv4, &of(split), &BTreeSet::new());
     let installed = |split| Installed::parse(Family::Ipv4, &save_text(&rules(split)));
     let to_ours = restore_input(&rules(false), &installed(true));

@@ -24,7 +24,7 @@ fn options() -> impl Iterator<Item = FirewallOptions> {
             answer_ping: on,
             accept_input: on,
             detector: detector.clone(),
-            split: on,
+            split: on.then_some(0x1000),
         })
     };
     detectors.into_iter().flat_map(with)

@@ -60,6 +60,11 @@ impl MarkRange {
         mark & !self.free == self.value
     }
 
+    /// The bits that all of them have.
+    pub fn common(self) -> u32 {
+        self.value
+    }
+
     /// Whether all of them have this bit, 0 to 31.
     pub fn always_has(self, bit: u8) -> bool {
         self.value & 1_u32.wrapping_shl(bit.into()) != 0

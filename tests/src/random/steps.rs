@@ -122,7 +122,8 @@ impl Options {
             let mut settings = options.settings(&families, node, host);
             (settings.backend, settings.local_policy) = start;
             for options in settings.firewall.values_mut() {
-                options.split = settings.local_policy == LocalPolicy::Split;
+                options.split =
+                    (settings.local_policy == LocalPolicy::Split).then(|| settings.marks.common());
             }
             settings
         })

@@ -76,10 +76,7 @@ impl<'a> Statement<'a> {
         if !allowed {
             return Outcome::Dropped;
         }
-        // A process of the node speaks from the VIP, which another node has too.
-        let speaks_from_vip =
-            self.splits() && packet.source == Source::Node && self.is_bound(packet.destination);
-        let masqueraded = masqueraded || speaks_from_vip;
+        let masqueraded = masqueraded || self.is_masqueraded_inside(&holder, packet);
         let candidates = answering.into_iter().map(|server| {
             let to_itself = server.address == source && self.is_own_pod(&server, packet.protocol);
             let here = self.world.host.contains(&server.address) || self.is_bound(server.address);
@@ -228,6 +225,20 @@ impl<'a> Statement<'a> {
             Source::PodHere(_) => self.interfaces.pods,
             Source::Node => "",
         }
+    }
+
+    /// A process of the node speaks from the VIP, which another node has too; and where all endpoints are on
+    /// other nodes, whatever it speaks from is replaced.
+    fn is_masqueraded_inside(&self, holder: &Holder<'_>, packet: &Packet) -> bool {
+        let all = self.endpoints(holder.service, holder.port);
+        let may = |e: &&&Endpoint| is_ready(e) || is_leaving(e);
+        let here = all.values().filter(may).any(|e| is_here(e));
+        self.splits()
+            && packet.source == Source::Node
+            && holder.roles[0] != Role::ClusterIp
+            && is_external_local(holder.service)
+            && all.values().any(|e| may(&e))
+            && (!here || self.is_bound(packet.destination))
     }
 
     fn is_masqueraded_node_port(&self, packet: &Packet) -> bool {

@@ -132,7 +132,7 @@ async fn difference(
         lines,
         backend: settings.backend,
         present: observed.virtual_servers.len(),
-        policies: policies(reconciler.desired(), &observed),
+        policies: policies(reconciler.desired(), &observed, settings),
         observed,
         neighbours,
         facts,
@@ -259,7 +259,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
 }
 
 /// What changes for clients of Services with externalTrafficPolicy Local, a line each.
-fn policies(desired: &Desired, observed: &State) -> Vec<String> {
+fn policies(desired: &Desired, observed: &State, settings: &Settings) -> Vec<String> {
     let mut out = BTreeSet::new();
     for (service, asked) in desired.contributions() {
         for (set, member) in asked.frontends.iter().flat_map(|frontend| &frontend.members) {
@@ -268,7 +268,7 @@ fn policies(desired: &Desired, observed: &State) -> Vec<String> {
                 SetRole::LocalMark => Some(format!(
                     "{service}: pods and this node would reach endpoints of other nodes too"
                 )),
-                SetRole::LocalClosed => Some(format!(
+                SetRole::LocalClosed if settings.refuses_outside(set.family) => Some(format!(
                     "{service}: clients outside the cluster would be refused, for lack of an endpoint \
                      on this node"
                 )),

@@ -28,7 +28,7 @@ pub(super) fn all(family: Family, options: &FirewallOptions) -> Vec<(Chain, Rule
     if options.accept_input {
         rules.accept_input();
     }
-    if options.split {
+    if options.split.is_some() {
         rules.split(options);
     }
     rules.0
@@ -85,6 +85,11 @@ impl Rules {
             Family::Ipv6 => IpAddr::from(Ipv6Addr::LOCALHOST).into(),
         };
         self.add(Services, [Source(loopback)], Return);
+        if options.split.is_some() {
+            // The same where its packets have no mark, since there is no other endpoint.
+            let closed = (SetRole::LocalClosed, Fields::DstDst);
+            self.explained(Services, closed, [SourceLocal(true)], Jump(Chain::MarkMasq));
+        }
         let load_balancer = (SetRole::LoadBalancer, Fields::DstDst);
         self.explained(Services, load_balancer, [], Jump(Chain::LoadBalancer));
         self.masqueraded_cluster_ips(options);
@@ -129,12 +134,12 @@ impl Rules {
         use Chain::Postrouting;
         let hairpin = (SetRole::LoopBack, Fields::DstDstSrc);
         self.explained(Postrouting, hairpin, [], Masquerade { random_fully: false });
-        if options.split {
+        if let Some(bits) = options.split {
             // A process of the node that connects to a VIP has the VIP as its source, and an endpoint on
             // another node would answer that node's own VIP. Here and not by the masquerade bit: the mark
             // says which virtual server it is for, and IPVS compares all of it.
             let why = "service addresses as source, from this node";
-            let own = [Set(SetRole::IpvsIps, Fields::Src)];
+            let own = [Mark(bits, true), Set(SetRole::IpvsIps, Fields::Src)];
             let random_fully = options.random_fully;
             self.commented(Postrouting, why, own, Masquerade { random_fully });
         }

@@ -12,7 +12,8 @@ fn split() -> Settings {
     settings.local_policy = LocalPolicy::Split;
     for (family, cidr) in [(Family::Ipv4, "10.244.0.0/16"), (Family::Ipv6, "fd00:244::/56")] {
         let detector = LocalDetector::Cidr(cidr.parse().unwrap());
-        let options = FirewallOptions { split: true, detector, ..FirewallOptions::default() };
+        let options =
+            FirewallOptions { split: Some(0x1000), detector, ..FirewallOptions::default() };
         settings.firewall.insert(family, options);
     }
     settings
@@ -76,8 +77,9 @@ fn without_an_endpoint_here_the_way_from_outside_is_closed_and_inside_needs_no_m
     assert!(members(&asked(&web, &[], &settings), SetRole::LocalClosed).is_empty());
     // Nobody knows who is inside: nobody is refused.
     let mut blind = split();
+    assert!(blind.refuses_outside(Family::Ipv4));
     blind.firewall.get_mut(&Family::Ipv4).unwrap().detector = LocalDetector::None;
-    assert!(members(&asked(&web, &[THERE], &blind), SetRole::LocalClosed).is_empty());
+    assert!(!blind.refuses_outside(Family::Ipv4));
     // As kube-proxy has it.
     let plain = asked(&web, &[THERE], &crate::builders::settings());
     assert!(members(&plain, SetRole::LocalClosed).is_empty() && plain.inside.is_none());
