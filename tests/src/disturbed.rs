@@ -72,8 +72,11 @@ pub fn rules() -> String {
 /// Whether our jumps are there, of both families.
 pub fn has_rules() -> bool {
     let rules = rules();
-    let two = |jump| rules.matches(jump).count() == 2;
-    two("-A POSTROUTING") && two("-A PREROUTING")
+    let two = |from: &str, to: &str| {
+        let jumps = rules.lines().filter(|line| line.starts_with(from) && line.ends_with(to));
+        jumps.count() == 2
+    };
+    two("-A POSTROUTING ", " KUBE-POSTROUTING") && two("-A PREROUTING ", " KUBE-SERVICES")
 }
 
 /// The samples of a metric of the running daemon, each with its labels if it has any.
