@@ -140,7 +140,7 @@ fn no_page_of_the_daemon_shows_a_token() {
         "\nrun_estimation = 1\n",
         "==> ipvsadm-save -n <==\n-A -t 10.96.0.1:80 -s rr\n",
         "the kernel is as the cluster says\n",
-        "# iptables-save\n*nat\n",
+        "# iptables-save\n*mangle\n",
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }

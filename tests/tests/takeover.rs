@@ -98,7 +98,9 @@ impl<'a> Node<'a> {
         let log = self.scratch.path().join("log");
         let manifests = self.scratch.path().join("manifests");
         let (config, manifests) = (self.step.config.display(), manifests.display());
-        let arguments = format!("--v=2 --config {config} --manifests {manifests} {flag}");
+        // With what kube-proxy has left everything is compared.
+        let policy = "--local-policy=kube-proxy";
+        let arguments = format!("--v=2 {policy} --config {config} --manifests {manifests} {flag}");
         let before = self.operations().len();
         let words = arguments.split_whitespace();
         let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;
