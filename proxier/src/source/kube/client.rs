@@ -1,6 +1,6 @@
 //! A connection to the API server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use kube::Config;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use rustix::io::Errno;
 use tower::util::MapRequestLayer;
 use tower::{BoxError, ServiceExt as _};
 
@@ -131,6 +132,15 @@ fn check_tokens(kubeconfig: &Kubeconfig) -> Result<(), Unquoted> {
     Ok(())
 }
 
+/// A kubeconfig that cannot be read: its own fault, unless this process may open nothing at all.
+fn unread(path: &Path, error: std::io::Error) -> Error {
+    let path = path.to_owned();
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => Error::File { path, source: error },
+        _ => Error::Kubeconfig { path, source: Unquoted(error.to_string()) },
+    }
+}
+
 fn file((path, source): (PathBuf, std::io::Error)) -> Error {
     Error::File { path, source }
 }
@@ -145,12 +155,13 @@ impl Connection {
         };
         let mut config = match (&self.kubeconfig, &server) {
             (Some(path), _) => {
-                let failed =
-                    |error| Error::Kubeconfig { path: path.clone(), source: Unquoted::new(&error) };
-                input::read(path, credentials::MAX_BYTES).map_err(|error| Error::Kubeconfig {
-                    path: path.clone(),
-                    source: Unquoted(error.to_string()),
-                })?;
+                let failed = |error| match error {
+                    KubeconfigError::ReadConfig(error, _) => unread(path, error),
+                    error => {
+                        Error::Kubeconfig { path: path.clone(), source: Unquoted::new(&error) }
+                    }
+                };
+                input::read(path, credentials::MAX_BYTES).map_err(|error| unread(path, error))?;
                 let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
                 credentials::check(&kubeconfig).map_err(file)?;
                 check_tokens(&kubeconfig)
