@@ -87,6 +87,29 @@ fn members(family: Family) -> Vec<(SetId, Member)> {
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn a_member_with_a_mark_is_read_back_added_again_and_gets_another() {
+    in_namespace("a_member_with_a_mark_is_read_back_added_again_and_gets_another", || {
+        let mut client = IpsetClient::open().unwrap();
+        let set = SetRole::LocalMark.of(Family::Ipv4);
+        client.create(&SetSpec::of(set, SetId::DEFAULT_CAPACITY)).unwrap();
+        let marked = |mark| Member::Marked(ip("10.0.0.1"), Protocol::Tcp, 80, mark);
+        for mark in [0x1001, 0x1001, 0x1002] {
+            let report = client.apply([Change::Add(set.name(), marked(mark))]);
+            assert!(report.is_success(), "{report:?}");
+            assert_eq!(content(&mut client, set.name()), [marked(mark)].into());
+            let text = run("ipset", &format!("save {set}"));
+            assert!(
+                text.contains(&format!("10.0.0.1,tcp:80 timeout 300 skbmark {mark:#x}")),
+                "{text}"
+            );
+        }
+        assert!(client.apply([Change::Remove(set.name(), marked(0x1002))]).is_success());
+        assert!(content(&mut client, set.name()).is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn sets_look_as_kube_proxy_makes_them() {
     in_namespace("sets_look_as_kube_proxy_makes_them", || {
         let mut client = IpsetClient::open().unwrap();
@@ -97,6 +120,10 @@ fn sets_look_as_kube_proxy_makes_them() {
             let family = if set.family == Family::Ipv4 { "inet" } else { "inet6" };
             expected.push(match set.set_type() {
                 SetType::BitmapPort => format!("create {set} bitmap:port range 0-65535"),
+                SetType::Expiring => format!(
+                    "create {set} hash:ip,port family {family} hashsize 1024 maxelem 65536 \
+                     timeout 300 skbinfo"
+                ),
                 other => format!(
                     "create {set} {} family {family} hashsize 1024 maxelem 65536",
                     other.name()
