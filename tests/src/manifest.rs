@@ -1,7 +1,13 @@
 //! Kubernetes objects for tests, as JSON documents.
 
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::command::program;
+use crate::daemon::Scratch;
 use crate::topology::{Family, Host, Node};
 use crate::traffic::Protocol;
 
@@ -183,6 +189,22 @@ pub fn node(node: &Node) -> Value {
 /// Documents in one file.
 pub fn file(documents: &[Value]) -> String {
     documents.iter().fold(String::new(), |text, document| format!("{text}---\n{document}\n"))
+}
+
+/// Runs `proxier` over these documents, as on node `n1`, and without a kernel.
+pub fn over(
+    documents: &str,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Output> {
+    let scratch = Scratch::create()?;
+    let path = scratch.replace("objects.yaml", documents)?;
+    Command::new(program("proxier")?)
+        .args(arguments)
+        .arg("--manifests")
+        .arg(path)
+        .args(["--hostname-override=n1", "--node-address=192.168.1.10", "--proxy-mode=ipvs"])
+        .output()
+        .context("run proxier")
 }
 
 /// The name by which a service port finds the slice's port.

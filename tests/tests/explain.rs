@@ -1,9 +1,8 @@
 //! `proxier explain`: every reason why a service may not look as expected is said in words.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use proxier_tests::command::program;
-use proxier_tests::daemon::Scratch;
+use proxier_tests::manifest::over;
 use serde_json::{Value, json};
 
 const NODES: &str = "
@@ -41,17 +40,8 @@ endpoints: [{}]
 ",
         endpoints.join(", ")
     );
-    let scratch = Scratch::create().expect("a folder");
-    let path = scratch.replace("objects.yaml", format!("{NODES}{service}{more}")).expect("a file");
-    Command::new(program("proxier").expect("proxier is built"))
-        .arg("explain")
-        .args(arguments)
-        .arg("--manifests")
-        .arg(path)
-        .args(["--hostname-override", "n1", "--node-address", "192.168.1.10"])
-        .args(["--proxy-mode", "ipvs", "--ipvs-scheduler", "rr"])
-        .output()
-        .expect("proxier runs")
+    let words = ["explain", "--ipvs-scheduler=rr"].iter().chain(arguments);
+    over(&format!("{NODES}{service}{more}"), words).expect("proxier runs")
 }
 
 fn says(result: (i32, String), expected: &[&str]) {

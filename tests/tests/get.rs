@@ -2,10 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use proxier_tests::command::program;
-use proxier_tests::daemon::Scratch;
+use proxier_tests::manifest::over;
 use serde_json::{Value, json};
 
 const OBJECTS: &str = "
@@ -47,18 +46,9 @@ spec: {clusterIP: 10.96.0.12, externalIPs: [192.168.1.10], ports: [{name: http, 
 ";
 
 fn get(arguments: &[&str], metrics: Option<SocketAddr>) -> Output {
-    let scratch = Scratch::create().expect("a folder");
-    let path = scratch.replace("objects.yaml", OBJECTS).expect("a file");
     let metrics = metrics.map_or("127.0.0.1:9".to_owned(), |address| address.to_string());
-    Command::new(program("proxier").expect("proxier is built"))
-        .arg("get")
-        .args(arguments)
-        .arg("--manifests")
-        .arg(path)
-        .args(["--hostname-override=n1", "--node-address=192.168.1.10", "--proxy-mode=ipvs"])
-        .arg(format!("--metrics-bind-address={metrics}"))
-        .output()
-        .expect("proxier runs")
+    let metrics = format!("--metrics-bind-address={metrics}");
+    over(OBJECTS, ["get", &metrics].iter().chain(arguments)).expect("proxier runs")
 }
 
 fn text(output: Output) -> String {

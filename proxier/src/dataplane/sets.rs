@@ -47,8 +47,8 @@ pub enum SetRole {
     HealthCheckNodePort,
     /// Every address on `kube-ipvs0`.
     IpvsIps,
-    /// Frontends with externalTrafficPolicy Local that have other endpoints for clients inside the
-    /// cluster, each with the firewall mark of the virtual server that has those.
+    /// Frontends with externalTrafficPolicy Local and an endpoint on this node, each with the firewall
+    /// mark of the virtual server that clients inside the cluster are led to.
     LocalMark,
     /// Frontends with externalTrafficPolicy Local whose service has no endpoint on this node.
     LocalClosed,

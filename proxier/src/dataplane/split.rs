@@ -100,7 +100,7 @@ impl Marks {
 
     /// Gives each service port that needs one a mark, and makes a frontend of what clients inside have. A
     /// port keeps its mark as long as it has frontends outside: taking it away would end connections.
-    /// The ports for which there is none are left as kube-proxy has them, and named.
+    /// Where no mark is free, a port stays as kube-proxy has it, and is named in the result.
     pub fn assign(
         &mut self,
         range: MarkRange,

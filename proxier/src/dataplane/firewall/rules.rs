@@ -86,7 +86,7 @@ impl Rules {
         };
         self.add(Services, [Source(loopback)], Return);
         if options.split.is_some() {
-            // The same where its packets have no mark, since there is no other endpoint.
+            // A process of this node may speak from the address itself, and no endpoint is on this node.
             let closed = (SetRole::LocalClosed, Fields::DstDst);
             self.explained(Services, closed, [SourceLocal(true)], Jump(Chain::MarkMasq));
         }
