@@ -81,6 +81,15 @@ impl Service {
         self
     }
 
+    /// Gives it addresses at which a load balancer stands by itself and sends connections on to the nodes.
+    #[must_use]
+    pub fn proxying_load_balancer(mut self, addresses: &[&str]) -> Self {
+        self.spec["type"] = "LoadBalancer".into();
+        let all = addresses.iter().map(|ip| json!({ "ip": ip, "ipMode": "Proxy" }));
+        self.ingress.extend(all);
+        self
+    }
+
     /// Sets any other field of `spec`.
     #[must_use]
     pub fn with(mut self, field: &str, value: Value) -> Self {

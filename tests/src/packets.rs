@@ -20,8 +20,8 @@ pub fn interfaces(world: &World) -> Interfaces {
 pub fn sources(family: Family) -> Vec<Source> {
     let clients = CLIENTS.map(ip).into_iter().filter(|ip| Family::of(*ip) == family);
     let pods = random::pods_here(family).into_iter();
-    let mut sources: Vec<Source> = clients.clone().map(Source::Outside).collect();
-    sources.extend(clients.map(Source::PodElsewhere).take(1));
+    let mut sources: Vec<Source> = clients.map(Source::Outside).collect();
+    sources.extend(random::pods_elsewhere(family).into_iter().map(Source::PodElsewhere));
     sources.extend(pods.map(Source::PodHere));
     sources.push(Source::Node);
     sources

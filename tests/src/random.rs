@@ -365,6 +365,12 @@ pub fn addresses() -> Vec<IpAddr> {
     all
 }
 
+/// Addresses that packets of pods of other nodes come from: their own, or one that replaces it.
+pub fn pods_elsewhere(family: Family) -> Vec<IpAddr> {
+    let all = ["10.244.9.8", "fd00:244:9::8", "198.51.100.8", "2001:db8:51::8"].map(ip);
+    all.into_iter().filter(|ip| Family::of(*ip) == family).collect()
+}
+
 /// Addresses that packets of pods of this node come from.
 pub fn pods_here(family: Family) -> Vec<IpAddr> {
     vec![of_family(PODS[0], family), of_family(PODS[2], family)]

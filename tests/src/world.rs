@@ -31,6 +31,8 @@ pub struct World {
     pub topology: Topology,
     scratch: Scratch,
     daemon: Option<Daemon>,
+    /// The one of the other node.
+    elsewhere: Option<Daemon>,
     config: PathBuf,
     servers: BTreeMap<String, Server>,
     /// By what the daemon keeps its rules, if that is not for itself to find out.
@@ -81,6 +83,7 @@ impl World {
             topology,
             scratch,
             daemon: None,
+            elsewhere: None,
             config,
             servers: BTreeMap::new(),
             backend: None,
@@ -167,6 +170,18 @@ impl World {
         self.stop()?;
         self.start_with(flags)?;
         self.ready()
+    }
+
+    /// Starts a daemon in the other node as well, over the same objects, and waits until it says that all is
+    /// well.
+    pub fn start_elsewhere(&mut self) -> Result<()> {
+        let node = &self.topology.nodes[1].host.namespace;
+        let words = self.words(&[&format!("--hostname-override={}", node.name())]);
+        let log = self.scratch.path().join("log-elsewhere");
+        let mut daemon = Daemon::start_with(Some(node), words, &log)?;
+        daemon.ready()?;
+        self.elsewhere = Some(daemon);
+        Ok(())
     }
 
     /// Asks until `reached` says so; `explain` says what is there instead.

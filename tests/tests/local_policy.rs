@@ -3,7 +3,7 @@
 //!
 //! Sources: "Traffic policies" in the reference "Virtual IPs and Service Proxies", the fields
 //! `externalTrafficPolicy` and `internalTrafficPolicy` of the API, KEP-1669 (terminating endpoints),
-//! KEP-2086 (internalTrafficPolicy).
+//! KEP-2086 (internalTrafficPolicy), KEP-1860 (`ipMode`).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,6 +30,9 @@ enum From {
     ThisNode,
     /// A pod of the node with an address of its own.
     Pod,
+    /// A pod of another node, with an address of its own. Its own node has a proxy too, which answers for
+    /// all service addresses; what comes to this node is for its node ports.
+    PodElsewhere,
 }
 
 /// Through what.
@@ -38,6 +41,9 @@ enum Frontend {
     ClusterIp,
     ExternalIp,
     LoadBalancer,
+    /// The address of a load balancer that asked not to be taken for one of the node's (`ipMode: Proxy`). It
+    /// stands elsewhere and connects to node ports.
+    ProxyingLoadBalancer,
     NodePort,
 }
 
@@ -53,8 +59,13 @@ enum Endpoints {
 }
 
 const CLIENTS: [From; 4] = [From::Outside, From::OtherNode, From::ThisNode, From::Pod];
-const FRONTENDS: [Frontend; 4] =
-    [Frontend::ClusterIp, Frontend::ExternalIp, Frontend::LoadBalancer, Frontend::NodePort];
+const FRONTENDS: [Frontend; 5] = [
+    Frontend::ClusterIp,
+    Frontend::ExternalIp,
+    Frontend::LoadBalancer,
+    Frontend::ProxyingLoadBalancer,
+    Frontend::NodePort,
+];
 const ENDPOINTS: [Endpoints; 5] = [
     Endpoints::Both,
     Endpoints::Here,
@@ -103,6 +114,8 @@ impl Case {
             (Frontend::ExternalIp, Family::V6) => format!("2001:db8::1:{number:x}"),
             (Frontend::LoadBalancer, Family::V4) => format!("198.51.100.{number}"),
             (Frontend::LoadBalancer, Family::V6) => format!("2001:db8::2:{number:x}"),
+            (Frontend::ProxyingLoadBalancer, Family::V4) => format!("198.51.101.{number}"),
+            (Frontend::ProxyingLoadBalancer, Family::V6) => format!("2001:db8::3:{number:x}"),
             (Frontend::NodePort, _) => String::new(),
         }
     }
@@ -117,10 +130,12 @@ impl Case {
         let cluster = texts(&of(Frontend::ClusterIp));
         let external = texts(&of(Frontend::ExternalIp));
         let balancer = texts(&of(Frontend::LoadBalancer));
+        let proxying = texts(&of(Frontend::ProxyingLoadBalancer));
         let name = format!("case-{}", self.number);
         let mut service = Service::new(&name, &cluster.each_ref().map(String::as_str))
             .external_ips(&external.each_ref().map(String::as_str))
-            .load_balancer(&balancer.each_ref().map(String::as_str));
+            .load_balancer(&balancer.each_ref().map(String::as_str))
+            .proxying_load_balancer(&proxying.each_ref().map(String::as_str));
         for (at, (protocol, port, target)) in PORTS.into_iter().enumerate() {
             service = service.node_port(protocol, port, target, self.node_port(at));
         }
@@ -149,26 +164,62 @@ impl Case {
     }
 }
 
-/// Who may answer by the documents; nobody is a refusal.
-///
+/// What the documents say of a connection.
+struct Expected {
+    /// Who may answer. Where nobody may, it is refused.
+    by: BTreeSet<&'static str>,
+    /// It may also be lost.
+    lost: bool,
+    /// The pod sees the address that this one has.
+    keeps: Option<From>,
+}
+
 /// * Policy Cluster: all endpoints of the cluster.
 /// * externalTrafficPolicy Local is about traffic from outside the cluster: it reaches endpoints on the
-///   node that it came to, or none. Pods and the node itself are inside, and reach all through any address.
+///   node that it came to, or none, and keeps its address. "Traffic sent to an External IP or LoadBalancer IP
+///   from within the cluster will always get Cluster semantics."
+/// * "Clients sending to a NodePort from within the cluster may need to take traffic policy into account when
+///   picking a node": they reach endpoints on this node where there are some. Where there is none, traffic for
+///   such a node may be dropped; the node itself and its pods reach the others all the same.
 /// * internalTrafficPolicy Local is about cluster IPs: endpoints on the client's node, or none.
 /// * Where no endpoint of a list is ready, those that terminate and still serve are taken.
-fn expected(case: Case, from: From, frontend: Frontend) -> BTreeSet<&'static str> {
+/// * `ipMode: Proxy`: nobody in the cluster takes a connection on its way to the load balancer, and it is that
+///   one which comes to the node, from outside.
+fn expected(case: Case, from: From, frontend: Frontend) -> Expected {
     let all: &[&str] = match case.endpoints {
         Endpoints::Both => &[HERE, THERE],
         Endpoints::Here | Endpoints::TerminatingHere => &[HERE],
         Endpoints::Elsewhere => &[THERE],
         Endpoints::None => &[],
     };
-    let inside = matches!(from, From::ThisNode | From::Pod);
+    let only = |node: &str| all.iter().copied().filter(|pod| *pod == node).collect();
+    let everybody = || all.iter().copied().collect();
+    let plain = |by| Expected { by, lost: false, keeps: None };
     let local = match frontend {
         Frontend::ClusterIp => case.internal_local,
-        _ => case.external_local && !inside,
+        _ => case.external_local,
     };
-    all.iter().copied().filter(|pod| !local || *pod == HERE).collect()
+    if !local {
+        return plain(everybody());
+    }
+    let here: BTreeSet<_> = only(HERE);
+    match (frontend, from) {
+        (Frontend::ClusterIp, From::PodElsewhere) => plain(only(THERE)),
+        (Frontend::ClusterIp, _) => plain(here),
+        (Frontend::ProxyingLoadBalancer, _) => {
+            Expected { by: here, lost: false, keeps: Some(From::Outside) }
+        }
+        (_, From::Outside | From::OtherNode) => {
+            Expected { by: here, lost: false, keeps: Some(from) }
+        }
+        (Frontend::NodePort, From::PodElsewhere) => {
+            Expected { lost: here.is_empty() && !all.is_empty(), by: here, keeps: Some(from) }
+        }
+        (Frontend::NodePort, From::Pod) if !here.is_empty() => {
+            Expected { by: here, lost: false, keeps: Some(from) }
+        }
+        _ => plain(everybody()),
+    }
 }
 
 /// Pods enough that one of the other node is no client of itself.
@@ -176,10 +227,10 @@ fn build(backend: Backend) -> World {
     let topology = Topology::build_as(&Plan {
         lan4: Ipv4Addr::new(192, 168, 50, 0),
         lan6: Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 0),
-        nodes: [("node-a", &["pod-a", "pod-c"]), ("node-b", &["pod-d"])],
+        nodes: [("node-a", &["pod-a", "pod-c"]), ("node-b", &["pod-d", "pod-e"])],
     });
     let topology = topology.unwrap();
-    // The other node reaches service addresses through this one: it has no proxy of its own.
+    // The other node reaches service addresses through this one: at first it has no proxy of its own.
     let [first, second] = &topology.nodes;
     let (v4, v6) = (first.host.ipv4, first.host.ipv6);
     let routes = format!("route add default via {v4}\nroute add ::/0 via {v6}\n");
@@ -197,106 +248,168 @@ fn host(topology: &Topology, from: From) -> &Host {
         From::OtherNode => &topology.nodes[1].host,
         From::ThisNode => &topology.node().host,
         From::Pod => topology.node().pod("pod-c"),
+        From::PodElsewhere => topology.pod("pod-e").0,
     }
 }
 
-/// Connects so often.
-fn ask(from: &Host, to: Place, times: u32) -> Report {
-    // SCTP heeds no refusal by ICMP (`sctp_v4_err` in net/sctp/protocol.c).
-    let timeout = if to.protocol == Protocol::Sctp && times == 1 { 300 } else { 5000 };
+/// Makes the machine outside a load balancer, too, which sends connections to the addresses of the cases on
+/// to node ports, from its own address; the nodes know the way there.
+fn balance(topology: &Topology, cases: &[Case], protocols: &[usize]) {
+    let balancer = &topology.client;
+    balancer
+        .namespace
+        .sysctls(&[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/eth0/send_redirects", "0"),
+            ("net/ipv4/icmp_ratelimit", "0"),
+            ("net/ipv6/icmp/ratelimit", "0"),
+        ])
+        .unwrap();
+    for family in FAMILIES {
+        let node = topology.node().host.address(family);
+        let (program, net, place) = match family {
+            Family::V4 => ("iptables-restore", "198.51.101.0/24", format!("{node}")),
+            Family::V6 => ("ip6tables-restore", "2001:db8::3:0/112", format!("[{node}]")),
+        };
+        let mut rules = "*nat\n".to_owned();
+        for case in cases {
+            for at in protocols {
+                let (protocol, port, _) = PORTS[*at];
+                let address = case.address(Frontend::ProxyingLoadBalancer, family);
+                let to = format!("{place}:{}", case.node_port(*at));
+                rules.extend(["PREROUTING", "OUTPUT"].map(|chain| {
+                    format!(
+                        "-A {chain} -d {address} -p {protocol} --dport {port} -j DNAT --to {to}\n"
+                    )
+                }));
+            }
+        }
+        rules += "-A POSTROUTING -m conntrack --ctstate DNAT -j MASQUERADE\nCOMMIT\n";
+        balancer.namespace.sh(&format!("{program} <<'END'\n{rules}END")).unwrap();
+        let route = format!("route add {net} via {}\n", balancer.address(family));
+        topology.nodes.iter().for_each(|node| node.host.namespace.ip(&route).unwrap());
+    }
+}
+
+/// Connects so often. What is to be lost need not be waited for as long as an answer.
+fn ask(from: &Host, to: Place, times: u32, lost: bool) -> Report {
+    let timeout = if lost { 300 } else { 5000 };
     let load = Load { to, times, source: None, timeout, one_socket: false };
     Client::new(&from.namespace).connect(&load).unwrap()
 }
 
-/// What differs from what is expected, for each way.
-fn check(world: &World, cases: &[Case], protocols: &[usize]) -> Vec<String> {
-    let (mut wrong, mut ways) = (Vec::new(), 0);
-    let topology = &world.topology;
+/// What is wrong about one way.
+fn wrong(
+    topology: &Topology,
+    case: Case,
+    (from, frontend): (From, Frontend),
+    (family, at): (Family, usize),
+) -> Option<String> {
+    let (protocol, port, _) = PORTS[at];
+    let (address, port) = match frontend {
+        Frontend::NodePort => {
+            (topology.node().host.address(family).to_string(), case.node_port(at))
+        }
+        _ => (case.address(frontend, family), port),
+    };
+    let Expected { by, lost, keeps } = expected(case, from, frontend);
+    // As often as it takes for round robin to come to everybody twice.
+    let times = u32::try_from(by.len() * 2).unwrap().max(1);
+    let to = Place::new(protocol, address.parse().unwrap(), port);
+    // SCTP heeds no refusal by ICMP (`sctp_v4_err` in net/sctp/protocol.c).
+    let silent = lost || by.is_empty() && protocol == Protocol::Sctp;
+    let report = ask(host(topology, from), to, times, silent);
+    let answered: BTreeSet<&str> = report.answers.keys().map(String::as_str).collect();
+    let how: &[&str] = match protocol {
+        _ if lost => &["timeout", "refused"],
+        Protocol::Sctp => &["timeout"],
+        // What a socket of the node is told of a datagram that IPVS drops.
+        Protocol::Udp => &["refused", "Operation not permitted (os error 1)"],
+        Protocol::Tcp => &["refused"],
+    };
+    let refused = how.iter().filter_map(|how| report.errors.get(*how)).sum();
+    let whole = if by.is_empty() { refused } else { report.answered() };
+    let all_peers = |ok: &dyn Fn(&IpAddr) -> bool| report.peers.keys().all(ok);
+    let sources = match keeps {
+        Some(seen_as) => {
+            let own = host(topology, seen_as).address(family);
+            all_peers(&|peer| *peer == own)
+        }
+        // A VIP would be answered by the other node itself.
+        None => all_peers(&|peer| peer.to_string() != address || frontend == Frontend::NodePort),
+    };
+    (answered != by || whole != times || !sources).then(|| {
+        format!(
+            "{case:?} {from:?} {frontend:?} {protocol} {address}: {by:?} (as {keeps:?}) expected, but \
+             {report:?}"
+        )
+    })
+}
+
+/// What differs from what is expected, for each way of these clients.
+fn check(topology: &Topology, cases: &[Case], protocols: &[usize], from: &[From]) -> Vec<String> {
+    let mut all = Vec::new();
     for case in cases {
         for family in FAMILIES {
             for frontend in FRONTENDS {
                 for at in protocols {
-                    let (protocol, port, _) = PORTS[*at];
-                    let (address, port) = match frontend {
-                        Frontend::NodePort => {
-                            let node = topology.node().host.address(family);
-                            (node.to_string(), case.node_port(*at))
-                        }
-                        _ => (case.address(frontend, family), port),
-                    };
-                    for from in CLIENTS {
-                        ways += 1;
-                        let client = host(topology, from);
-                        let expected = expected(*case, from, frontend);
-                        // As often as it takes for round robin to come to everybody twice.
-                        let times = u32::try_from(expected.len() * 2).unwrap().max(1);
-                        let to = Place::new(protocol, address.parse().unwrap(), port);
-                        let report = ask(client, to, times);
-                        let answered: BTreeSet<&str> =
-                            report.answers.keys().map(String::as_str).collect();
-                        let how: &[&str] = match protocol {
-                            Protocol::Sctp => &["timeout"],
-                            // What a socket of the node is told of a datagram that IPVS drops.
-                            Protocol::Udp => &["refused", "Operation not permitted (os error 1)"],
-                            Protocol::Tcp => &["refused"],
-                        };
-                        let refused = how.iter().filter_map(|how| report.errors.get(*how)).sum();
-                        let whole = if expected.is_empty() { refused } else { report.answered() };
-                        let keeps = case.external_local
-                            && frontend != Frontend::ClusterIp
-                            && matches!(from, From::Outside | From::OtherNode);
-                        let own = client.address(family);
-                        let sees = |ok: &dyn Fn(&IpAddr) -> bool| report.peers.keys().all(ok);
-                        let sources = if keeps {
-                            sees(&|peer| *peer == own)
-                        } else {
-                            // A VIP would be answered by the other node itself.
-                            sees(&|peer| {
-                                peer.to_string() != address || frontend == Frontend::NodePort
-                            })
-                        };
-                        if answered != expected || whole != times || !sources {
-                            wrong.push(format!(
-                                "{case:?} {from:?} {frontend:?} {protocol} {address}: {expected:?} \
-                                 expected, but {report:?}"
-                            ));
-                        }
-                    }
+                    all.extend(
+                        from.iter()
+                            .map(|from| wrong(topology, *case, (*from, frontend), (family, *at))),
+                    );
                 }
             }
         }
     }
-    println!("{ways} ways");
-    wrong
+    println!("{} ways", all.len());
+    all.into_iter().flatten().collect()
 }
 
-fn matrix(backend: Backend, external: &[bool], internal: &[bool], protocols: &[usize]) {
+fn matrix(
+    backend: Backend,
+    external: &[bool],
+    internal: &[bool],
+    protocols: &[usize],
+    from: &[From],
+) {
     let mut world = build(backend);
     let cases = Case::all(external, internal);
+    balance(&world.topology, &cases, protocols);
     let objects = cases.iter().flat_map(|case| case.objects(&world.topology));
     world.write(&objects.collect::<Vec<_>>()).unwrap();
     world.reads_back().unwrap();
     assert_eq!(world.diff(&[]).unwrap(), "");
-    let wrong = check(&world, &cases, protocols);
+    if from.contains(&From::PodElsewhere) {
+        world.start_elsewhere().unwrap();
+    }
+    let wrong = check(&world.topology, &cases, protocols, from);
     assert!(wrong.is_empty(), "{} ways are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_client_reaches_what_external_policies_say() {
-    matrix(Backend::Iptables, &[false, true], &[false], &[0]);
+    matrix(Backend::Iptables, &[false, true], &[false], &[0], &CLIENTS);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_client_reaches_what_both_policies_say_together() {
-    matrix(Backend::Iptables, &[false, true], &[true], &[0]);
+    matrix(Backend::Iptables, &[false, true], &[true], &[0], &CLIENTS);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn pods_of_another_node_reach_what_the_policies_say() {
+    matrix(Backend::Iptables, &[false, true], &[false, true], &[0], &[From::PodElsewhere]);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn local_policies_hold_for_udp_and_sctp() {
-    matrix(Backend::Iptables, &[true], &[false], &[1, 2]);
+    matrix(Backend::Iptables, &[true], &[false], &[1, 2], &CLIENTS);
 }
 
 /// A Service with endpoints here and elsewhere, programmed.
@@ -351,6 +464,41 @@ fn marks_are_renewed_and_what_is_gone_of_them_comes_back() {
     world.wait(lasting, explain).unwrap();
 }
 
+/// Which mark is whose only the daemon and its sets know.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn virtual_servers_by_mark_are_shown_under_their_service() {
+    let (world, case) = split();
+    let table = world.topology.node().host.namespace.sh("ipvsadm -S -n").unwrap();
+    let marks: BTreeSet<String> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("-A -f "))
+        .map(|rest| {
+            let family = if rest.contains(" -6 ") { "IPv6" } else { "IPv4" };
+            format!("mark {} ({family})", rest.split(' ').next().unwrap_or_default())
+        })
+        .collect();
+    assert_eq!(marks.len(), 2 * PORTS.len(), "{table}");
+    let ask = |words: &[&str]| -> Value {
+        let text = proxier_tests::command::output(&mut world.proxier(words).unwrap()).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let name = format!("case-{}", case.number);
+    let rows = ask(&["get", "virtual-servers", "-o", "json"]);
+    let rows = rows["virtualServers"].as_array().unwrap().iter();
+    let marked: BTreeSet<String> = rows
+        .filter(|row| row["service"] == *name && row["kind"] == "inside")
+        .map(|row| row["virtualServer"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(marked, marks);
+    let services = ask(&["top", "-o", "json"]);
+    let services = services["services"].as_array().unwrap();
+    assert_eq!(services.len(), 1, "nothing is of an unknown Service: {services:?}");
+    let all = services[0]["virtualServers"].as_array().unwrap();
+    let has = |mark: &String| all.contains(&json!(mark));
+    assert!(services[0]["name"] == *name && marks.iter().all(has), "{services:?}");
+}
+
 /// The daemon is gone for good: who was led around the virtual server of the address comes to it.
 fn alone(seconds: Option<u32>) {
     let (mut world, case) = split();
@@ -374,7 +522,7 @@ fn alone(seconds: Option<u32>) {
     let address = case.address(Frontend::LoadBalancer, Family::V4);
     let to = Place::new(Protocol::Tcp, address.parse().unwrap(), 80);
     for from in [From::Pod, From::ThisNode, From::Outside] {
-        let report = ask(host(topology, from), to, 4);
+        let report = ask(host(topology, from), to, 4, false);
         assert_eq!(report.answers, [(HERE.to_owned(), 4)].into(), "{from:?}: {report:?}");
     }
     // What was scheduled before goes on.
@@ -397,11 +545,19 @@ fn in_full_without_the_daemon_marks_go_after_five_minutes() {
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn local_policies_hold_with_nftables() {
-    matrix(Backend::Nftables, &[true], &[false], &[0]);
+    matrix(Backend::Nftables, &[true], &[false], &[0], &CLIENTS);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn pods_of_another_node_reach_what_local_policies_say_with_nftables() {
+    matrix(Backend::Nftables, &[true], &[false], &[0], &[From::PodElsewhere]);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn in_full_every_client_reaches_what_the_policies_say_with_nftables() {
-    matrix(Backend::Nftables, &[false, true], &[false, true], &[0, 1, 2]);
+    for from in [&CLIENTS[..], &[From::PodElsewhere]] {
+        matrix(Backend::Nftables, &[false, true], &[false, true], &[0, 1, 2], from);
+    }
 }

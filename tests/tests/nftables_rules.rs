@@ -56,6 +56,9 @@ fn every_rule_and_set_matters() {
             rarely_met(&mut world);
         }
         answer_everywhere(&mut world);
+        if at % 5 > 2 {
+            local_balancers(&mut world);
+        }
         if at % 5 == 4 {
             answer_elsewhere_only(&mut world);
         }
@@ -111,10 +114,14 @@ fn answer_everywhere(world: &mut World) {
     world.slices = named.collect();
 }
 
-/// No endpoint is on this node, and Services with a load balancer's address want only such.
+/// No endpoint is on this node.
 fn answer_elsewhere_only(world: &mut World) {
     let elsewhere = |endpoint: &Endpoint| endpoint.node == Some(OTHER_NODE);
     world.slices.values_mut().for_each(|slice| slice.endpoints.retain(elsewhere));
+}
+
+/// Services with a load balancer's address, Local.
+fn local_balancers(world: &mut World) {
     for service in world.services.values_mut() {
         (service.kind, service.external_local) = (Kind::LoadBalancer, true);
         service.ingress = ["203.0.113.3", "2001:db8:113::3"].map(|it| (ip(it), None)).into();

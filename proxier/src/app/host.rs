@@ -5,6 +5,7 @@ mod backend;
 pub(super) mod checks;
 pub(super) mod counting;
 pub(super) mod facts;
+pub(super) mod marks;
 pub(super) mod memory_limit;
 pub(super) mod needs;
 pub(super) mod neighbours;

@@ -135,9 +135,9 @@ pub struct FamilyAccount {
     pub no_node_port: Option<String>,
     /// Where clients reach it.
     pub frontends: Vec<FrontendAccount>,
-    /// What pods of this node and the node itself reach through all of them but the cluster IP, where
-    /// `externalTrafficPolicy: Local` is about others.
-    pub inside: Option<Vec<String>>,
+    /// What pods reach through external IPs and those of load balancers, and the node itself through node
+    /// ports too, where `externalTrafficPolicy: Local` is about others.
+    pub inside: Option<FrontendAccount>,
 }
 
 /// One endpoint.

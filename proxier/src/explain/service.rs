@@ -74,7 +74,7 @@ fn part(service: &Service, port: &ServicePort, family: Family, known: Known<'_>)
         .filter(|frontend| frontend.port == port.name && frontend.key.family() == family)
         .filter(|frontend| known.desired.protocol(&frontend.key) == Some(port.protocol))
         .collect();
-    // Pods of this node and the node itself reach these through addresses for outside.
+    // Pods and the node itself reach these through addresses for outside.
     let (inside, frontends): (Vec<_>, Vec<_>) =
         frontends.into_iter().partition(|frontend| frontend.kind == FrontendKind::Inside);
     let needs = Needs { cluster: true, local: service.internal_local || service.external_local };
@@ -85,7 +85,8 @@ fn part(service: &Service, port: &ServicePort, family: Family, known: Known<'_>)
     };
     let uses = Uses::new(&selection, frontends.iter().chain(&inside).filter(has).copied());
     let of = |(key, it): (&_, &&_)| {
-        let weight = settings::weight(key, it, service, applied, &frontends);
+        let by = (service, &*known.settings.node_weights);
+        let weight = settings::weight(key, it, by, applied, &frontends);
         endpoint(key, it, &selection, &uses, place, &weight)
     };
     let mut all: Vec<_> = endpoints.iter().map(of).collect();
@@ -107,7 +108,7 @@ fn part(service: &Service, port: &ServicePort, family: Family, known: Known<'_>)
             )
         }),
         frontends: frontends.iter().map(|it| frontend(service, it, &selection, known)).collect(),
-        inside: inside.first().map(|it| real_servers(it)),
+        inside: inside.first().map(|it| frontend(service, it, &selection, known)),
     }
 }
 
@@ -152,6 +153,7 @@ fn notes(
     let mut notes = Vec::new();
     let local = match frontend.kind {
         FrontendKind::ClusterIp => service.internal_local,
+        FrontendKind::Inside => false,
         _ => service.external_local,
     };
     let none_here = selection.local.as_ref().is_none_or(Vec::is_empty);

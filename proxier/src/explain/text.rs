@@ -97,10 +97,10 @@ impl fmt::Display for FamilyAccount {
         }
         self.frontends.iter().try_for_each(|frontend| frontend.fmt(f))?;
         match &self.inside {
-            Some(servers) => writeln!(
+            Some(inside) => writeln!(
                 f,
-                "  pods and this node, through any of these but the cluster IP: {}",
-                named(servers)
+                "  this node, and pods but at node ports, through any of these but the cluster IP: {}",
+                named(&inside.real_servers)
             ),
             None => Ok(()),
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use netlink_ipvs::VirtualServerKey;
 use serde::Serialize;
 
 use super::{Counts, Held, Row, list, place, problem};
-use crate::explain::{EndpointAccount, ServiceAccount};
+use crate::explain::{EndpointAccount, FrontendAccount, ServiceAccount};
 
 /// A virtual server that a Service asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -13,6 +14,9 @@ use crate::explain::{EndpointAccount, ServiceAccount};
 pub struct VirtualServerRow {
     /// Where it listens.
     pub virtual_server: String,
+    /// The same as the kernel has it.
+    #[serde(skip)]
+    pub key: VirtualServerKey,
     /// `cluster IP`
     pub kind: String,
     /// Namespace of the Service.
@@ -29,19 +33,29 @@ pub struct VirtualServerRow {
     pub problem: Option<String>,
 }
 
-/// One row for each that any of them asks for.
-pub fn virtual_servers(all: &[ServiceAccount], held: &[Held]) -> Vec<VirtualServerRow> {
+/// One row for each that any of them asks for. Of those by mark the ones that the kernel has: `marked` names
+/// an address of each.
+pub fn virtual_servers(
+    all: &[ServiceAccount],
+    held: &[Held],
+    marked: &BTreeMap<VirtualServerKey, VirtualServerKey>,
+) -> Vec<VirtualServerRow> {
+    let marks: BTreeMap<_, _> = marked.iter().map(|(mark, address)| (address, *mark)).collect();
     let mut rows = Vec::new();
     for service in all {
         for (_, family) in service.families() {
             let endpoints: BTreeMap<&str, &EndpointAccount> =
                 family.endpoints.iter().map(|it| (it.address.as_str(), it)).collect();
-            rows.extend(family.frontends.iter().map(|frontend| {
+            let mark = family.frontends.iter().find_map(|it| marks.get(&it.virtual_server));
+            let inside = family.inside.clone().zip(mark);
+            let inside = inside.map(|(it, mark)| FrontendAccount { virtual_server: *mark, ..it });
+            rows.extend(family.frontends.iter().chain(&inside).map(|frontend| {
                 let servers = frontend.real_servers.iter();
                 let led_to = servers.filter_map(|address| endpoints.get(address.as_str()));
                 let (namespace, service) = place(service);
                 VirtualServerRow {
                     virtual_server: frontend.virtual_server.to_string(),
+                    key: frontend.virtual_server,
                     kind: frontend.kind.clone(),
                     namespace,
                     service,
@@ -73,6 +87,10 @@ impl Row for VirtualServerRow {
     }
 
     fn name(&self) -> String {
+        // By its mark nobody knows it.
+        if matches!(self.key, VirtualServerKey::FirewallMark { .. }) {
+            return format!("{}/{}", self.namespace, self.service);
+        }
         self.virtual_server.clone()
     }
 

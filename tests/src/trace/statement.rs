@@ -300,12 +300,17 @@ impl<'a> Statement<'a> {
             let near = self.near(&all.values().copied().filter(|e| is_ready(e)));
             first([by(&|e| is_ready(e) && near(e)), by(&is_leaving)])
         };
-        let inside = packet.source == Source::Node || self.is_from_pod(source, packet);
+        let from_pod = self.is_from_pod(source, packet);
+        let inside = packet.source == Source::Node || from_pod;
+        // At an address of the node itself a pod may be one of another node, to which the answer of a third
+        // would not come back through here.
+        let reaches_all =
+            packet.source == Source::Node || from_pod && self.is_bound(packet.destination);
         // Where pods cannot be told from others, nobody is shut out.
         let may_close = self.splits() && self.world.options.detector != Detector::None;
         Some(if holder.roles[0] == Role::ClusterIp {
             if service.internal_local { here() } else { anywhere() }
-        } else if !is_external_local(service) || self.splits() && inside && !masqueraded {
+        } else if !is_external_local(service) || self.splits() && reaches_all && !masqueraded {
             anywhere()
         } else if may_close && !inside && here().is_empty() && !anywhere().is_empty() {
             return None;

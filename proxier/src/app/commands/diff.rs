@@ -19,8 +19,8 @@ use crate::dataplane::firewall::Backend;
 use crate::dataplane::sets::{SetId, SetRole};
 use crate::dataplane::sysctls::Sysctl;
 use crate::dataplane::{
-    Answer, Dataplane as _, Desired, Drains, Op, OpError, Plan, Planning, Query, SetState,
-    Settings, State, Target, plan, unmarked,
+    Answer, Dataplane as _, Desired, Drains, FrontendKind, Op, OpError, Plan, Planning, Query,
+    SetState, Settings, State, Target, plan, unmarked,
 };
 use crate::kernel::Kernel;
 use crate::memory::Memory;
@@ -262,9 +262,16 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
 fn policies(desired: &Desired, observed: &State, settings: &Settings) -> Vec<String> {
     let mut out = BTreeSet::new();
     for (service, asked) in desired.contributions() {
-        for (set, member) in asked.frontends.iter().flat_map(|frontend| &frontend.members) {
+        let members = asked
+            .frontends
+            .iter()
+            .flat_map(|frontend| frontend.members.iter().map(move |it| (frontend, it)));
+        for (frontend, (set, member)) in members {
             out.extend(match set.role {
                 _ if observed.has_member(*set, member) => None,
+                SetRole::LocalMark if frontend.kind == FrontendKind::NodePort => Some(format!(
+                    "{service}: this node would reach endpoints of other nodes too, through node ports"
+                )),
                 SetRole::LocalMark => Some(format!(
                     "{service}: pods and this node would reach endpoints of other nodes too"
                 )),

@@ -1,12 +1,13 @@
 //! `proxier get`: lists what there is on this node, read once from the source.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 
 use super::{dry_run, status};
+use crate::app::host::marks::Marks;
 use crate::app::{print, print_json, report};
 use crate::args::{Args, GetArgs, GetKind, Output};
 use crate::config::Config;
@@ -23,6 +24,14 @@ pub(in crate::app) async fn run(
     asked: &GetArgs,
 ) -> anyhow::Result<ExitCode> {
     let metrics = config.metrics_bind;
+    let marks = match asked.kind {
+        GetKind::VirtualServers => Marks::open(&config),
+        GetKind::Services | GetKind::Endpoints => None,
+    };
+    let marked = match marks {
+        Some(mut marks) => marks.read().await.map_err(|error| anyhow!(error.text))?,
+        None => BTreeMap::new(),
+    };
     let (reconciler, _source) =
         dry_run::complete(args, config, Abilities::default(), Memory::new()).await?;
     let settings = reconciler.settings().context("nothing was read")?;
@@ -35,7 +44,7 @@ pub(in crate::app) async fn run(
         GetKind::Services => show(listing::services(&services, &held), &node, output)?,
         GetKind::Endpoints => show(listing::endpoints(&services), &node, output)?,
         GetKind::VirtualServers => {
-            show(listing::virtual_servers(&services, &held), &node, output)?;
+            show(listing::virtual_servers(&services, &held, &marked), &node, output)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `proxier top`: what goes through Services and endpoints now, by the kernel's counters.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::dry_run::{self, Source};
 use crate::app::host::counting;
+use crate::app::host::marks::Marks;
 use crate::app::screen::Screen;
 use crate::app::wiring::counters;
 use crate::app::{print, print_json, report};
@@ -36,10 +38,12 @@ pub(in crate::app) async fn run(
     config: Config,
     asked: &TopArgs,
 ) -> anyhow::Result<ExitCode> {
+    let mut marks = Marks::open(&config);
     let mut names = Names::read(args, config).await;
     let json = args.own.output == Output::Json;
     if asked.once || json || !std::io::stdout().is_terminal() {
         let counts = counting::is_on(Path::new("/"));
+        names.marked(marks.as_mut()).await?;
         let services = names.services(asked, counts)?;
         if json {
             print_json(&json!({ "counted": counts, "services": services }))?;
@@ -62,6 +66,7 @@ pub(in crate::app) async fn run(
             _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
             _ = ticks.tick() => {
                 let counts = counting::is_on(Path::new("/"));
+                names.marked(marks.as_mut()).await?;
                 let services = names.services(asked, counts)?;
                 screen.draw(&lines(&notes(counts, &names), &services))?;
             }
@@ -72,23 +77,38 @@ pub(in crate::app) async fn run(
 
 /// What is to be known about the figures.
 fn notes(counts: bool, names: &Names) -> Vec<String> {
-    let unnamed = names.0.as_ref().err().map(|why| format!("Services are not named: {why}"));
+    let unnamed = names.source.as_ref().err().map(|why| format!("Services are not named: {why}"));
     let off = (!counts).then(|| NOT_COUNTED.to_owned());
     unnamed.into_iter().chain(off).collect()
 }
 
 /// Whose the virtual servers are, kept up to date; without an answer of the source they are still counted.
-struct Names(Result<Box<(Reconciler<Memory>, Source)>, String>);
+struct Names {
+    source: Result<Box<(Reconciler<Memory>, Source)>, String>,
+    /// An address of each virtual server by mark.
+    marked: BTreeMap<VirtualServerKey, VirtualServerKey>,
+}
 
 impl Names {
     async fn read(args: &Args, config: Config) -> Self {
         let read = dry_run::complete(args, config, Abilities::default(), Memory::new()).await;
-        Self(read.map(Box::new).map_err(|error| chain(&*error)))
+        let source = read.map(Box::new).map_err(|error| chain(&*error));
+        Self { source, marked: BTreeMap::new() }
+    }
+
+    /// Takes in which marks there are now.
+    async fn marked(&mut self, marks: Option<&mut Marks>) -> anyhow::Result<()> {
+        if let Some(marks) = marks {
+            let read = marks.read().await;
+            self.marked =
+                read.map_err(|error| anyhow!("read the firewall marks: {}", error.text))?;
+        }
+        Ok(())
     }
 
     /// Takes in one change, or waits for ever.
     async fn follow(&mut self) {
-        if let Ok(source) = &mut self.0 {
+        if let Ok(source) = &mut self.source {
             let (reconciler, source) = &mut **source;
             if let Some(event) = source.next().await {
                 reconciler.take(event);
@@ -100,11 +120,11 @@ impl Names {
     }
 
     fn of(&self, key: &VirtualServerKey) -> Option<(String, String)> {
-        // Which Service has which mark only the daemon knows.
-        if matches!(key, VirtualServerKey::FirewallMark { .. }) {
-            return None;
-        }
-        let (reconciler, _) = &**self.0.as_ref().ok()?;
+        let key = match key {
+            VirtualServerKey::FirewallMark { .. } => self.marked.get(key)?,
+            VirtualServerKey::Address { .. } => key,
+        };
+        let (reconciler, _) = &**self.source.as_ref().ok()?;
         let (owner, _) = reconciler.desired().owner(key)?;
         let shown = |name: &str| text::name(name).to_string();
         Some((shown(owner.namespace()), shown(owner.name())))

@@ -206,8 +206,11 @@ impl Rules {
         self.add(Chain::IpvsFilter, [New, bound], Reject);
     }
 
-    /// Which clients are inside the cluster: the node itself and its pods, as far as they can be told. They
-    /// reach all endpoints by the mark; all others reach those of this node, or nobody.
+    /// Which clients are inside the cluster: the node itself and pods, as far as they can be told. They reach
+    /// all endpoints by the mark; all others reach those of this node, or nobody.
+    ///
+    /// A pod gets no mark at an address of the node itself. By its address it may be one of another node that
+    /// uses a node port of this one, and the answer of a third node would not come back through here.
     fn split(&mut self, options: &FirewallOptions) {
         let (inside, outside) = match &options.detector {
             LocalDetector::None => (None, None),
@@ -220,8 +223,10 @@ impl Rules {
                 (Some(Interface(name.clone())), Some(NotInterface(name)))
             }
         };
-        for it in [Some(SourceLocal(true)), inside].into_iter().flatten() {
-            self.add(Chain::LocalMark, [it], MarkOf(SetRole::LocalMark));
+        self.add(Chain::LocalMark, [SourceLocal(true)], MarkOf(SetRole::LocalMark));
+        if let Some(inside) = inside {
+            let bound = Set(SetRole::IpvsIps, Fields::Dst);
+            self.add(Chain::LocalMark, [inside, bound], MarkOf(SetRole::LocalMark));
         }
         if let Some(outside) = outside {
             let role = SetRole::LocalClosed;

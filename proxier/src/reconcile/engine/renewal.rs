@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::dataplane::Target;
 use crate::dataplane::sets::{SetRole, SetType};
-use crate::dataplane::split::EXPIRY;
+use crate::dataplane::split::{EXPIRY, LocalPolicy};
 
 impl Engine {
     /// When they are renewed next, if there are any.
@@ -23,10 +23,15 @@ impl Engine {
         }
     }
 
-    /// Renews all, and again when three more times may fail until they are gone.
+    /// Renews all, and again when three more times may fail until they are gone. Without the split nothing
+    /// that expires is wanted.
     pub(super) fn renew(&mut self, now: Instant) {
+        let settings = self.settings.as_ref();
+        let Some(settings) = settings.filter(|of| of.local_policy == LocalPolicy::Split) else {
+            self.renewal = None;
+            return;
+        };
         self.renewal = Some(now + EXPIRY / 4);
-        let Some(settings) = &self.settings else { return };
         let expiring = |role: &SetRole| role.set_type() == SetType::Expiring;
         for role in SetRole::ALL.into_iter().filter(expiring) {
             let sets = settings.families.iter().map(|family| role.of(*family));
