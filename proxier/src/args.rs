@@ -108,6 +108,12 @@ pub struct OwnFlags {
     /// have, and bits that are ours. They must not be those of anybody else on this node.
     #[arg(long, global = true, value_name = "VALUE/MASK", default_value_t = MarkRange::default())]
     pub local_policy_marks: MarkRange,
+    /// Heed the annotation proxier.io/weight of Nodes, which needs a watch of the metadata of all Nodes.
+    /// Those in manifests are heeded anyway.
+    #[arg(long, global = true, value_name = "BOOL", value_parser = parse::boolean,
+          num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", hide_default_value = true)]
+    pub node_weights: bool,
     /// How long a removed real server may keep its open connections; 0 cuts them at once.
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse::not_negative,
           default_value = "15m")]

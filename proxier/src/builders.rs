@@ -71,6 +71,7 @@ pub fn settings() -> Settings {
         place: Place { node: NODE.into(), zone: Some("zone-a".into()) },
         families: families.to_vec(),
         scheduler: Scheduler::RR,
+        node_weights: std::sync::Arc::default(),
         missing_modules: std::collections::BTreeSet::new(),
         exclude_cidrs: Vec::new(),
         external_ips: true,

@@ -15,5 +15,6 @@ pub use object::{
     SlicePort, SourceRanges, UNDATED,
 };
 pub use service_settings::{
-    Annotated, Annotation, Rejected, SchedulerFlags, ServiceSettings, WeightRule, Weights,
+    Annotated, Annotation, NodeWeights, Rejected, SchedulerFlags, ServiceSettings, WeightRule,
+    Weights, weight,
 };

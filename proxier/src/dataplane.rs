@@ -54,6 +54,7 @@ pub use state::{
 };
 pub use tuning::{Applied, InForce, Module, flag_names};
 
+use crate::cluster::NodeWeights;
 use crate::cluster::topology::Place;
 use crate::value::MarkRange;
 
@@ -69,6 +70,8 @@ pub struct Settings {
     pub families: Vec<Family>,
     /// Scheduler of every virtual server, unless its Service says otherwise.
     pub scheduler: Scheduler,
+    /// Weights that Nodes give their endpoints.
+    pub node_weights: Arc<NodeWeights>,
     /// What the kernel was found not to have.
     pub missing_modules: BTreeSet<Module>,
     /// Virtual servers on these addresses are never removed.

@@ -69,6 +69,7 @@ pub fn settings(
         },
         families: abilities.families.clone(),
         scheduler: config.scheduler,
+        node_weights: Arc::default(),
         missing_modules: BTreeSet::new(),
         exclude_cidrs: config.exclude_cidrs.clone(),
         external_ips: config.external_ips,

@@ -46,6 +46,8 @@ pub struct Recorded {
     pub resource: String,
     /// Whether it was a watch.
     pub watch: bool,
+    /// Whether nothing but metadata was asked for.
+    pub metadata: bool,
     /// Query parameters, decoded.
     pub query: std::collections::BTreeMap<String, String>,
     /// Header `Authorization`.

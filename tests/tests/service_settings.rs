@@ -9,7 +9,7 @@ use proxier_tests::manifest::{self, Condition, Service, endpoint};
 use proxier_tests::topology::{Family, Topology};
 use proxier_tests::traffic::{Client, Load, Place, Protocol, Report};
 use proxier_tests::world::{TCP, UDP, World};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ADDRESS: &str = "10.96.0.20";
 
@@ -145,6 +145,64 @@ fn connections_follow_the_weights_of_zones() {
     let report = connect(&world, 3000);
     proxier_tests::figure(&format!("3:3:1 of 3000 connections: {:?}", report.answers));
     shares(&report, &[("pod-a", 1286), ("pod-b", 1286), ("pod-d", 428)]);
+}
+
+/// The annotation of a Node weighs its endpoints, those of every Service; another value changes its real
+/// servers in place and nothing else.
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn connections_follow_the_weight_of_a_node() {
+    let mut world = World::build("rr").unwrap();
+    settle(&mut world, &service(), &PODS, (Protocol::Tcp, "-s rr"));
+    world.restart(&["--v=2"]).unwrap();
+    let weigh = |world: &mut World, weight: Option<u16>| {
+        let names = PODS.map(|(name, _)| name);
+        let mut documents = objects(&world.topology, &service(), &names);
+        let mut node = manifest::node(&world.topology.nodes[1]);
+        if let Some(weight) = weight {
+            node["metadata"]["annotations"] = json!({ "proxier.io/weight": weight.to_string() });
+        }
+        documents.push(node);
+        world.write(&documents).unwrap();
+        let pod = world.topology.pod("pod-d").0.ipv4;
+        let wanted = format!("{pod}:{TCP} -m -w {}", weight.unwrap_or(1));
+        let scheduler = if weight.is_some() { "wrr" } else { "rr" };
+        let table = |topology: &Topology| topology.node().host.namespace.sh("ipvsadm -S -n");
+        let is_there = |topology: &Topology| {
+            let table = table(topology)?;
+            let found = table.lines().filter(|line| line.ends_with(&format!(" -s {scheduler}")));
+            Ok(found.count() == 2 && table.contains(&wanted))
+        };
+        world.wait(is_there, |topology| table(topology).unwrap_or_default()).unwrap();
+        world.ready().unwrap();
+    };
+    weigh(&mut world, Some(3));
+    let namespace = &world.topology.client.namespace;
+    let mut held = Client::new(namespace).hold(&load(Protocol::Tcp, 5)).unwrap();
+    let opened = held.opened.places.clone();
+    let report = connect(&world, 500);
+    proxier_tests::figure(&format!("1:1:3 of 500 connections: {:?}", report.answers));
+    shares(&report, &[("pod-a", 100), ("pod-b", 100), ("pod-d", 300)]);
+
+    let done = |world: &World| -> Vec<String> {
+        let log = world.log();
+        let lines = log.lines().filter_map(|line| line.split_once("done op="));
+        lines.map(|(_, op)| op.to_owned()).collect()
+    };
+    let before = done(&world).len();
+    weigh(&mut world, Some(8));
+    let ops = done(&world).split_off(before);
+    let pod = world.topology.pod("pod-d").0.ipv4.to_string();
+    assert_eq!(ops.len(), 2, "TCP and UDP: {ops:?}");
+    assert!(ops.iter().all(|op| op.contains(&pod) && op.contains("weight 8")), "{ops:?}");
+    shares(&connect(&world, 500), &[("pod-a", 50), ("pod-b", 50), ("pod-d", 400)]);
+    weigh(&mut world, Some(0));
+    assert_eq!(connect(&world, 10).answers.get("pod-d"), None);
+    weigh(&mut world, None);
+    assert_eq!(connect(&world, 30).answers.len(), 3);
+    let asked = held.ask().unwrap();
+    assert_eq!(asked.places, opened, "{asked:?}");
+    assert_eq!(world.diff(&[]).unwrap(), "", "nothing of any weight is left");
 }
 
 /// A new endpoint has a tenth of its weight at first, and all of it at the end.

@@ -11,6 +11,8 @@ mod client;
 mod tls;
 #[path = "watch/together.rs"]
 mod together;
+#[path = "watch/weights.rs"]
+mod weights;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,11 +21,15 @@ pub enum Change {
     SliceGone(ObjectKey),
     /// This node's object was added or changed.
     Node(Node),
+    /// A Node has a weight for its endpoints, or has none (any more).
+    NodeWeight(ObjectKey, Option<u16>),
     /// A complete list of Services was read: every other one is gone.
     ServicesListed(Vec<ObjectKey>),
     /// A complete list of EndpointSlices was read: every other one is gone.
     SlicesListed(Vec<ObjectKey>),
-    /// The node object was read, or does not exist.
+    /// A complete list of Nodes was read: every other one has no weight.
+    NodeWeightsListed(Vec<ObjectKey>),
+    /// The node object was read, or does not exist; and before it the weights of all Nodes, where they count.
     NodeListed,
 }
 

@@ -4,15 +4,18 @@ mod slices;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use self::slices::Slices;
-use super::{Change, EndpointSlice, Node, NotProxied, ObjectKey, Service};
+use super::{Change, EndpointSlice, Node, NodeWeights, NotProxied, ObjectKey, Service};
 
 /// Which services have to be computed again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// These ones.
     pub services: BTreeSet<ObjectKey>,
+    /// Those with endpoints on these nodes, whose weights have changed.
+    pub nodes: BTreeSet<Box<str>>,
     /// All of them: something that every service depends on has changed.
     pub all: bool,
 }
@@ -20,7 +23,7 @@ pub struct Dirty {
 impl Dirty {
     /// Nothing has to be computed.
     pub fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty()
+        !self.all && self.services.is_empty() && self.nodes.is_empty()
     }
 
     fn mark(&mut self, service: &ObjectKey) {
@@ -38,6 +41,7 @@ pub struct Cluster {
     slices: HashMap<ObjectKey, Slices>,
     service_of_slice: HashMap<ObjectKey, ObjectKey>,
     node: Option<Node>,
+    node_weights: Arc<NodeWeights>,
     listed: Listed,
 }
 
@@ -63,6 +67,21 @@ impl Cluster {
     /// This node, once its object was read.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
+    }
+
+    /// The weights that Nodes have.
+    pub fn node_weights(&self) -> &Arc<NodeWeights> {
+        &self.node_weights
+    }
+
+    /// The services that have endpoints on some of these nodes. It looks at every endpoint: weights change
+    /// seldom, and an index would cost memory for each of them all the time.
+    pub fn services_on(&self, nodes: &BTreeSet<Box<str>>) -> impl Iterator<Item = &ObjectKey> {
+        let is_on = |slice: &EndpointSlice| {
+            let mut of = slice.endpoints.iter().filter_map(|it| it.location.node.as_deref());
+            of.any(|node| nodes.contains(node))
+        };
+        self.slices.iter().filter(move |(_, slices)| slices.iter().any(is_on)).map(|(key, _)| key)
     }
 
     /// A service that is proxied.
@@ -119,6 +138,14 @@ impl Cluster {
                 }
                 self.node = Some(node);
             }
+            Change::NodeWeight(node, weight) => self.weigh(node.name(), weight, dirty),
+            Change::NodeWeightsListed(nodes) => {
+                let nodes: HashSet<&str> = nodes.iter().map(ObjectKey::name).collect();
+                let known = Arc::clone(&self.node_weights);
+                for node in known.keys().filter(|node| !nodes.contains(&***node)) {
+                    self.weigh(node, None, dirty);
+                }
+            }
             Change::ServicesListed(keys) => {
                 let keys: HashSet<ObjectKey> = keys.into_iter().collect();
                 let gone: Vec<ObjectKey> =
@@ -144,6 +171,18 @@ impl Cluster {
             }
             Change::NodeListed => self.listed.node = true,
         }
+    }
+
+    fn weigh(&mut self, node: &str, weight: Option<u16>, dirty: &mut Dirty) {
+        if self.node_weights.get(node).copied() == weight {
+            return;
+        }
+        let weights = Arc::make_mut(&mut self.node_weights);
+        match weight {
+            Some(weight) => _ = weights.insert(node.into(), weight),
+            None => _ = weights.remove(node),
+        }
+        dirty.nodes.insert(node.into());
     }
 
     fn put_service(&mut self, service: Service, dirty: &mut Dirty) {

@@ -266,4 +266,7 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// Not being deleted and not tainted `ToBeDeletedByClusterAutoscaler`.
     pub eligible: bool,
+    /// Annotation `proxier.io/weight`. It counts only where the weights of all nodes are known
+    /// ([`Change::NodeWeight`](super::Change::NodeWeight)).
+    pub weight: Option<u16>,
 }

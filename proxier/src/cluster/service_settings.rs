@@ -1,12 +1,15 @@
-//! What annotations set for one Service alone.
+//! What annotations set for one Service alone, and what they set for the endpoints of one node.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use netlink_ipvs::{Flags, Scheduler};
 
-/// An annotation of a Service that means something here.
+use super::Location;
+
+/// An annotation of a Service, or of a Node, that means something here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Annotation {
     /// `proxier.io/scheduler`
@@ -23,6 +26,8 @@ pub enum Annotation {
     OnePacket,
     /// `proxier.io/weights`
     Weights,
+    /// `proxier.io/weight` of a Node
+    NodeWeight,
     /// `proxier.io/slow-start`
     SlowStart,
     /// `proxier.io/max-connections`
@@ -44,6 +49,7 @@ impl Annotation {
             Self::KubeRouterFlags => "kube-router.io/service.schedflags",
             Self::OnePacket => "proxier.io/one-packet",
             Self::Weights => "proxier.io/weights",
+            Self::NodeWeight => "proxier.io/weight",
             Self::SlowStart => "proxier.io/slow-start",
             Self::MaxConnections => "proxier.io/max-connections",
         }
@@ -55,7 +61,7 @@ impl Annotation {
             Self::Scheduler | Self::KubeRouterScheduler | Self::CiliumAlgorithm => "scheduler",
             Self::SchedulerFlags | Self::KubeRouterFlags => "scheduler-flags",
             Self::OnePacket => "one-packet",
-            Self::Weights => "weights",
+            Self::Weights | Self::NodeWeight => "weights",
             Self::SlowStart => "slow-start",
             Self::MaxConnections => "max-connections",
         }
@@ -172,12 +178,33 @@ pub struct Weights {
 pub enum WeightRule {
     /// `node=NAME:N`
     Node,
+    /// The annotation of its Node.
+    NodeObject,
     /// `zone=NAME:N`
     Zone,
     /// `default:N`
     Default,
     /// There is none.
     None,
+}
+
+/// Weights of endpoints by the names of their nodes, as annotations of these Nodes say.
+pub type NodeWeights = BTreeMap<Box<str>, u16>;
+
+/// The weight of an endpoint, and by which rule: that of its Service for the node, else the node's own, else
+/// those of the Service for a zone and for all others.
+pub fn weight(
+    own: Option<&Weights>,
+    nodes: Option<&NodeWeights>,
+    location: &Location,
+) -> (u16, WeightRule) {
+    let (node, zone) = (location.node.as_deref(), location.zone.as_deref());
+    let own = own.map_or((Weights::PLAIN, WeightRule::None), |own| own.of(node, zone));
+    if own.1 == WeightRule::Node {
+        return own;
+    }
+    let of_node = nodes.zip(node).and_then(|(nodes, node)| nodes.get(node));
+    of_node.map_or(own, |weight| (*weight, WeightRule::NodeObject))
 }
 
 impl Weights {
@@ -232,10 +259,10 @@ impl Weights {
         rules.chain(self.default).max().unwrap_or(Self::PLAIN)
     }
 
-    /// Whether some endpoints may get no connections at all.
-    pub fn has_zero(&self) -> bool {
+    /// The least weight of any rule.
+    pub fn least(&self) -> u16 {
         let rules = self.nodes.iter().chain(&self.zones).map(|(_, weight)| *weight);
-        rules.chain(self.default).any(|weight| weight == 0)
+        rules.chain(self.default).min().unwrap_or(Self::PLAIN)
     }
 }
 

@@ -88,7 +88,7 @@ pub fn contribution<'a, S>(service: &Service, slices: &S, settings: &Settings) -
 where
     S: IntoIterator<Item = &'a EndpointSlice> + Clone,
 {
-    let (tuning, applied) = Tuning::new(service, settings);
+    let (tuning, applied) = Tuning::new(service, slices.clone(), settings);
     let mut out = Contribution { applied, ..Contribution::default() };
     let mut places = BTreeMap::new();
     for family in settings.families.iter().copied().filter(|family| service.has_family(*family)) {

@@ -2,7 +2,9 @@
 //! set for this one.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_ipvs::{
@@ -11,7 +13,8 @@ use netlink_ipvs::{
 
 use super::{Settings, SlowStarts};
 use crate::cluster::{
-    Annotated, Annotation, Endpoint, Rejected, SchedulerFlags, Service, ServiceSettings, Weights,
+    Annotated, Annotation, Endpoint, EndpointSlice, NodeWeights, Rejected, SchedulerFlags, Service,
+    ServiceSettings, Weights, weight,
 };
 
 /// A module of the kernel that not every kernel has.
@@ -102,28 +105,44 @@ pub(super) struct Tuning<'a> {
     affinity: Option<u32>,
     one_packet: bool,
     weights: Option<&'a Weights>,
+    /// Those that Nodes give their endpoints.
+    nodes: Option<Arc<NodeWeights>>,
+    /// The least and the greatest weight that an endpoint may have.
+    range: (u16, u16),
     /// By what every weight is multiplied, so that there are smaller ones.
     scale: u32,
     upper_threshold: u32,
 }
 
 impl<'a> Tuning<'a> {
-    /// For a Service, and what became of its annotations if it has any.
-    pub(super) fn new(service: &'a Service, settings: &Settings) -> (Self, Option<Box<Applied>>) {
+    /// For a Service, and what became of its annotations, and of those of its endpoints' Nodes, if there are
+    /// any.
+    pub(super) fn new<'b>(
+        service: &'a Service,
+        slices: impl IntoIterator<Item = &'b EndpointSlice>,
+        settings: &Settings,
+    ) -> (Self, Option<Box<Applied>>) {
         let mut tuning = Self {
             scheduler: settings.scheduler,
             flags: Flags::NONE,
             affinity: service.affinity,
             one_packet: false,
             weights: None,
+            nodes: None,
+            range: (Weights::PLAIN, Weights::PLAIN),
             scale: 1,
             upper_threshold: 0,
         };
         let asked = service.settings.as_deref();
-        let applied = asked.map(|asked| {
-            let mut out =
-                Box::new(Applied { rejected: asked.rejected.clone(), ..Applied::default() });
-            tuning.distribute(asked, settings, &mut out);
+        let nodes = of_nodes(slices, &settings.node_weights);
+        let mut out = Applied::default();
+        if let Some(asked) = asked {
+            out.rejected.clone_from(&asked.rejected);
+        }
+        if asked.is_some() || nodes.is_some() {
+            tuning.distribute(asked, nodes.as_ref(), settings, &mut out);
+        }
+        if let Some(asked) = asked {
             if asked.one_packet {
                 tuning.one_packet = may_be_one_packet(service, settings, &mut out);
             }
@@ -131,16 +150,21 @@ impl<'a> Tuning<'a> {
                 tuning.upper_threshold = most;
                 out.set(Annotation::MaxConnections, most);
             }
-            out
-        });
+        }
         let flags = asked.and_then(|asked| asked.scheduler_flags);
         tuning.flags = tuning.scheduler_flags(flags);
-        (tuning, applied)
+        (tuning, (asked.is_some() || nodes.is_some()).then(|| Box::new(out)))
     }
 
     /// The scheduler and its flags, weights and slow start, which depend on one another.
-    fn distribute(&mut self, asked: &'a ServiceSettings, settings: &Settings, out: &mut Applied) {
-        if let Some(Annotated { value, annotation }) = asked.scheduler {
+    fn distribute(
+        &mut self,
+        asked: Option<&'a ServiceSettings>,
+        nodes: Option<&Weights>,
+        settings: &Settings,
+        out: &mut Applied,
+    ) {
+        if let Some(Annotated { value, annotation }) = asked.and_then(|asked| asked.scheduler) {
             if settings.missing_modules.contains(&Module::Scheduler(value)) {
                 out.reject(annotation, value, lacking(Module::Scheduler(value)));
             } else {
@@ -148,12 +172,21 @@ impl<'a> Tuning<'a> {
                 out.set(annotation, value);
             }
         }
-        if let Some(weights) = &asked.weights
+        if let Some(weights) = asked.and_then(|asked| asked.weights.as_ref())
             && self.heed_weights(Annotation::Weights, weights, settings, out)
         {
             self.weights = Some(weights);
+            self.widen(weights);
             out.set(Annotation::Weights, weights);
         }
+        if let Some(weights) = nodes
+            && self.heed_weights(Annotation::NodeWeight, weights, settings, out)
+        {
+            self.nodes = Some(Arc::clone(&settings.node_weights));
+            self.widen(weights);
+            out.set(Annotation::NodeWeight, weights);
+        }
+        let Some(asked) = asked else { return };
         if let Some(duration) = asked.slow_start {
             self.slow_start(duration, settings, out);
         }
@@ -171,6 +204,11 @@ impl<'a> Tuning<'a> {
                 None => out.set(annotation, names.join(",")),
             }
         }
+    }
+
+    fn widen(&mut self, weights: &Weights) {
+        let (least, greatest) = &mut self.range;
+        (*least, *greatest) = ((*least).min(weights.least()), (*greatest).max(weights.greatest()));
     }
 
     /// Chooses a scheduler that heeds weights. Whether there is one.
@@ -203,11 +241,10 @@ impl<'a> Tuning<'a> {
     fn slow_start(&mut self, duration: Duration, settings: &Settings, out: &mut Applied) {
         let annotation = Annotation::SlowStart;
         let value = format!("{}s", duration.as_secs_f64());
-        let greatest = self.weights.map_or(Weights::PLAIN, Weights::greatest);
         if matches!(self.scheduler, Scheduler::SH | Scheduler::FO | Scheduler::OVF) {
             let reason = format!("with the scheduler {} a weight is no share", self.scheduler);
             out.reject(annotation, value, reason);
-        } else if u32::from(greatest) > u32::from(u16::MAX) / SlowStarts::STEPS {
+        } else if u32::from(self.range.1) > u32::from(u16::MAX) / SlowStarts::STEPS {
             out.reject(annotation, value, "it takes weights of at most 6553");
         } else if self.heed_weights(annotation, &value, settings, out) {
             self.scale = SlowStarts::STEPS;
@@ -226,7 +263,7 @@ impl<'a> Tuning<'a> {
             None => Flags::NONE,
         };
         let hashes = matches!(self.scheduler, Scheduler::SH | Scheduler::MH);
-        if hashes && self.weights.is_some_and(Weights::has_zero) {
+        if hashes && self.range.0 == 0 {
             // The table of hashes holds those of weight 0, too: without the fallback their clients
             // are refused.
             return flags | Flags::SCHED1;
@@ -251,13 +288,30 @@ impl<'a> Tuning<'a> {
 
     /// The configuration of the real server that an endpoint is, once it has its full weight.
     pub(super) fn real_server(&self, endpoint: &Endpoint) -> RealServerConfig {
-        let (weights, location) = (self.weights, &*endpoint.location);
-        let of = |weights: &Weights| weights.of(location.node.as_deref(), location.zone.as_deref());
-        let weight = weights.map_or(Weights::PLAIN, |weights| of(weights).0);
+        let (weight, _) = weight(self.weights, self.nodes.as_deref(), &endpoint.location);
         let mut config = RealServerConfig::masquerade(u32::from(weight) * self.scale);
         config.upper_threshold = self.upper_threshold;
         config
     }
+}
+
+/// What Nodes say of the weights of these endpoints, as rules.
+fn of_nodes<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    known: &NodeWeights,
+) -> Option<Weights> {
+    if known.is_empty() {
+        return None;
+    }
+    let endpoints = slices.into_iter().flat_map(|slice| &slice.endpoints);
+    let nodes = endpoints.filter_map(|endpoint| endpoint.location.node.as_deref());
+    let weights: BTreeMap<&str, u16> =
+        nodes.filter_map(|node| Some((node, *known.get(node)?))).collect();
+    if weights.is_empty() {
+        return None;
+    }
+    let rules = weights.into_iter().map(|(node, weight)| (node.into(), weight));
+    Weights::new(rules.collect(), Vec::new(), None)
 }
 
 /// Without it the kernel keeps no connection for a packet that is scheduled by itself, and the reply

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use netlink_ipvs::RealServerKey;
 
 use super::account::SettingAccount;
-use crate::cluster::{Annotation, Endpoint, Service, WeightRule};
+use crate::cluster::{self, Annotation, Endpoint, NodeWeights, Service, WeightRule};
 use crate::dataplane::{Applied, Contribution, Frontend, InForce, SlowStarts};
 use crate::text;
 
@@ -31,28 +31,36 @@ pub(super) fn rejected(asked: Option<&Contribution>) -> Vec<String> {
 pub(super) fn weight(
     key: &RealServerKey,
     endpoint: &Endpoint,
-    service: &Service,
+    (service, nodes): (&Service, &NodeWeights),
     applied: Option<&Applied>,
     frontends: &[&Frontend],
 ) -> String {
     let Some(applied) = applied else { return String::new() };
-    let has = |setting: &str| applied.in_force.iter().any(|it| it.setting == setting);
+    // The scheduler may be by the same annotation.
+    let has = |by: Annotation| {
+        applied.in_force.iter().any(|it| it.annotation == by && it.setting == by.setting())
+    };
     let asked = service.settings.as_deref().and_then(|asked| asked.weights.as_ref());
-    let weights = asked.filter(|_| has(Annotation::Weights.setting()));
+    let weights = asked.filter(|_| has(Annotation::Weights));
+    let nodes = Some(nodes).filter(|_| has(Annotation::NodeWeight));
     let servers = frontends.iter().flat_map(|frontend| &*frontend.server.real_servers);
     let Some(config) = servers.into_iter().find(|it| it.key == *key).map(|it| it.config) else {
         return String::new();
     };
     let mut out = String::new();
-    if weights.is_some() || applied.slow_start.is_some() {
+    if weights.is_some() || nodes.is_some() || applied.slow_start.is_some() {
         let _ = write!(out, ", weight {}", config.weight);
     }
-    if let Some(weights) = weights {
+    if weights.is_some() || nodes.is_some() {
         let zone = endpoint.location.zone.as_deref();
-        let (weight, rule) = weights.of(endpoint.location.node.as_deref(), zone);
+        let (weight, rule) = cluster::weight(weights, nodes, &endpoint.location);
         out.push_str(" by ");
         let _ = match rule {
             WeightRule::Node => write!(out, "the rule for its node"),
+            WeightRule::NodeObject => {
+                write!(out, "the annotation {} of its Node", Annotation::NodeWeight)
+            }
+            WeightRule::None if weights.is_none() => write!(out, "no annotation of its Node"),
             WeightRule::Zone => {
                 write!(out, "the rule for its zone {}", text::name(zone.unwrap_or_default()))
             }

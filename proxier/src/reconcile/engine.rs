@@ -396,6 +396,7 @@ impl Engine {
 
     /// Settles what every service depends on.
     fn resolve(&mut self) {
+        self.weigh_nodes();
         if self.settings.is_some() && !self.dirty.all {
             return;
         }

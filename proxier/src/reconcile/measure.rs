@@ -229,6 +229,8 @@ impl Live {
                 Change::Slice(_) | Change::SliceGone(_) => &self.slices,
                 Change::Node(_)
                 | Change::NodeListed
+                | Change::NodeWeight(..)
+                | Change::NodeWeightsListed(_)
                 | Change::ServicesListed(_)
                 | Change::SlicesListed(_) => continue,
             };

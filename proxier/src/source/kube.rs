@@ -44,7 +44,7 @@ pub use self::events::{Regarding, Report, report};
 pub use self::rate::Rate;
 pub use self::status::{Status, WatchStatus};
 
-use self::resource::{Services, Slices, ThisNode};
+use self::resource::{NodeWeights, Services, Slices, ThisNode};
 use self::watch::Watch;
 use super::Change;
 use super::objects::{Converter, Origin};
@@ -112,6 +112,8 @@ pub struct Options {
     pub rate: Rate,
     /// Bytes of memory that the process may have.
     pub memory: u64,
+    /// The annotations of all Nodes are watched.
+    pub node_weights: bool,
 }
 
 impl Options {
@@ -124,6 +126,7 @@ impl Options {
             timing: Timing::default(),
             rate: Rate::default(),
             memory: 2 << 30,
+            node_weights: false,
         }
     }
 }
@@ -152,7 +155,24 @@ pub async fn run<E: From<Vec<Change>>>(
     );
     let slices =
         Watch::<Slices, E>::new(connection, options, &converter, changes.clone(), &status.slices);
-    let node = Watch::<ThisNode, E>::new(connection, options, &converter, changes, &status.node);
-    tokio::join!(services.run(), slices.run(), node.run());
+    let node =
+        Watch::<ThisNode, E>::new(connection, options, &converter, changes.clone(), &status.node);
+    let weights = &status.node_weights;
+    // Nothing is done before this node was read, and that without the weights would be something else.
+    let node = async {
+        if options.node_weights {
+            weights.synced().await;
+        }
+        node.run().await;
+    };
+    // Hardly anybody has it.
+    let weights = async {
+        if options.node_weights {
+            let watch =
+                Watch::<NodeWeights, E>::new(connection, options, &converter, changes, weights);
+            Box::pin(watch.run()).await;
+        }
+    };
+    tokio::join!(services.run(), slices.run(), node, weights);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::events;
 use super::fault::Fault;
-use super::store::{Selector, line};
+use super::store::{Selector, Stored, line, metadata_of};
 use super::stream::{self, Broken, Piece};
 use super::{Recorded, Shared};
 
@@ -67,6 +67,8 @@ pub(super) struct Query {
     pub(super) streaming: bool,
     pub(super) bookmarks: bool,
     pub(super) version: String,
+    /// Nothing but metadata is asked for.
+    pub(super) metadata: bool,
     pub(super) selector: Selector,
     limit: Option<usize>,
     next: String,
@@ -89,6 +91,11 @@ async fn answer(
         streaming: watch && get("sendInitialEvents") == "true",
         bookmarks: get("allowWatchBookmarks") == "true",
         version: get("resourceVersion"),
+        metadata: request
+            .headers()
+            .get_all(ACCEPT)
+            .iter()
+            .any(|it| it.to_str().is_ok_and(|it| it.contains("as=PartialObjectMetadata"))),
         selector: Selector { labels: get("labelSelector"), fields: get("fieldSelector") },
         limit: get("limit").parse().ok().filter(|limit| *limit > 0),
         next: get("continue"),
@@ -100,7 +107,14 @@ async fn answer(
         let authorization = request.headers().get(AUTHORIZATION);
         let authorization = authorization.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let resource = resource.clone();
-        let recorded = Recorded { resource, watch, query: parameters, authorization, certificate };
+        let recorded = Recorded {
+            resource,
+            watch,
+            metadata: query.metadata,
+            query: parameters,
+            authorization,
+            certificate,
+        };
         state.requests.push(recorded);
         state.faults.take(&query.resource, watch, query.streaming)
     };
@@ -151,14 +165,15 @@ fn list_answer(query: &Query, fault: Option<Fault>, shared: &Arc<Shared>) -> Res
         return status(410, "Expired", "the provided continue parameter is too old");
     }
     let limit = query.limit.unwrap_or(usize::MAX);
-    let items: Vec<String> =
-        objects.iter().skip(offset).take(limit).map(ToString::to_string).collect();
+    let text = |it: &Stored| if query.metadata { metadata_of(it) } else { it.to_string() };
+    let items: Vec<String> = objects.iter().skip(offset).take(limit).map(text).collect();
     let end = offset + items.len();
     let mut metadata = json!({"resourceVersion": listed.to_string()});
     if end < objects.len() {
         metadata["continue"] = json!(format!("{listed}/{end}"));
     }
     let kind = match query.resource.as_str() {
+        _ if query.metadata => "PartialObjectMetadataList",
         "services" => "ServiceList",
         "nodes" => "NodeList",
         _ => "EndpointSliceList",

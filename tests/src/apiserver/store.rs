@@ -187,16 +187,22 @@ impl Store {
     }
 
     /// Lines of a watch with this selector for what came after a version.
-    pub(super) fn events(&self, resource: &str, selector: &Selector, after: u64) -> Vec<String> {
+    pub(super) fn events(
+        &self,
+        resource: &str,
+        selector: &Selector,
+        after: u64,
+        show: fn(&Stored) -> String,
+    ) -> Vec<String> {
         // In the order of their versions: a long history must not cost each event a look at all of it.
         let new = self.history.partition_point(|entry| entry.version <= after);
         let changes = self.history[new..].iter().filter(|entry| entry.resource == resource);
-        changes.filter_map(|entry| selector.event(entry)).collect()
+        changes.filter_map(|entry| selector.event(entry, show)).collect()
     }
 }
 
 impl Selector {
-    fn event(&self, entry: &Entry) -> Option<String> {
+    fn event(&self, entry: &Entry, show: fn(&Stored) -> String) -> Option<String> {
         let matching = |object: &Option<Stored>| object.as_ref().is_some_and(|o| self.matches(o));
         let kind = match (matching(&entry.before), matching(&entry.after)) {
             (false, false) => return None,
@@ -204,10 +210,10 @@ impl Selector {
             (true, true) => "MODIFIED",
             (true, false) => {
                 let gone = Stored { version: entry.version, ..entry.before.clone()? };
-                return Some(line("DELETED", &gone));
+                return Some(line("DELETED", &show(&gone)));
             }
         };
-        Some(line(kind, entry.after.as_ref()?))
+        Some(line(kind, &show(entry.after.as_ref()?)))
     }
 
     fn matches(&self, object: &Stored) -> bool {
@@ -230,6 +236,13 @@ fn all<'a>(selector: &str, value: impl Fn(&str) -> Option<&'a str>) -> bool {
             value(term).is_some()
         }
     })
+}
+
+/// An object as it is sent to whoever asks for its metadata alone.
+pub(super) fn metadata_of(object: &Stored) -> String {
+    let whole: Value = serde_json::from_str(&object.to_string()).unwrap_or_default();
+    let (kind, version) = ("PartialObjectMetadata", "meta.k8s.io/v1");
+    json!({ "kind": kind, "apiVersion": version, "metadata": whole["metadata"] }).to_string()
 }
 
 /// One line of a watch.
@@ -276,7 +289,7 @@ mod tests {
         store.put(object.into());
         store.delete("services", "n", "a");
         let selector = Selector { labels: "!hidden".into(), fields: String::new() };
-        let events = store.events("services", &selector, 0);
+        let events = store.events("services", &selector, 0, Stored::to_string);
         let kind = |line: &str| serde_json::from_str::<Value>(line).unwrap()["type"].clone();
         let kinds: Vec<_> = events.iter().map(|line| kind(line)).collect();
         assert_eq!(kinds, ["ADDED", "DELETED", "ADDED", "DELETED"]);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Shared;
 use super::fault::Fault;
 use super::http::Query;
-use super::store::line;
+use super::store::{Stored, line, metadata_of};
 
 /// A piece of a body, or its violent end.
 pub(super) type Piece = Result<Bytes, Broken>;
@@ -54,7 +54,7 @@ pub(super) fn watch(
         let state = shared.lock();
         if query.streaming {
             for object in state.store.selected(&query.resource, &query.selector) {
-                lines.push_back(line("ADDED", &object));
+                lines.push_back(line("ADDED", &show(&query)(&object)));
             }
             if fault != Some(Fault::NoInitialEnd) {
                 lines.push_back(bookmark(state.store.version(), true));
@@ -87,8 +87,8 @@ impl Watch {
                 if state.epoch != self.epoch {
                     return Some(Err(Broken));
                 }
-                let events =
-                    state.store.events(&self.query.resource, &self.query.selector, self.after);
+                let Query { resource, selector, .. } = &self.query;
+                let events = state.store.events(resource, selector, self.after, show(&self.query));
                 // What is of other kinds need not be looked through again.
                 self.after = self.after.max(state.store.version());
                 for line in events {
@@ -108,6 +108,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// How objects are sent.
+fn show(query: &Query) -> fn(&Stored) -> String {
+    if query.metadata { metadata_of } else { Stored::to_string }
 }
 
 fn bookmark(version: u64, initial_end: bool) -> String {

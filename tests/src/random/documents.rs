@@ -236,6 +236,7 @@ impl Node {
             addresses: self.addresses.clone(),
             pod_cidrs: Vec::new(),
             eligible: true,
+            weight: None,
         })
     }
 

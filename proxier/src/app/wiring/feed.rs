@@ -44,6 +44,7 @@ impl Source {
             let options = cluster::Options {
                 rate: cluster::Rate::new(config.client.qps, config.client.burst),
                 node_from: node_from(args, config),
+                node_weights: args.own.node_weights,
                 memory: config
                     .memory_limit
                     .or_else(memory_limit::of_cgroup)
@@ -107,14 +108,15 @@ impl Source {
 
     /// What its watches know about themselves, for the metrics.
     pub(in crate::app) fn watches(&self) -> Option<Watches> {
-        let Self::Cluster(_, _, status) = self else { return None };
-        let status = Arc::clone(status);
+        let Self::Cluster(_, options, status) = self else { return None };
+        let (status, weights) = (Arc::clone(status), options.node_weights);
         Some(Arc::new(move || {
-            let resources = [
+            let mut resources = vec![
                 ("services", &status.services),
                 ("endpointslices", &status.slices),
                 ("nodes", &status.node),
             ];
+            resources.extend(weights.then_some(("node-weights", &status.node_weights)));
             let watch = |(resource, watch): (&'static str, &cluster::WatchStatus)| Watch {
                 resource,
                 silence: watch.silence(),

@@ -127,6 +127,30 @@ fn only_what_forwarding_depends_on_makes_the_node_dirty() {
     assert!(all(Node { zone: None, ..node }));
 }
 
+#[test]
+fn a_node_that_gets_another_weight_makes_the_services_on_it_dirty() {
+    let (mut cluster, mut dirty) = (Cluster::new(), Dirty::default());
+    for (service, endpoint) in [("a", "10.0.0.1 @n1"), ("b", "10.0.0.2 @n2"), ("c", "10.0.0.3")] {
+        let slice = crate::builders::endpoints(service, 80, &[endpoint]);
+        cluster.apply(Change::Slice(slice), &mut Dirty::default());
+    }
+    let key = |name: &str| ObjectKey::new("", name);
+    for (weight, changes) in [(Some(3), true), (Some(3), false), (None, true), (None, false)] {
+        cluster.apply(Change::NodeWeight(key("n1"), weight), &mut dirty);
+        assert_eq!(!dirty.is_empty(), changes, "{weight:?}");
+        let services: Vec<&str> = cluster.services_on(&dirty.nodes).map(ObjectKey::name).collect();
+        assert_eq!(services, if changes { vec!["a"] } else { vec![] });
+        assert_eq!(cluster.node_weights().get("n1").copied(), weight);
+        dirty = Dirty::default();
+    }
+    cluster.apply(Change::NodeWeight(key("n1"), Some(3)), &mut dirty);
+    cluster.apply(Change::NodeWeight(key("n2"), Some(3)), &mut dirty);
+    dirty = Dirty::default();
+    cluster.apply(Change::NodeWeightsListed(vec![key("n1")]), &mut dirty);
+    assert_eq!(dirty.nodes, BTreeSet::from(["n2".into()]));
+    assert_eq!(cluster.node_weights().len(), 1);
+}
+
 /// However many there are, they are the same as in a list that is sorted anew.
 #[test]
 fn many_slices_of_one_service_come_and_go_in_any_order() {

@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
-use crate::builders::{endpoint, service, settings};
+use crate::builders::{endpoint, endpoints, service, settings};
 use crate::cluster::{ServicePort, WeightRule};
 
 /// A Service with these settings, and a port of each of two protocols.
@@ -30,7 +32,7 @@ fn weights(zones: &[(&str, u16)]) -> Weights {
 /// `wrr 10` is the scheduler and flags of UDP, then what was rejected.
 fn outcome(asked: ServiceSettings, node: &Settings) -> (String, Vec<String>) {
     let service = with(asked);
-    let (tuning, applied) = Tuning::new(&service, node);
+    let (tuning, applied) = Tuning::new(&service, &[], node);
     let config = tuning.virtual_server(Protocol::Udp, Family::Ipv4);
     let rejected = applied.unwrap().rejected;
     let text = format!("{} {:x}", config.scheduler, config.flags.bits());
@@ -55,7 +57,7 @@ fn without_annotations_everything_is_as_the_configuration_says() {
     {
         let node = Settings { scheduler, ..settings() };
         let plain = service("web");
-        let (tuning, applied) = Tuning::new(&plain, &node);
+        let (tuning, applied) = Tuning::new(&plain, &[], &node);
         assert_eq!(applied, None);
         let mut config = VirtualServerConfig::new(scheduler, Family::Ipv4);
         config.flags = flags;
@@ -109,7 +111,7 @@ fn weights_bring_a_scheduler_that_heeds_them() {
     assert!(why.starts_with("proxier.io/weights: \"zone=a:3,zone=b:0\" is not used: "), "{why}");
 
     let service = with(asked(Scheduler::RR));
-    let (tuning, applied) = Tuning::new(&service, &settings());
+    let (tuning, applied) = Tuning::new(&service, &[], &settings());
     let in_force: Vec<String> = applied.unwrap().in_force.iter().map(ToString::to_string).collect();
     assert_eq!(
         in_force,
@@ -145,7 +147,7 @@ fn slow_start_needs_weights_that_are_shares() {
         (Scheduler::OVF, 1, false),
     ] {
         let service = with(asked(scheduler, weight));
-        let (tuning, applied) = Tuning::new(&service, &settings());
+        let (tuning, applied) = Tuning::new(&service, &[], &settings());
         let applied = applied.unwrap();
         assert_eq!(applied.slow_start, begins.then_some(duration), "{scheduler} {weight}");
         assert_eq!(applied.rejected.is_empty(), begins);
@@ -159,7 +161,7 @@ fn slow_start_needs_weights_that_are_shares() {
 fn one_packet_is_for_udp_without_affinity() {
     let asked = ServiceSettings { one_packet: true, ..ServiceSettings::default() };
     let service = with(asked.clone());
-    let (tuning, applied) = Tuning::new(&service, &settings());
+    let (tuning, applied) = Tuning::new(&service, &[], &settings());
     assert_eq!(applied.unwrap().rejected, []);
     let udp = tuning.virtual_server(Protocol::Udp, Family::Ipv4);
     assert_eq!((udp.flags, udp.persistence_engine), (Flags::ONE_PACKET, Some(REPLIES)));
@@ -169,7 +171,7 @@ fn one_packet_is_for_udp_without_affinity() {
     let sticky = Service { affinity: Some(60), ..service.clone() };
     let tcp_only = Service { ports: service.ports[..1].to_vec(), ..service };
     for service in [sticky, tcp_only] {
-        let (tuning, applied) = Tuning::new(&service, &settings());
+        let (tuning, applied) = Tuning::new(&service, &[], &settings());
         assert_eq!(applied.unwrap().rejected.len(), 1);
         let config = tuning.virtual_server(Protocol::Udp, Family::Ipv4);
         assert!(!config.flags.contains(Flags::ONE_PACKET) && config.persistence_engine.is_none());
@@ -204,11 +206,47 @@ fn of_a_long_value_the_beginning_is_shown() {
     for scheduler in [Scheduler::WRR, Scheduler::DH] {
         let weights = Some(weights(&zones));
         let service = with(ServiceSettings { weights, ..scheduled(scheduler) });
-        let applied = Tuning::new(&service, &settings()).1.unwrap();
+        let applied = Tuning::new(&service, &[], &settings()).1.unwrap();
         let in_force = applied.in_force.iter().map(|it| &it.value);
         let longest =
             in_force.chain(applied.rejected.iter().map(|it| &it.value)).map(|it| it.len());
         let longest = longest.max().unwrap();
         assert!((200..=210).contains(&longest), "{longest}");
     }
+}
+
+/// Rules of the Service for a node go before what the Node says, and that before zones.
+#[test]
+fn nodes_weigh_their_endpoints_unless_the_service_names_them() {
+    let nodes = [("n1", 4), ("n2", 0), ("n3", 9)].map(|(node, weight)| (node.into(), weight));
+    let node = Settings { node_weights: Arc::new(nodes.into()), ..settings() };
+    let slice =
+        endpoints("web", 80, &["10.0.0.1 @n1 in=a", "10.0.0.2 @n2 in=a", "10.0.0.5 @n5 in=a"]);
+    let weights = |tuning: &Tuning<'_>| {
+        slice.endpoints.iter().map(|it| tuning.real_server(it).weight).collect::<Vec<_>>()
+    };
+    let plain = service("web");
+    let (tuning, applied) = Tuning::new(&plain, [&slice], &node);
+    assert_eq!(weights(&tuning), [4, 0, 1]);
+    let said: Vec<String> = applied.unwrap().in_force.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["scheduler wrr (proxier.io/weight)", "weights node=n1:4,node=n2:0 (proxier.io/weight)"]
+    );
+    let own = Weights::new(vec![("n2".into(), 7)], vec![("a".into(), 3)], None).unwrap();
+    let own = with(ServiceSettings { weights: Some(own), ..ServiceSettings::default() });
+    let (tuning, _) = Tuning::new(&own, [&slice], &node);
+    assert_eq!(weights(&tuning), [4, 7, 3]);
+    // Without endpoints on such nodes, and with a scheduler that heeds none.
+    let others = endpoints("web", 80, &["10.0.0.5 @n5"]);
+    assert_eq!(Tuning::new(&plain, [&others], &node).1, None);
+    let hashes = with(scheduled(Scheduler::DH));
+    let (tuning, applied) = Tuning::new(&hashes, [&slice], &node);
+    assert_eq!(weights(&tuning), [1, 1, 1]);
+    assert_eq!(applied.unwrap().rejected[0].annotation, Annotation::NodeWeight);
+    // A hash that leads to weight 0 needs the fallback.
+    let hashes = with(scheduled(Scheduler::SH));
+    let flags =
+        Tuning::new(&hashes, [&slice], &node).0.virtual_server(Protocol::Tcp, Family::Ipv4).flags;
+    assert!(flags.contains(Flags::SCHED1));
 }

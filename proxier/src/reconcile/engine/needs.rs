@@ -1,6 +1,7 @@
 //! What this node needs for itself, and what is done about it before the cluster is known.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use netlink_ipvs::VirtualServerKey;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ impl Engine {
         self.reserved.values().for_each(|known| reserved.merge(known));
         settings.reserved = reserved.without(&settings.allow_reserved);
         settings.missing_modules.clone_from(&self.missing_modules);
+        settings.node_weights = Arc::clone(self.cluster.node_weights());
         settings
     }
 

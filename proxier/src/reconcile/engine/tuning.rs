@@ -1,6 +1,8 @@
 //! What changes with time about how a Service's connections are distributed, and what the kernel lacks
 //! for it.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Engine;
@@ -23,6 +25,18 @@ impl Engine {
         if let Some(asked) = asked {
             self.slow_starts.apply(key, asked, now);
         }
+    }
+
+    /// Takes in the weights of Nodes that have changed: what depends on them is computed anew.
+    pub(super) fn weigh_nodes(&mut self) {
+        let nodes = std::mem::take(&mut self.dirty.nodes);
+        if nodes.is_empty() {
+            return;
+        }
+        // Before that everything is.
+        let Some(settings) = &mut self.settings else { return };
+        settings.node_weights = Arc::clone(self.cluster.node_weights());
+        self.dirty.services.extend(self.cluster.services_on(&nodes).cloned());
     }
 
     /// When some endpoint gets more of its weight.

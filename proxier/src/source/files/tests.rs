@@ -49,6 +49,8 @@ pub(super) fn summary(changes: &[Change]) -> Vec<String> {
             Change::Node(node) => format!("node {}", node.name),
             Change::ServicesListed(keys) => format!("services: {}", names(keys)),
             Change::SlicesListed(keys) => format!("slices: {}", names(keys)),
+            Change::NodeWeight(node, weight) => format!("node {} weighs {weight:?}", node.name()),
+            Change::NodeWeightsListed(keys) => format!("weights: {}", names(keys)),
             Change::NodeListed => "node listed".to_owned(),
         })
         .collect()

@@ -19,6 +19,8 @@ pub(super) struct World {
     slices: Objects,
     /// `Change::Node`.
     node: Option<Arc<Change>>,
+    /// The weights of all nodes that have some.
+    weights: BTreeMap<ObjectKey, u16>,
     /// Since which state each Service without a date is there, and the number of this state.
     arrived: BTreeMap<ObjectKey, i64>,
     state: i64,
@@ -106,6 +108,13 @@ impl World {
                 .filter(|node| differs(self.node.as_ref(), node))
                 .map(|node| new.fact(node)),
         );
+        for (node, weight) in &new.weights {
+            if self.weights.get(node) != Some(weight) {
+                changes.push(Change::NodeWeight(node.clone(), Some(*weight)));
+            }
+        }
+        let gone = self.weights.keys().filter(|node| !new.weights.contains_key(*node));
+        changes.extend(gone.map(|node| Change::NodeWeight(node.clone(), None)));
         for (old, now) in [(&self.services, &new.services), (&self.slices, &new.slices)] {
             let others = now.iter().filter(|(key, object)| differs(old.get(*key), object));
             changes.extend(others.map(|(_, object)| new.fact(object)));
@@ -159,11 +168,17 @@ impl<'a> Merge<'a> {
                 self.seen(kind, &key, place);
                 self.legacy.insert(key, slices);
             }
-            Object::Node(node) if key.name() == self.node => {
-                self.seen(kind, &key, place);
-                self.world.node = Some(Arc::clone(node));
+            Object::Node(node) => {
+                let Change::Node(of) = &**node else { return };
+                match of.weight {
+                    Some(weight) => _ = self.world.weights.insert(key.clone(), weight),
+                    None => _ = self.world.weights.remove(&key),
+                }
+                if key.name() == self.node {
+                    self.seen(kind, &key, place);
+                    self.world.node = Some(Arc::clone(node));
+                }
             }
-            Object::Node(_) => {}
         }
     }
 

@@ -69,10 +69,12 @@ impl<E: From<Vec<Change>>> Outbox<E> {
     /// Takes in a change that so many bytes of JSON have led to. Whether there is such an object, as far
     /// as is known from now on, is the result: not one that is gone, or for which there is no room.
     pub(super) fn push(&mut self, change: Change, bytes: usize) -> Known {
+        // A Node is written every few minutes, and hardly ever because of its weight.
+        let is_noise = self.listing || matches!(change, Change::NodeWeight(..));
         let known = match key(&change) {
             None => Known::Yes,
             Some(key) if is_gone(&change) => {
-                if self.listing && !self.told.knows(key) {
+                if is_noise && !self.told.knows(key) {
                     // What is not in a list is gone by that.
                     return Known::No;
                 }
@@ -80,7 +82,7 @@ impl<E: From<Vec<Change>>> Outbox<E> {
                 Known::No
             }
             Some(key) => match self.told.put(key, &change) {
-                Fit::Same if self.listing => return Known::Yes,
+                Fit::Same if is_noise => return Known::Yes,
                 Fit::Same | Fit::Changed => Known::Yes,
                 Fit::LeftOut { known } => {
                     if known {
@@ -162,18 +164,20 @@ fn key(change: &Change) -> Option<&ObjectKey> {
     match change {
         Change::Service(service) => Some(&service.key),
         Change::Slice(slice) => Some(&slice.key),
-        Change::ServiceIgnored(key, _) | Change::ServiceGone(key) | Change::SliceGone(key) => {
-            Some(key)
-        }
+        Change::ServiceIgnored(key, _)
+        | Change::ServiceGone(key)
+        | Change::SliceGone(key)
+        | Change::NodeWeight(key, _) => Some(key),
         Change::Node(_)
         | Change::ServicesListed(_)
         | Change::SlicesListed(_)
+        | Change::NodeWeightsListed(_)
         | Change::NodeListed => None,
     }
 }
 
 fn is_gone(change: &Change) -> bool {
-    matches!(change, Change::ServiceGone(_) | Change::SliceGone(_))
+    matches!(change, Change::ServiceGone(_) | Change::SliceGone(_) | Change::NodeWeight(_, None))
 }
 
 /// The object that a change is about is gone.
@@ -181,6 +185,7 @@ fn end_of(change: &Change) -> Option<Change> {
     let key = key(change)?.clone();
     match change {
         Change::Slice(_) | Change::SliceGone(_) => Some(Change::SliceGone(key)),
+        Change::NodeWeight(..) => Some(Change::NodeWeight(key, None)),
         _ => Some(Change::ServiceGone(key)),
     }
 }

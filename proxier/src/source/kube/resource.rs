@@ -1,4 +1,4 @@
-//! The three kinds of objects that are watched.
+//! What is watched.
 
 use std::fmt;
 
@@ -18,6 +18,9 @@ pub(super) trait Resource {
     const PATH: &'static str;
     /// What is known of the objects of one namespace may cost this part of the memory.
     const SHARE: u64;
+
+    /// Nothing but `metadata` is asked for.
+    const METADATA: bool = false;
 
     /// Label and field selector.
     fn selectors(node: &str) -> (Option<String>, Option<String>);
@@ -115,5 +118,32 @@ impl Resource for ThisNode {
              would say: its addresses, its zone and its pod CIDRs. The name is from {node_from}; if it \
              is another one in `kubectl get nodes`, set it with --hostname-override"
         ))
+    }
+}
+
+/// What the annotations of all Nodes say of their endpoints.
+pub(super) enum NodeWeights {}
+
+impl Resource for NodeWeights {
+    type Raw = raw::Node;
+    const KIND: &'static str = "Node";
+    const PATH: &'static str = "/api/v1/nodes";
+    const SHARE: u64 = 16;
+    const METADATA: bool = true;
+
+    fn selectors(_: &str) -> (Option<String>, Option<String>) {
+        (None, None)
+    }
+    fn metadata(raw: &Self::Raw) -> &Lenient<raw::Metadata> {
+        &raw.metadata
+    }
+    fn convert(converter: &Converter, raw: Self::Raw) -> Converted {
+        converter.node_weight(raw)
+    }
+    fn gone(key: ObjectKey) -> Option<Change> {
+        Some(Change::NodeWeight(key, None))
+    }
+    fn listed(keys: Vec<ObjectKey>) -> Change {
+        Change::NodeWeightsListed(keys)
     }
 }

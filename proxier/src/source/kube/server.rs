@@ -50,8 +50,13 @@ impl<'a, R: Resource> Server<'a, R> {
             continue_token: next.map(str::to_owned),
             ..ListParams::default()
         };
-        let request = self.request.list(&parameters).map_err(anyhow::Error::new);
-        let body = self.ask(request.map_err(Failure::Lost)?).await?;
+        let request = if R::METADATA {
+            self.request.list_metadata(&parameters)
+        } else {
+            self.request.list(&parameters)
+        };
+        let request = request.map_err(|error| Failure::Lost(anyhow::Error::new(error)))?;
+        let body = self.ask(request).await?;
         lines::whole(body, self.options.timing.answer, PAGE, Excess::Page).await
     }
 
@@ -65,7 +70,12 @@ impl<'a, R: Resource> Server<'a, R> {
             bookmarks: true,
             send_initial_events: from.is_none(),
         };
-        let request = self.request.watch(&parameters, from.unwrap_or_default());
+        let from = from.unwrap_or_default();
+        let request = if R::METADATA {
+            self.request.watch_metadata(&parameters, from)
+        } else {
+            self.request.watch(&parameters, from)
+        };
         let request = request.map_err(|error| Failure::Lost(anyhow::Error::new(error)))?;
         Ok(Lines::new(self.ask(request).await?))
     }

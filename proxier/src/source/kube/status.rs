@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// The three watches.
+/// The watches.
 #[derive(Debug, Default)]
 pub struct Status {
     /// Services.
@@ -16,6 +16,8 @@ pub struct Status {
     pub slices: WatchStatus,
     /// This node.
     pub node: WatchStatus,
+    /// The weights of all nodes, where these are watched.
+    pub node_weights: WatchStatus,
 }
 
 impl Status {
@@ -26,6 +28,7 @@ impl Status {
             text = self.services.hopeless(patience) => text,
             text = self.slices.hopeless(patience) => text,
             text = self.node.hopeless(patience) => text,
+            text = self.node_weights.hopeless(patience) => text,
         }
     }
 }
@@ -37,7 +40,7 @@ pub struct WatchStatus {
     /// Milliseconds after `start`, plus one; 0 is never.
     heard: AtomicU64,
     connected: AtomicBool,
-    synced: AtomicBool,
+    synced: watch::Sender<bool>,
     events: AtomicU64,
     lists: AtomicU64,
     failures: watch::Sender<u64>,
@@ -59,7 +62,7 @@ impl Default for WatchStatus {
             start: Instant::now(),
             heard: AtomicU64::new(0),
             connected: AtomicBool::new(false),
-            synced: AtomicBool::new(false),
+            synced: watch::Sender::new(false),
             events: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             failures: watch::Sender::new(0),
@@ -83,7 +86,13 @@ impl WatchStatus {
 
     /// Whether everything has been read completely at least once.
     pub fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::Relaxed)
+        *self.synced.borrow()
+    }
+
+    /// Returns once everything has been read completely.
+    pub(super) async fn synced(&self) {
+        // Its sender is here.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
     /// Events of objects received.
@@ -152,7 +161,7 @@ impl WatchStatus {
 
     pub(super) fn listed(&self) {
         self.lists.fetch_add(1, Ordering::Relaxed);
-        self.synced.store(true, Ordering::Relaxed);
+        self.synced.send_replace(true);
     }
 
     pub(super) fn connect(&self) {

@@ -1,11 +1,11 @@
-//! Annotations of a Service as the settings that they are: pure, and never wrong about more than the
+//! Annotations of a Service, or of a Node, as the settings that they are: pure, and never wrong about more than the
 //! annotation itself. One that cannot be used is kept with the reason.
 
 use std::time::Duration;
 
 use netlink_ipvs::Scheduler;
 
-use super::{Lenient, quote, raw};
+use super::{Lenient, Report, quote, raw};
 use crate::cluster::{Annotated, Annotation, Rejected, SchedulerFlags, ServiceSettings, Weights};
 use crate::value::GoDuration;
 
@@ -48,6 +48,21 @@ pub(super) fn settings(raw: raw::Annotations) -> Option<Box<ServiceSettings>> {
         first([(Annotation::MaxConnections, raw.max_connections, max_connections)], rejected);
     out.max_connections = most.map(|it| it.value);
     (out != ServiceSettings::default()).then(|| Box::new(out))
+}
+
+/// The weight that a Node gives its endpoints.
+pub(super) fn node_weight(raw: raw::Annotations, report: &mut Report<'_>) -> Option<u16> {
+    let mut rejected = Vec::new();
+    let weight = first([(Annotation::NodeWeight, raw.weight, node_weight_of)], &mut rejected);
+    for it in rejected {
+        report.warn(format_args!("annotation {it}"));
+    }
+    weight.map(|it| it.value)
+}
+
+fn node_weight_of(text: &str) -> Result<u16, &'static str> {
+    let weight = number(text).and_then(|weight| u16::try_from(weight).ok());
+    weight.ok_or("it takes a number from 0 to 65535")
 }
 
 /// A text as a value, or what it should have been.

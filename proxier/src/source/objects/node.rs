@@ -1,23 +1,42 @@
 //! v1 Node.
 
+use super::annotations::node_weight;
 use super::{Converted, Converter, Lenient, Report, quote, raw};
 use crate::cluster::{Change, Node, ObjectKey};
+use crate::source::Warning;
 use crate::value::{parse_cidr, parse_ip};
 
 /// Taint of a node that the autoscaler is about to remove.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 impl Converter {
-    /// A Node as a fact. Whether it is this node is for the caller to know.
-    pub(crate) fn node(&self, raw: raw::Node) -> Converted {
+    /// The key of a Node. It has no namespace, whatever a manifest says.
+    fn node_key(&self, raw: &raw::Node) -> Result<ObjectKey, Warning> {
         let metadata = raw.metadata.get();
-        // Nodes have no namespace; whatever a manifest says.
         let name = raw::Metadata {
             name: metadata.map_or(Lenient::Absent, |metadata| metadata.name.clone()),
             ..raw::Metadata::default()
         };
-        let key = match self.key("Node", &name) {
-            Ok(key) => ObjectKey::new("", key.name()),
+        self.key("Node", &name).map(|key| ObjectKey::new("", key.name()))
+    }
+
+    /// The weight that any Node gives its endpoints, as a fact.
+    pub(crate) fn node_weight(&self, raw: raw::Node) -> Converted {
+        let key = match self.node_key(&raw) {
+            Ok(key) => key,
+            Err(warning) => return warning.into(),
+        };
+        let mut report = Report::new("Node", &key);
+        let metadata = raw.metadata.or_default("metadata", &mut report);
+        let annotations = metadata.annotations.or_default("metadata.annotations", &mut report);
+        let weight = node_weight(annotations, &mut report);
+        report.finish(Change::NodeWeight(key.clone(), weight))
+    }
+
+    /// A Node as a fact. Whether it is this node is for the caller to know.
+    pub(crate) fn node(&self, raw: raw::Node) -> Converted {
+        let key = match self.node_key(&raw) {
+            Ok(key) => key,
             Err(warning) => return warning.into(),
         };
         let mut report = Report::new("Node", &key);
@@ -26,6 +45,8 @@ impl Converter {
         let status = raw.status.or_default("status", &mut report);
         let labels = metadata.labels.or_default("metadata.labels", &mut report);
         let zone = labels.zone.take("label topology.kubernetes.io/zone", &mut report);
+        let annotations = metadata.annotations.or_default("metadata.annotations", &mut report);
+        let weight = node_weight(annotations, &mut report);
         let tainted = spec
             .taints
             .or_default("spec.taints", &mut report)
@@ -75,6 +96,7 @@ impl Converter {
             addresses,
             pod_cidrs,
             eligible: !tainted && metadata.deletion_timestamp.get().is_none(),
+            weight,
         });
         report.finish(change)
     }

@@ -57,6 +57,8 @@ pub(crate) struct Annotations {
     pub(crate) one_packet: Text,
     #[serde(rename = "proxier.io/weights")]
     pub(crate) weights: Text,
+    #[serde(rename = "proxier.io/weight")]
+    pub(crate) weight: Text,
     #[serde(rename = "proxier.io/slow-start")]
     pub(crate) slow_start: Text,
     #[serde(rename = "proxier.io/max-connections")]

@@ -417,7 +417,8 @@ fn endpoints_become_slices() {
 fn a_node() {
     let object = json!({
         "kind": "Node",
-        "metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "z1"}},
+        "metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "z1"},
+                     "annotations": {"proxier.io/weight": "3"}},
         "spec": {"podCIDRs": ["10.244.0.1/24", "fd00::/64", "bad"], "taints": [{"key": "x"}]},
         "status": {"addresses": [
             {"type": "Hostname", "address": "node-a"}, {"type": "ExternalIP", "address": "192.0.2.1"},
@@ -436,6 +437,7 @@ fn a_node() {
         vec!["10.244.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
     assert_eq!(this.pod_cidrs, expected);
     assert!(this.eligible);
+    assert_eq!(this.weight, Some(3));
     assert_eq!(warnings.len(), 2);
     assert!(warnings[0].object == "Node node-a", "{warnings:?}");
 
@@ -445,4 +447,25 @@ fn a_node() {
     let mut tainted = object;
     tainted["spec"]["taints"] = json!([{"key": "ToBeDeletedByClusterAutoscaler"}]);
     assert!(!node(tainted).0.eligible);
+}
+
+#[test]
+fn the_weight_of_a_node() {
+    let weight = |annotations: Value| {
+        let object = json!({ "metadata": { "name": "n", "annotations": annotations } });
+        let raw = serde_json::from_value(object).unwrap();
+        let Converted { changes, warnings } = Converter::new(Origin::Api).node_weight(raw);
+        let [Change::NodeWeight(node, weight)] = &*changes else { panic!("{changes:?}") };
+        assert_eq!(*node, ObjectKey::new("", "n"));
+        (*weight, warnings.iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(weight(json!({ "proxier.io/weight": "0" })), (Some(0), String::new()));
+    assert_eq!(weight(json!({ "proxier.io/weight": "65535" })), (Some(65535), String::new()));
+    assert_eq!(weight(json!({ "other": "1" })), (None, String::new()));
+    for wrong in [json!("65536"), json!("-1"), json!("heavy"), json!(3)] {
+        let (weight, warning) = weight(json!({ "proxier.io/weight": wrong }));
+        assert_eq!(weight, None);
+        assert!(warning.contains("Node n: annotation proxier.io/weight: "), "{warning}");
+        assert!(warning.contains(" is not used: it "), "{warning}");
+    }
 }
