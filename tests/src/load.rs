@@ -4,6 +4,7 @@
 pub mod churn;
 pub mod connect;
 pub mod floor;
+pub mod local;
 pub mod memory;
 pub mod objects;
 pub mod table;

@@ -5,6 +5,8 @@
 mod hand_over;
 #[path = "takeover/other_modes.rs"]
 mod other_modes;
+#[path = "takeover/split.rs"]
+mod split;
 #[path = "takeover/ways.rs"]
 mod ways;
 
@@ -48,6 +50,8 @@ struct Node<'a> {
     step: &'a Step,
     scratch: Scratch,
     daemon: Option<Daemon>,
+    /// `--local-policy`. With what kube-proxy has left everything is compared.
+    policy: &'static str,
 }
 
 impl<'a> Node<'a> {
@@ -63,7 +67,7 @@ impl<'a> Node<'a> {
     fn with(namespace: &'a Namespace, step: &'a Step) -> Result<Self> {
         let scratch = Scratch::create()?;
         scratch.replace("manifests/objects.yaml", fs::read(&step.objects)?)?;
-        Ok(Self { namespace, step, scratch, daemon: None })
+        Ok(Self { namespace, step, scratch, daemon: None, policy: "kube-proxy" })
     }
 
     /// Adds a service with the same endpoints, whose source ranges leave the client out.
@@ -98,9 +102,10 @@ impl<'a> Node<'a> {
         let log = self.scratch.path().join("log");
         let manifests = self.scratch.path().join("manifests");
         let (config, manifests) = (self.step.config.display(), manifests.display());
-        // With what kube-proxy has left everything is compared.
-        let policy = "--local-policy=kube-proxy";
-        let arguments = format!("--v=2 {policy} --config {config} --manifests {manifests} {flag}");
+        let policy = self.policy;
+        let arguments = format!(
+            "--v=2 --local-policy={policy} --config {config} --manifests {manifests} {flag}"
+        );
         let before = self.operations().len();
         let words = arguments.split_whitespace();
         let mut daemon = Daemon::start_program(program, Some(self.namespace), words, &log)?;

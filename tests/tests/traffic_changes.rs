@@ -93,24 +93,37 @@ fn a_rolling_update_fails_no_connection() {
     rolling_update("rr", "none").unwrap();
 }
 
-/// Every scheduler that the test kernel has (User-mode Linux lacks `twos`), with each of its flags.
-#[test]
-#[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn in_full_rolling_updates_fail_no_connection_with_any_scheduler() {
-    let plain =
-        ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];
-    let plain = plain.map(|scheduler| (scheduler, "none"));
-    let flags = [
-        ("sh", "sh-fallback"),
-        ("sh", "sh-port"),
-        ("sh", "sh-fallback,sh-port"),
-        ("mh", "mh-fallback"),
-        ("mh", "mh-port"),
-        ("mh", "mh-fallback,mh-port"),
-    ];
-    for (scheduler, flags) in plain.into_iter().chain(flags) {
-        rolling_update(scheduler, flags).with_context(|| format!("{scheduler}, {flags}")).unwrap();
-    }
+/// The same with every scheduler and each of its flags.
+macro_rules! in_full_with {
+    ($($name:ident: $scheduler:literal, $flags:literal;)*) => {$(
+        #[test]
+        #[ignore = "needs a kernel with IPVS: tests/vm/run"]
+        fn $name() {
+            rolling_update($scheduler, $flags).unwrap();
+        }
+    )*};
+}
+
+in_full_with! {
+    in_full_a_rolling_update_fails_no_connection_with_rr: "rr", "none";
+    in_full_a_rolling_update_fails_no_connection_with_wrr: "wrr", "none";
+    in_full_a_rolling_update_fails_no_connection_with_lc: "lc", "none";
+    in_full_a_rolling_update_fails_no_connection_with_wlc: "wlc", "none";
+    in_full_a_rolling_update_fails_no_connection_with_lblc: "lblc", "none";
+    in_full_a_rolling_update_fails_no_connection_with_lblcr: "lblcr", "none";
+    in_full_a_rolling_update_fails_no_connection_with_dh: "dh", "none";
+    in_full_a_rolling_update_fails_no_connection_with_sed: "sed", "none";
+    in_full_a_rolling_update_fails_no_connection_with_nq: "nq", "none";
+    in_full_a_rolling_update_fails_no_connection_with_fo: "fo", "none";
+    in_full_a_rolling_update_fails_no_connection_with_ovf: "ovf", "none";
+    in_full_a_rolling_update_fails_no_connection_with_sh: "sh", "none";
+    in_full_a_rolling_update_fails_no_connection_with_sh_fallback: "sh", "sh-fallback";
+    in_full_a_rolling_update_fails_no_connection_with_sh_port: "sh", "sh-port";
+    in_full_a_rolling_update_fails_no_connection_with_sh_both: "sh", "sh-fallback,sh-port";
+    in_full_a_rolling_update_fails_no_connection_with_mh: "mh", "none";
+    in_full_a_rolling_update_fails_no_connection_with_mh_fallback: "mh", "mh-fallback";
+    in_full_a_rolling_update_fails_no_connection_with_mh_port: "mh", "mh-port";
+    in_full_a_rolling_update_fails_no_connection_with_mh_both: "mh", "mh-fallback,mh-port";
 }
 
 fn rolling_update(scheduler: &str, flags: &str) -> Result<()> {

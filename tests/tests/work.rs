@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use netlink_ipvs::RealServer;
-use proxier::cluster::Change;
+use proxier::builders::settings;
+use proxier::cluster::{Change, ObjectKey};
 use proxier::dataplane::Connections;
+use proxier::dataplane::split::EXPIRY;
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Status};
 use proxier_tests::load::memory::{
-    Settled, TIMING, nth_real_server, nth_service, nth_slice, nth_virtual_server,
+    Settled, TIMING, nth_local_slice, nth_real_server, nth_service, nth_slice, nth_virtual_server,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Duration, advance, timeout};
@@ -69,6 +71,84 @@ async fn one_endpoint_is_the_same_work_among_20_services_and_among_2000() {
             .map(str::to_owned)
             .into(),
             virtual_servers_read: 1,
+            frames_read: 0,
+        };
+        assert_eq!(before.work(&mut world), expected, "among {services}");
+    }
+}
+
+/// One virtual server by address has all endpoints, and one by mark.
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_is_the_same_work_among_20_local_policies_and_among_1000() {
+    for services in [20, 1000] {
+        let mut world = Settled::local(services).await;
+        let before = Before::of(&mut world);
+        world.reconciler.take(Event::from(Change::Slice(nth_local_slice(7, 3))));
+        world.reconciler.step().await;
+        let work = before.work(&mut world);
+        assert_eq!((work.steps, work.contributions), (1, 1));
+        let [new, old] = ["10.128.7.3:8080", "10.128.7.2:8080"];
+        let mut operations = Vec::new();
+        let mark = work.operations.iter().find_map(|op| Some(op.split_once(" to mark ")?.1));
+        let mark =
+            mark.and_then(|rest| rest.split_once(',')).map(|(mark, _)| format!("mark {mark}"));
+        for key in ["10.96.0.7:80/tcp", &mark.expect("a virtual server by mark")] {
+            operations.extend([
+                format!("add real server {new} to {key}, weight 1"),
+                format!("set real server {old} of {key} to weight 0"),
+                format!("remove real server {old} of {key}"),
+            ]);
+        }
+        operations.sort_unstable();
+        let mut done = work.operations;
+        done.sort_unstable();
+        assert_eq!(done, operations, "among {services}");
+        assert_eq!((work.virtual_servers_read, work.frames_read), (2, 0));
+    }
+}
+
+/// However many marks there are, renewing them is one operation, and computes nothing.
+#[tokio::test(start_paused = true)]
+async fn marks_are_renewed_together() {
+    for services in [20, 1000] {
+        let mut world = Settled::local(services).await;
+        let before = Before::of(&mut world);
+        advance(EXPIRY / 4).await;
+        world.reconciler.step().await;
+        let work = before.work(&mut world);
+        let renewed = format!("renew {services} members of set KUBE-LOCAL-MARK");
+        assert_eq!((work.contributions, work.operations), (0, vec![renewed]));
+    }
+}
+
+/// Another weight of a node computes the services on it, and changes their real servers there.
+#[tokio::test(start_paused = true)]
+async fn the_weight_of_a_node_is_the_same_work_among_20_services_and_among_2000() {
+    for services in [20, 2000] {
+        let slice = |n| {
+            let mut slice = nth_slice(n, &[1, 2]);
+            let node = if n < 3 { "heavy" } else { "plain" };
+            Arc::make_mut(&mut slice.endpoints[0].location).node = Some(node.into());
+            slice
+        };
+        let objects = (0..services).map(|n| (nth_service(n), slice(n)));
+        let mut world = Settled::of(settings, objects).await;
+        let weigh = |weight| Event::from(Change::NodeWeight(ObjectKey::new("", "heavy"), weight));
+        world.reconciler.take(weigh(Some(2)));
+        world.reconciler.step().await;
+        let before = Before::of(&mut world);
+        world.reconciler.take(weigh(Some(5)));
+        world.reconciler.step().await;
+        let expected = Work {
+            steps: 1,
+            contributions: 3,
+            operations: (0..3)
+                .map(|n| {
+                    let (real, server) = (nth_real_server(n, 1), nth_virtual_server(n));
+                    format!("set real server {real} of {server} to weight 5")
+                })
+                .collect(),
+            virtual_servers_read: 0,
             frames_read: 0,
         };
         assert_eq!(before.work(&mut world), expected, "among {services}");

@@ -3,6 +3,7 @@
 //! ```text
 //! load [--steps 100x5,1000x5,...] [--backends iptables,nftables] [--churn SECONDS] [--rates 100,1000]
 //!      [--idle SECONDS] [--connect TIMES] [--json FILE]
+//! load --local 100,1000 [--backends iptables,nftables] [--json FILE]      Services with Local policies, and nothing else
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
 //! Each size is programmed once by the floor, once by the daemon and once more by the floor, each
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dummy_iface::{Event, Monitor};
 use proxier::dataplane::firewall::Backend;
 use proxier_tests::load::objects::Size;
-use proxier_tests::load::{Plan, connect, floor, measure, table, write_manifest};
+use proxier_tests::load::{Plan, connect, floor, local, measure, table, write_manifest};
 use proxier_tests::netns::require_test_kernel;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -36,6 +37,8 @@ struct Options {
     idle: u64,
     /// Connections through each kind of frontend.
     connect: u32,
+    /// How many Services have Local policies; nothing else is measured then.
+    local: Vec<u32>,
     json: Option<PathBuf>,
     write: Option<PathBuf>,
 }
@@ -63,6 +66,18 @@ fn run() -> Result<()> {
         return inside(&part, size, backend, &options);
     }
     let begin = Instant::now();
+    if !options.local.is_empty() {
+        let mut reports = Vec::new();
+        for services in &options.local {
+            for backend in &options.backends {
+                let size = Size { services: *services, endpoints: 2 };
+                reports.push(in_namespace("local", size, *backend, &options)?);
+            }
+        }
+        let report = json!({"local": reports});
+        println!("{report:#}");
+        return options.save(&report);
+    }
     let (mut reports, mut connections) = (Vec::new(), Vec::new());
     let each = options.steps.iter();
     let each = each.flat_map(|size| options.backends.iter().map(move |backend| (*size, *backend)));
@@ -113,6 +128,8 @@ fn inside(part: &str, size: Size, backend: Backend, options: &Options) -> Result
         let state = floor::desired(manifest, backend)?;
         std::fs::remove_file(manifest)?;
         floor::program(&state, backend)?
+    } else if part == "local" {
+        local::measure(services, backend, &say)?
     } else if part == "connect" {
         say("connections");
         connect::measure(backend, options.connect)?
@@ -196,6 +213,7 @@ impl Options {
             rates: vec![100, 300, 500, 1000],
             idle: 60,
             connect: 2000,
+            local: Vec::new(),
             json: None,
             write: None,
         };
@@ -220,6 +238,10 @@ impl Options {
                 }
                 "--idle" => options.idle = u64::from(number()?),
                 "--connect" => options.connect = number()?,
+                "--local" => {
+                    let all = value.split(',').map(str::parse).collect::<Result<_, _>>();
+                    options.local = all.with_context(|| format!("{option} {value}"))?;
+                }
                 "--json" => options.json = Some(value.into()),
                 "--write" => options.write = Some(value.into()),
                 _ => bail!("unknown option {option}"),

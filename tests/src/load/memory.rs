@@ -9,7 +9,9 @@ use proxier::reconcile::{Event, Reconciler, Resolver, Status, Timing};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use proxier::builders::{ServiceExt as _, endpoints, ip, key, service, settings, virtual_server};
+use proxier::builders::{NODE, ServiceExt as _, endpoints, ip, service, settings, virtual_server};
+use proxier::dataplane::Settings;
+use proxier::dataplane::split::LocalPolicy;
 
 /// The times of a loop that counts draining servers and audits as the daemon does.
 pub const TIMING: Timing = Timing {
@@ -59,24 +61,62 @@ fn pod(n: u32, last: u8) -> String {
     format!("10.{}.{c}.{last}", 128 + b)
 }
 
+/// The `n`-th service as that of a load balancer with externalTrafficPolicy Local.
+pub fn nth_local_service(n: u32) -> Service {
+    let [.., b, c] = n.to_be_bytes();
+    let mut service = nth_service(n);
+    service.load_balancer_ips = vec![ip(&format!("198.18.{b}.{c}"))];
+    service.external_local = true;
+    service
+}
+
+/// Its slice: one endpoint on this node, and this one elsewhere.
+pub fn nth_local_slice(n: u32, last: u8) -> EndpointSlice {
+    let both = [format!("{} @{NODE}", pod(n, 1)), format!("{} @elsewhere", pod(n, last))];
+    endpoints(&name(n), 8080, &both.each_ref().map(String::as_str))
+}
+
+/// Settings by which Local policies are split, with a mark for each of thousands of services.
+fn split() -> Settings {
+    let mut settings = settings();
+    settings.local_policy = LocalPolicy::Split;
+    settings.marks = "0x1000/0x1fff".parse().unwrap_or_default();
+    for options in settings.firewall.values_mut() {
+        options.split = Some(settings.marks.common());
+    }
+    settings
+}
+
 impl Settled {
     /// Programs everything.
     pub async fn with(services: u32) -> Self {
-        let resolver = Resolver::new(|_, _| settings());
+        let objects = (0..services).map(|n| (nth_service(n), nth_slice(n, &[1, 2])));
+        Self::of(settings, objects).await
+    }
+
+    /// Programs as many services with externalTrafficPolicy Local.
+    pub async fn local(services: u32) -> Self {
+        let objects = (0..services).map(|n| (nth_local_service(n), nth_local_slice(n, 2)));
+        Self::of(split, objects).await
+    }
+
+    /// Programs these services, each with a slice.
+    pub async fn of(
+        settings: fn() -> Settings,
+        objects: impl Iterator<Item = (Service, EndpointSlice)>,
+    ) -> Self {
+        let resolver = Resolver::new(move |_, _| settings());
         let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, TIMING);
         reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
-        for n in 0..services {
-            reconciler.take(Event::from(Change::Service(nth_service(n))));
-            reconciler.take(Event::from(Change::Slice(nth_slice(n, &[1, 2]))));
+        let (mut services, mut slices): (Vec<ObjectKey>, Vec<ObjectKey>) = Default::default();
+        for (service, slice) in objects {
+            services.push(service.key.clone());
+            slices.push(slice.key.clone());
+            reconciler.take(Event::from(Change::Service(service)));
+            reconciler.take(Event::from(Change::Slice(slice)));
         }
-        let keys = |suffix: &str| -> Vec<ObjectKey> {
-            (0..services).map(|n| key(&format!("{}{suffix}", name(n)))).collect()
-        };
-        let listed = [
-            Change::ServicesListed(keys("")),
-            Change::SlicesListed(keys("-1")),
-            Change::NodeListed,
-        ];
+        let listed =
+            [Change::ServicesListed(services), Change::SlicesListed(slices), Change::NodeListed];
         for change in listed {
             reconciler.take(Event::from(change));
         }
