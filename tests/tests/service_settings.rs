@@ -345,6 +345,33 @@ fn an_endpoint_gets_no_more_connections_than_its_limit() {
     assert_eq!(held.opened.failed(), 2, "{:?}", held.opened);
 }
 
+/// Two choices at random, the less busy one of them: Debian's kernels have it since 6.12.
+#[test]
+#[ignore = "needs a kernel with IPVS, of a distribution: tests/vm/run --qemu"]
+fn twos_is_used_where_a_kernel_on_two_processors_has_it() {
+    let mut world = World::build("lc").unwrap();
+    let service = with(&[("scheduler", "twos")]);
+    let has = world.topology.node().host.namespace.sh("modprobe ip_vs_twos").is_ok();
+    let used = if has { "twos" } else { "lc" };
+    settle(&mut world, &service, &PODS, (Protocol::Tcp, &format!("-s {used}")));
+    world.ready().unwrap();
+    let namespace = &world.topology.client.namespace;
+    let mut held = Client::new(namespace).hold(&load(Protocol::Tcp, 60)).unwrap();
+    assert_eq!(held.opened.answered(), 60, "{:?}", held.opened);
+    proxier_tests::figure(&format!("{used}, 60 held connections: {:?}", held.opened.answers));
+    let few = held.opened.answers.values().all(|count| *count >= 10);
+    assert!(held.opened.answers.len() == 3 && few, "{:?}", held.opened.answers);
+    // Another weight, another scheduler: nothing is lost.
+    let weighted = with(&[("scheduler", "twos"), ("weights", "zone=a:3,zone=b:1")]);
+    let pods = [("pod-a", 3), ("pod-b", 3), ("pod-d", 1)];
+    let used = if has { "twos" } else { "wlc" };
+    settle(&mut world, &weighted, &pods, (Protocol::Tcp, &format!("-s {used}")));
+    settle(&mut world, &self::service(), &PODS, (Protocol::Tcp, "-s lc"));
+    let opened = held.opened.places.clone();
+    let asked = held.ask().unwrap();
+    assert_eq!(asked.places, opened, "{asked:?}");
+}
+
 /// User-mode Linux has no module for `twos`.
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
