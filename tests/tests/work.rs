@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use netlink_ipvs::RealServer;
+use netlink_ipvs::{Family, RealServer};
 use proxier::builders::settings;
 use proxier::cluster::{Change, ObjectKey};
 use proxier::dataplane::Connections;
+use proxier::dataplane::sets::SetRole;
 use proxier::dataplane::split::EXPIRY;
 use proxier::memory::Memory;
 use proxier::reconcile::{Event, Status};
@@ -119,6 +120,26 @@ async fn marks_are_renewed_together() {
         let renewed = format!("renew {services} members of set KUBE-LOCAL-MARK");
         assert_eq!((work.contributions, work.operations), (0, vec![renewed]));
     }
+}
+
+/// Without the split what it left goes, and is not renewed before.
+#[tokio::test(start_paused = true)]
+async fn what_the_split_left_is_not_renewed_without_it() {
+    let objects = |n| (nth_service(n), nth_slice(n, &[1, 2]));
+    let mut memory = Memory::new();
+    let split = Settled::local(3).await.reconciler.desired().state().sets.clone();
+    let marks = SetRole::LocalMark.of(Family::Ipv4);
+    assert_eq!(split[&marks].members.len(), 3);
+    memory.state.sets.insert(marks, split[&marks].clone());
+    let mut world = Settled::over(memory, settings, (0..3).map(objects)).await;
+    let gone = |op: &&String| op.ends_with("from set KUBE-LOCAL-MARK");
+    let done: Vec<String> =
+        world.reconciler.dataplane().done.iter().map(ToString::to_string).collect();
+    assert_eq!(done.iter().filter(gone).count(), 3, "{done:?}");
+    advance(EXPIRY / 4).await;
+    world.reconciler.step().await;
+    let memory = world.reconciler.dataplane();
+    assert!(!memory.done.iter().any(|op| op.to_string().starts_with("renew")), "{:?}", memory.done);
 }
 
 /// Another weight of a node computes the services on it, and changes their real servers there.

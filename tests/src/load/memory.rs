@@ -105,8 +105,19 @@ impl Settled {
         settings: fn() -> Settings,
         objects: impl Iterator<Item = (Service, EndpointSlice)>,
     ) -> Self {
+        let mut settled = Self::over(Memory::new(), settings, objects).await;
+        settled.reconciler.dataplane().done.clear();
+        settled
+    }
+
+    /// The same over what is there already. What was done is known.
+    pub async fn over(
+        memory: Memory,
+        settings: fn() -> Settings,
+        objects: impl Iterator<Item = (Service, EndpointSlice)>,
+    ) -> Self {
         let resolver = Resolver::new(move |_, _| settings());
-        let (mut reconciler, status) = Reconciler::new(Memory::new(), resolver, TIMING);
+        let (mut reconciler, status) = Reconciler::new(memory, resolver, TIMING);
         reconciler.take(Event::HostAddresses(vec![ip("192.0.2.1")]));
         let (mut services, mut slices): (Vec<ObjectKey>, Vec<ObjectKey>) = Default::default();
         for (service, slice) in objects {
@@ -121,7 +132,6 @@ impl Settled {
             reconciler.take(Event::from(change));
         }
         reconciler.step().await;
-        reconciler.dataplane().done.clear();
         Self { reconciler, status }
     }
 
