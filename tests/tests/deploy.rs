@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken manifest is a failed test")]
 
+#[path = "deploy/chart.rs"]
+mod chart;
 #[path = "deploy/confined.rs"]
 mod confined;
 #[path = "deploy/monitoring.rs"]
