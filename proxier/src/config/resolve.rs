@@ -32,11 +32,15 @@ pub(super) fn resolve(
         return Err(ConfigError::Invalid(FieldErrors(errors)));
     }
     warnings.extend(gates::warnings(&object.feature_gates));
+    // Manifests without a configuration: there is no kube-proxy whose mode and scheduler these could have been.
+    let cluster = args.own.manifests.is_empty() || args.always.config.is_some();
     if object.mode != "ipvs" {
         let given = std::mem::replace(&mut object.mode, "ipvs".to_owned());
-        warnings.push(format!(
-            "mode is {given:?}; proxier always runs IPVS, write mode: ipvs to silence this"
-        ));
+        if cluster {
+            warnings.push(format!(
+                "mode is {given:?}; proxier always runs IPVS, write mode: ipvs to silence this"
+            ));
+        }
     }
     warnings.extend(unused::warnings(&object));
     warnings.extend(args.without_effect.iter().map(|flag| format!("--{flag} has no effect")));
@@ -50,7 +54,7 @@ pub(super) fn resolve(
     }
     let ipvs = &object.ipvs;
     let scheduler = ipvs.scheduler.parse().unwrap_or(Scheduler::RR);
-    if ipvs.scheduler.is_empty() {
+    if ipvs.scheduler.is_empty() && cluster {
         warnings.push("IPVS scheduler not specified, use rr by default".to_owned());
     }
     Ok(Config {

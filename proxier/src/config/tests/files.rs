@@ -127,6 +127,15 @@ fn other_modes_run_ipvs_and_say_so() {
     }
 }
 
+/// Without a cluster there is no other mode that a reader could have meant.
+#[test]
+fn manifests_alone_miss_no_mode_and_no_scheduler() {
+    let config = with_flags("--manifests objects --hostname-override=node").unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+    let config = with_file(&full("", "0.0.0.0", "", ""), "--manifests objects").unwrap();
+    assert!(config.warnings[0].starts_with("mode is \"iptables\""), "{:?}", config.warnings);
+}
+
 /// L40: `[::]` gets past the loader; validation refuses it.
 #[test]
 fn a_bracketed_bind_address_is_left_to_validation() {
