@@ -228,6 +228,52 @@ fn command_section(one: &clap::Command) -> String {
 }
 
 const AFTER_OPTIONS: &str = "\
+.SH EXAMPLES
+.TP
+What a node would hold, without touching it
+.nf
+proxier \\-\\-dry\\-run \\-\\-manifests deploy/examples \\-\\-hostname\\-override node\\-1
+.fi
+.TP
+The node's service proxy, with kube\\-proxy's configuration
+.nf
+proxier \\-\\-config=/var/lib/kube\\-proxy/config.conf \\-\\-hostname\\-override=worker\\-1
+.fi
+.TP
+What taking over this node from kube\\-proxy would change
+.nf
+proxier migrate \\-\\-check \\-\\-config=/var/lib/kube\\-proxy/config.conf \\-\\-hostname\\-override=worker\\-1
+.fi
+.TP
+A load balancer without a cluster
+.nf
+proxier \\-\\-manifests /etc/proxier
+.fi
+.TP
+Why a Service does not answer
+.nf
+proxier status; proxier explain svc/web \\-n shop
+.fi
+.SH FILES
+.TP
+.I /var/lib/kube\\-proxy/config.conf
+The configuration in the manifests: a KubeProxyConfiguration, for \\fB\\-\\-config\\fR. A change is applied live.
+.TP
+.I /var/lib/kube\\-proxy/kubeconfig.conf
+Where the API server is, as \\fIclientConnection.kubeconfig\\fR of that file says.
+.TP
+.I /etc/proxier
+Services and endpoints of the unit proxier.service, which runs without a cluster. The folder is watched.
+.TP
+.I /run/xtables.lock
+The lock that the iptables programs share.
+.SH ENVIRONMENT
+.TP
+.B NO_COLOR
+If it is set, nothing that is printed has colours.
+.TP
+.B PROXIER_IPTABLES_DIR
+The folder in which the iptables programs are looked for, instead of where distributions put them.
 .SH EXIT STATUS
 0 success, 1 failure, 64 wrong usage, configuration or kubeconfig. Of \\fBstatus\\fR: 0 in sync, 2 in sync but something needs
 attention, 1 anything else. Of \\fBdiff\\fR and \\fBmigrate\\fR: 0 nothing would
