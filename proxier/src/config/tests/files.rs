@@ -132,7 +132,8 @@ fn other_modes_run_ipvs_and_say_so() {
 fn manifests_alone_miss_no_mode_and_no_scheduler() {
     let config = with_flags("--manifests objects --hostname-override=node").unwrap();
     assert_eq!(config.warnings, [""; 0]);
-    let config = with_file(&full("", "0.0.0.0", "", ""), "--manifests objects").unwrap();
+    let header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    let config = with_file(header, "--manifests objects --hostname-override=node").unwrap();
     assert!(config.warnings[0].starts_with("mode is \"iptables\""), "{:?}", config.warnings);
 }
 
