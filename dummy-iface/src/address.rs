@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use netlink_batch::{Error, Failure, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeader, AddressMessage, AddressScope,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
@@ -32,6 +34,8 @@ pub enum AddressChange {
     /// ever. For IPv6 the kernel holds an address once whatever its prefix length, so one that
     /// is there with another prefix length stays as it is and counts as unchanged.
     Add(IpAddr),
+    /// The same with scope host: the kernel never chooses it as a source address.
+    AddForHost(IpAddr),
     /// Remove the host address (prefix length 32 or 128).
     Remove(IpAddr),
     /// Remove exactly this address, as [`observe`](crate::DummyInterface::observe) lists it.
@@ -43,7 +47,7 @@ pub enum AddressChange {
 pub type Report = netlink_batch::Report<Error>;
 
 /// Prefix length of an address alone.
-const fn host_prefix_len(address: IpAddr) -> u8 {
+pub(crate) const fn host_prefix_len(address: IpAddr) -> u8 {
     if address.is_ipv4() {
         32
     } else {
@@ -87,18 +91,23 @@ impl fmt::Display for AddressChange {
 impl AddressChange {
     /// Whether the address is there afterwards.
     pub(crate) fn adds(self) -> bool {
-        matches!(self, Self::Add(_))
+        matches!(self, Self::Add(_) | Self::AddForHost(_))
     }
 
     pub(crate) fn assigned(self) -> AssignedAddress {
         match self {
-            Self::Add(address) | Self::Remove(address) => address.into(),
+            Self::Add(address) | Self::AddForHost(address) | Self::Remove(address) => {
+                address.into()
+            }
             Self::RemoveAssigned(assigned) => assigned,
         }
     }
 
     fn request(self, interface: u32) -> (RouteNetlinkMessage, u16) {
-        let message = message(interface, self.assigned());
+        let mut message = message(interface, self.assigned());
+        if matches!(self, Self::AddForHost(_)) {
+            message.header.scope = AddressScope::Host;
+        }
         if self.adds() {
             (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
         } else {

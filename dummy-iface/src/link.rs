@@ -13,7 +13,11 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::address::{self, AddressChange, AssignedAddress, Report};
 use crate::error::failed;
 use crate::host::{self, Entry};
+use crate::local::{self, RouteChange, Routes};
 use crate::route;
+
+/// The index of the loopback interface, in every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// A dummy interface (`ip link add NAME type dummy`) whose addresses this process manages.
 ///
@@ -133,18 +137,44 @@ impl DummyInterface {
         Ok(Observation { addresses, up })
     }
 
+    /// The local routes of this protocol (`RTPROT_*`) on it, which [`apply_routes`](Self::apply_routes)
+    /// makes, and others that do not belong there: those of this protocol that are different or on
+    /// another interface, and those on this interface that `ip route` adds (protocols `boot` and
+    /// `static`).
+    ///
+    /// # Errors
+    /// Any failure to read the whole list is an error, never a shorter list.
+    pub fn routes(&self, protocol: u8) -> Result<Routes, Error> {
+        let listed = local::list(&mut self.socket(), self.index, protocol);
+        listed.map_err(|failure| failed(format!("list the routes of {}", self.name), failure))
+    }
+
+    /// Sets it up, which its IPv6 routes need; that it is up already is success.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the interface is gone, [`ErrorKind::NoPermission`].
+    pub fn set_up(&self) -> Result<(), Error> {
+        self.set(LinkFlags::Up)
+    }
+
     /// Sets it down; that it is down already is success.
     ///
-    /// The kernel removes the IPv6 addresses of an interface that goes down, unless
+    /// The kernel removes the IPv6 routes of an interface that goes down, and the IPv6 addresses, unless
     /// `net.ipv6.conf.NAME.keep_addr_on_down` is set: observe again, and add them again.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the interface is gone, [`ErrorKind::NoPermission`].
     pub fn set_down(&self) -> Result<(), Error> {
+        self.set(LinkFlags::empty())
+    }
+
+    fn set(&self, flags: LinkFlags) -> Result<(), Error> {
         let mut message = self.message();
+        message.header.flags = flags;
         message.header.change_mask = LinkFlags::Up;
         self.run(&RouteNetlinkMessage::SetLink(message), || {
-            format!("set interface {} down", self.name)
+            let state = if flags.contains(LinkFlags::Up) { "up" } else { "down" };
+            format!("set interface {} {state}", self.name)
         })
     }
 
@@ -154,6 +184,19 @@ impl DummyInterface {
     /// what is not count as success.
     pub fn apply<I: IntoIterator<Item = AddressChange>>(&self, changes: I) -> Report {
         address::apply(&mut self.socket(), (self.index, &self.name), changes)
+    }
+
+    /// Applies `changes` of its routes in their order, in batches of up to 512 in one system call; those that
+    /// it makes have this protocol (`RTPROT_*`), by which they are known from others' routes.
+    ///
+    /// A change that fails does not stop the ones after it. Setting what is there and removing what is
+    /// not count as success. IPv6 routes need the interface to be up.
+    pub fn apply_routes<I: IntoIterator<Item = RouteChange>>(
+        &self,
+        protocol: u8,
+        changes: I,
+    ) -> Report {
+        local::apply(&mut self.socket(), (self.index, &self.name), protocol, changes)
     }
 
     /// Removes the interface with all its addresses; that it is gone already is success.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use netlink_batch::{Error, Failure, Malformed, Message, Notifications};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{protocols::NETLINK_ROUTE, Socket};
 use socket2::{SockFilter, SockRef};
@@ -15,17 +16,27 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::failed;
 use crate::host::Entry;
+use crate::link::LOOPBACK;
+use crate::local::{self, ListedRoute, LOCAL_TABLE};
 use crate::own::Asked;
-use crate::route::{self, ports, PORTS_MASK};
+use crate::route::{ports, read, PORTS_MASK};
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
-const GROUPS: [u32; 3] = [1, 5, 9];
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR` and
+/// `RTNLGRP_IPV6_ROUTE` of `linux/rtnetlink.h`.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// `RTM_NEWROUTE`, `RTM_DELROUTE` and `RTPROT_KERNEL` of `linux/rtnetlink.h`.
+const NEW_ROUTE: u16 = 24;
+const DELETED_ROUTE: u16 = 25;
+const MADE_BY_KERNEL: u8 = 2;
 
 /// Reports what others change on the interfaces of this network namespace.
 ///
-/// Addresses that this process adds or removes with [`DummyInterface`](crate::DummyInterface) are
-/// not reported. Of IPv4 ones the kernel does not even tell the monitor, so that ten thousand of
-/// them neither cost a system call each nor drown those of others.
+/// Addresses and routes that this process adds or removes with
+/// [`DummyInterface`](crate::DummyInterface) are not reported. Of routes and IPv4 addresses the kernel
+/// does not even tell the monitor, so that ten thousand of them neither cost a system call each nor
+/// drown those of others; nor of routes outside the table `local`, of which a router may have a
+/// million.
 ///
 /// Everything after [`open`](Self::open) is reported, so open first and list then. The socket has
 /// the system's default buffer: a burst of some hundred changes ends in one [`Event::Overrun`],
@@ -41,12 +52,25 @@ pub struct Monitor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// An address that is neither loopback nor IPv6 link-local came, changed or went.
+    /// An address came, changed or went that is neither IPv6 link-local nor a loopback address on the
+    /// loopback interface.
     Address {
         /// Index of its interface.
         interface: u32,
         /// The address.
         address: IpAddr,
+        /// Whether it is there now.
+        added: bool,
+    },
+    /// A route of the table `local` came, changed or went, which is not one that the kernel has for an
+    /// address. It does not tell of those that go with their interface.
+    Route {
+        /// Index of its interface.
+        interface: u32,
+        /// The network that it leads to.
+        destination: IpAddr,
+        /// Length of its prefix in bits.
+        prefix_len: u8,
         /// Whether it is there now.
         added: bool,
     },
@@ -112,24 +136,41 @@ impl Monitor {
 #[allow(deprecated)]
 fn follow() -> io::Result<AsyncFd<Notifications>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
-    SockRef::from(&socket).attach_filter(&others())?;
+    SockRef::from(&socket).attach_filter(&news())?;
     AsyncFd::new(Notifications::over(socket, &GROUPS)?)
 }
 
-/// Drops messages whose `nlmsg_pid`, the port of who asked for the change, is one of ours. Classic
-/// BPF (`linux/filter.h`), which reads words in network byte order.
-fn others() -> [SockFilter; 5] {
+/// Drops messages whose `nlmsg_pid`, the port of who asked for the change, is one of ours, and those about
+/// routes that are in another table than `local` or that the kernel has made. Classic BPF
+/// (`linux/filter.h`), which reads words in network byte order.
+fn news() -> [SockFilter; 12] {
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+                              // In `struct nlmsghdr`, and in `struct rtmsg` after it.
+    const TYPE_AT: u32 = 4;
     const PORT_AT: u32 = 12;
+    const TABLE_AT: u32 = 20;
+    const PROTOCOL_AT: u32 = 21;
+    // Where a jump leads, counted from the instruction after it.
+    const NEXT: u8 = 0;
+    let kind = |kind: u16| u32::from(kind.to_be());
     [
         SockFilter::new(LOAD_WORD, 0, 0, PORT_AT),
         SockFilter::new(AND, 0, 0, PORTS_MASK.to_be()),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, ports().to_be()),
-        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(JUMP_IF_EQUAL, 8, NEXT, ports().to_be()),
+        SockFilter::new(LOAD_HALF, 0, 0, TYPE_AT),
+        SockFilter::new(JUMP_IF_EQUAL, 1, NEXT, kind(NEW_ROUTE)),
+        SockFilter::new(JUMP_IF_EQUAL, NEXT, 4, kind(DELETED_ROUTE)),
+        SockFilter::new(LOAD_BYTE, 0, 0, TABLE_AT),
+        SockFilter::new(JUMP_IF_EQUAL, NEXT, 3, u32::from(LOCAL_TABLE)),
+        SockFilter::new(LOAD_BYTE, 0, 0, PROTOCOL_AT),
+        SockFilter::new(JUMP_IF_EQUAL, 1, NEXT, u32::from(MADE_BY_KERNEL)),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
     ]
 }
 
@@ -138,9 +179,11 @@ fn unreadable(failure: impl Into<Failure>) -> Error {
 }
 
 fn event(message: Result<Message<'_>, Malformed>) -> Result<Option<Event>, Malformed> {
-    Ok(match route::read(&message?)? {
+    Ok(match read(&message?)? {
         Some(RouteNetlinkMessage::NewAddress(message)) => address(&message, true),
         Some(RouteNetlinkMessage::DelAddress(message)) => address(&message, false),
+        Some(RouteNetlinkMessage::NewRoute(message)) => route(&message, true),
+        Some(RouteNetlinkMessage::DelRoute(message)) => route(&message, false),
         Some(RouteNetlinkMessage::NewLink(message)) => Some(link(&message, false)),
         Some(RouteNetlinkMessage::DelLink(message)) => Some(link(&message, true)),
         _ => None,
@@ -155,14 +198,25 @@ fn is_news(event: &Event, asked: &Asked) -> bool {
             asked.gone(index);
             true
         }
-        Event::Link { .. } | Event::Overrun => true,
+        Event::Route { .. } | Event::Link { .. } | Event::Overrun => true,
     }
 }
 
 fn address(message: &AddressMessage, added: bool) -> Option<Event> {
-    let entry = Entry::of(message).filter(Entry::is_reachable)?;
+    let entry = Entry::of(message).filter(|entry| entry.is_reachable() || is_misplaced(entry))?;
     let Entry { interface, assigned } = entry;
     Some(Event::Address { interface, address: assigned.address, added })
+}
+
+/// A loopback address on another interface, where only somebody who means something by it puts it.
+fn is_misplaced(entry: &Entry) -> bool {
+    entry.assigned.address.is_loopback() && entry.interface != LOOPBACK
+}
+
+fn route(message: &RouteMessage, added: bool) -> Option<Event> {
+    let (route, _) = local::of(message)?;
+    let ListedRoute { interface, destination, prefix_len, .. } = route;
+    Some(Event::Route { interface, destination, prefix_len, added })
 }
 
 fn link(message: &LinkMessage, deleted: bool) -> Event {

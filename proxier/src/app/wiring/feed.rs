@@ -262,6 +262,8 @@ impl Follower {
                 self.ours = None;
                 Some(Event::Disturbed)
             }
+            // Nothing of ours is a route.
+            HostEvent::Route { .. } => None,
             // With a link, routes may have come or gone.
             HostEvent::Address { .. } | HostEvent::Link { .. } => {
                 self.list_after = Some(Self::BURST);
