@@ -217,6 +217,7 @@ pub fn slice(service: &str) -> EndpointSlice {
         family: Family::Ipv4,
         ports: Vec::new(),
         endpoints: Vec::new(),
+        pods: crate::cluster::Pods::default(),
         triggered: None,
     }
 }

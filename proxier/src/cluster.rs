@@ -9,10 +9,10 @@ pub mod topology;
 
 pub use address::{Special, Use};
 pub use change::{Change, NotProxied};
-pub use index::{Cluster, Dirty};
+pub use index::{Cluster, Dirty, Objects};
 pub use object::{
-    Conditions, Endpoint, EndpointSlice, Hints, Location, Node, ObjectKey, Service, ServicePort,
-    SlicePort, SourceRanges, UNDATED,
+    Conditions, Endpoint, EndpointSlice, Hints, Location, Node, ObjectKey, Pods, Service,
+    ServicePort, SlicePort, SourceRanges, UNDATED,
 };
 pub use service_settings::{
     Annotated, Annotation, NodeWeights, Rejected, SchedulerFlags, ServiceSettings, WeightRule,

@@ -40,7 +40,7 @@ use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
 pub(crate) use attention::State;
 use counters::Desk;
-pub use counters::{Counted, NOT_COUNTED, Table};
+pub use counters::{Counted, NOT_COUNTED, Table, Totals};
 use server::{Handler, Limits};
 
 /// How long after a failed attempt to listen the next one is made.
@@ -104,6 +104,8 @@ pub struct Sources {
     pub watches: Option<Watches>,
     /// The kernel's counters, if they can be had.
     pub table: Option<Table>,
+    /// The same of all virtual servers at once.
+    pub totals: Option<Totals>,
     /// How far the hand-over is, while this node is handed over.
     pub hand_over: Option<watch::Receiver<Stage>>,
 }
@@ -115,7 +117,15 @@ impl Sources {
         status: watch::Receiver<Arc<Status>>,
     ) -> Self {
         let node_ports = status.clone();
-        Self { current, status, node_ports, watches: None, table: None, hand_over: None }
+        Self {
+            current,
+            status,
+            node_ports,
+            watches: None,
+            table: None,
+            totals: None,
+            hand_over: None,
+        }
     }
 }
 
@@ -128,7 +138,7 @@ impl Sources {
 #[allow(clippy::unused_async, reason = "it starts tasks, so it must be called in a runtime")]
 pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     let mut servers = Servers { health: None, metrics: None, tasks: JoinSet::new() };
-    let Sources { current, status, node_ports, watches, table, hand_over } = sources;
+    let Sources { current, status, node_ports, watches, table, totals, hand_over } = sources;
     let config = &*current.borrow().config.clone();
     let monitor = health::Monitor::new(current.clone(), status, hand_over);
     if let Some(address) = config.healthz_bind {
@@ -138,7 +148,7 @@ pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     }
     let address = config.metrics_bind;
     let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
-    let handler = pages::MetricsServer::new(monitor.clone(), watches, Desk::new(table));
+    let handler = pages::MetricsServer::new(monitor.clone(), watches, Desk::new(table, totals));
     servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
     servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, node_ports).run());
     Ok(servers)

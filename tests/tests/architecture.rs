@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Settings have the types of those who use them.
     ("config", &["args", "dataplane", "input", "value"]),
     ("settings", &["cluster", "config", "dataplane"]),
-    ("http", &["cluster", "config", "dataplane", "reconcile", "value"]),
+    ("http", &["cluster", "config", "dataplane", "explain", "reconcile", "value"]),
     ("explain", &["cluster", "dataplane", "render"]),
     // What `get` and `top` show.
     ("listing", &["explain", "render"]),

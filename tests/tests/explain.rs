@@ -364,7 +364,7 @@ fn several_at_once_for_people_and_for_programs() {
     let port = &web["services"][0]["ports"][0]["families"][0];
     assert_eq!(
         port["endpoints"][1],
-        json!({"address": "10.244.1.1:8080", "node": "n2", "zone": null, "state": "ready",
+        json!({"address": "10.244.1.1:8080", "pod": null, "node": "n2", "zone": null, "state": "ready",
                "local": false, "used": true, "verdict": "used, not local"})
     );
     assert_eq!(port["frontends"][0]["virtualServer"], "10.96.0.10:80/tcp");

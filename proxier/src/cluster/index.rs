@@ -1,11 +1,13 @@
 //! The index: objects by key, slices by the service they belong to.
 
+mod objects;
 mod slices;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+pub use self::objects::Objects;
 use self::slices::Slices;
 use super::{Change, EndpointSlice, Node, NodeWeights, NotProxied, ObjectKey, Service};
 
@@ -36,7 +38,7 @@ impl Dirty {
 /// What Kubernetes says. Objects come in any order; nothing refers to what is not there.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    services: HashMap<ObjectKey, Box<Service>>,
+    services: HashMap<ObjectKey, Arc<Service>>,
     ignored: HashMap<ObjectKey, NotProxied>,
     slices: HashMap<ObjectKey, Slices>,
     service_of_slice: HashMap<ObjectKey, ObjectKey>,
@@ -127,7 +129,7 @@ impl Cluster {
                 self.drop_service(&key, dirty);
                 self.ignored.insert(key, reason);
             }
-            Change::Slice(slice) => self.put_slice(slice, dirty),
+            Change::Slice(slice) => self.put_slice(Arc::new(slice), dirty),
             Change::SliceGone(key) => self.drop_slice(&key, dirty),
             Change::Node(node) => {
                 let place = |node: &Node| {
@@ -191,11 +193,11 @@ impl Cluster {
             Some(known) if **known == service => {}
             Some(known) => {
                 dirty.mark(&service.key);
-                **known = service;
+                *known = Arc::new(service);
             }
             None => {
                 dirty.mark(&service.key);
-                self.services.insert(service.key.clone(), Box::new(service));
+                self.services.insert(service.key.clone(), Arc::new(service));
             }
         }
     }
@@ -206,7 +208,7 @@ impl Cluster {
         }
     }
 
-    fn put_slice(&mut self, slice: EndpointSlice, dirty: &mut Dirty) {
+    fn put_slice(&mut self, slice: Arc<EndpointSlice>, dirty: &mut Dirty) {
         let moved =
             self.service_of_slice.get(&slice.key).is_some_and(|name| *name != slice.service);
         if moved {
@@ -224,7 +226,7 @@ impl Cluster {
         };
         match slices.get_mut(&slice.key) {
             // The trigger time alone says nothing about forwarding.
-            Some(known) if known.same_endpoints(&slice) => known.triggered = slice.triggered,
+            Some(known) if known.same_endpoints(&slice) => {}
             Some(known) => {
                 dirty.mark(&owner);
                 *known = slice;

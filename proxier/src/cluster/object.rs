@@ -179,6 +179,8 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Their pods.
+    pub pods: Pods,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, as milliseconds since 1970.
     pub triggered: Option<i64>,
 }
@@ -191,6 +193,41 @@ impl EndpointSlice {
             && self.family == other.family
             && self.ports == other.ports
             && self.endpoints == other.endpoints
+            && self.pods == other.pods
+    }
+}
+
+/// The names of the pods that endpoints are, in their order: one text, since there are many and only people
+/// ask for them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Pods(Box<str>);
+
+impl Pods {
+    /// Bytes of a name (RFC 1123); what is longer is no pod's.
+    const LONGEST: usize = 253;
+
+    /// From the name of each endpoint's pod; what is none has an empty one.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all = String::new();
+        for (n, name) in names.into_iter().enumerate() {
+            if n > 0 {
+                all.push('\n');
+            }
+            let is_name = name.len() <= Self::LONGEST && !name.contains('\n');
+            all.push_str(if is_name { name } else { "" });
+        }
+        let none = all.bytes().all(|byte| byte == b'\n');
+        Self(if none { Box::default() } else { all.into() })
+    }
+
+    /// The name of each endpoint's pod, as far as any has one.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.split('\n')
+    }
+
+    /// Bytes that they take.
+    pub fn size(&self) -> usize {
+        self.0.len()
     }
 }
 

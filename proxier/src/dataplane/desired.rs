@@ -209,7 +209,17 @@ impl Desired {
         contribution: Option<(i64, Contribution)>,
         touched: &mut BTreeSet<Target>,
     ) -> bool {
-        let contribution = contribution.map(|(created, new)| (created, Arc::new(new)));
+        let shared = contribution.map(|(created, new)| (created, Arc::new(new)));
+        self.set_shared(service, shared, touched)
+    }
+
+    /// As [`Self::set`], with what others have too.
+    pub fn set_shared(
+        &mut self,
+        service: &ObjectKey,
+        contribution: Option<(i64, Arc<Contribution>)>,
+        touched: &mut BTreeSet<Target>,
+    ) -> bool {
         let known = self.contributions.get(service);
         if known == contribution.as_ref() {
             return false;

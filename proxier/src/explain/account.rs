@@ -149,6 +149,8 @@ pub struct EndpointAccount {
     /// Its address alone.
     #[serde(skip)]
     pub ip: IpAddr,
+    /// The pod that it is, where its EndpointSlice says so.
+    pub pod: Option<String>,
     /// The node that it is on.
     pub node: Option<String>,
     /// The zone that it is in.

@@ -90,6 +90,7 @@ pub(super) fn account(
     EndpointAccount {
         address,
         ip: endpoint.address,
+        pod: None,
         node: shown(&endpoint.location.node),
         zone: shown(&endpoint.location.zone),
         state,

@@ -1,16 +1,19 @@
 //! What there is to say of one Service.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use netlink_ipvs::{Family, Flags};
 
 use super::Known;
 use super::account::{
-    FamilyAccount, FrontendAccount, HealthAccount, LocalEndpoints, PortAccount, ServiceAccount,
-    SkippedAccount,
+    EndpointAccount, FamilyAccount, FrontendAccount, HealthAccount, LocalEndpoints, PortAccount,
+    ServiceAccount, SkippedAccount,
 };
 use super::endpoints::{Uses, endpoint, fallbacks, lacking};
 use super::{left_out, settings};
 use crate::cluster::topology::{Needs, Selection, merge, select};
-use crate::cluster::{Service, ServicePort};
+use crate::cluster::{EndpointSlice, Service, ServicePort};
 use crate::dataplane::sets::SetRole;
 use crate::dataplane::{Contribution, Frontend, FrontendKind, Settings};
 use crate::render::scheduler_flags;
@@ -91,6 +94,7 @@ fn part(service: &Service, port: &ServicePort, family: Family, known: Known<'_>)
     };
     let mut all: Vec<_> = endpoints.iter().map(of).collect();
     all.extend(left_out::endpoints(service, port, family, known));
+    name_pods(&mut all, known.cluster.slices(&service.key));
     let mut notes: Vec<String> = fallbacks(&endpoints, &selection).into_iter().collect();
     notes.extend(left_out::hints(&endpoints, selection.topology, place));
     let node_port = |frontend: &&Frontend| frontend.kind == FrontendKind::NodePort;
@@ -109,6 +113,19 @@ fn part(service: &Service, port: &ServicePort, family: Family, known: Known<'_>)
         }),
         frontends: frontends.iter().map(|it| frontend(service, it, &selection, known)).collect(),
         inside: inside.first().map(|it| frontend(service, it, &selection, known)),
+    }
+}
+
+/// Says of each endpoint which pod it is, where any slice does.
+fn name_pods<'a>(
+    endpoints: &mut [EndpointAccount],
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) {
+    let named = slices.flat_map(|slice| slice.endpoints.iter().zip(slice.pods.names()));
+    let named = named.filter(|(_, pod)| !pod.is_empty());
+    let pods: BTreeMap<IpAddr, &str> = named.map(|(it, pod)| (it.address, pod)).collect();
+    for endpoint in endpoints {
+        endpoint.pod = pods.get(&endpoint.ip).map(|pod| text::name(pod).to_string());
     }
 }
 

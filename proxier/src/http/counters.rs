@@ -24,17 +24,21 @@ pub const NOT_COUNTED: &str = "connections, packets and bytes are not counted: n
 /// It blocks, and is never called by two at once.
 pub type Table = Arc<dyn Fn(&[VirtualServerKey]) -> Result<Vec<Counted>, String> + Send + Sync>;
 
+/// Reads every virtual server that the kernel has, without its real servers; otherwise as [`Table`].
+pub type Totals = Arc<dyn Fn() -> Result<Vec<VirtualServerEntry>, String> + Send + Sync>;
+
 /// A thread that may wait and work for long, for one at a time: on that of the servers health is
 /// answered.
 #[derive(Clone)]
 pub(super) struct Desk {
     table: Option<Table>,
+    totals: Option<Totals>,
     turn: Arc<Mutex<()>>,
 }
 
 impl Desk {
-    pub(super) fn new(table: Option<Table>) -> Self {
-        Self { table, turn: Arc::default() }
+    pub(super) fn new(table: Option<Table>, totals: Option<Totals>) -> Self {
+        Self { table, totals, turn: Arc::default() }
     }
 
     /// Whether the kernel's counters can be read.
@@ -45,13 +49,13 @@ impl Desk {
     /// What `work` makes of the kernel's counters, if they can be read. An error is one of the thread.
     pub(super) async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(Option<&Table>) -> T + Send + 'static,
+        work: impl FnOnce(Option<&Table>, Option<&Totals>) -> T + Send + 'static,
     ) -> Result<T, String> {
         // Held by the thread: a client that goes away does not let the next one in too early.
         let turn = self.turn.clone().lock_owned().await;
-        let table = self.table.clone();
+        let (table, totals) = (self.table.clone(), self.totals.clone());
         let worked = tokio::task::spawn_blocking(move || {
-            let made = work(table.as_ref());
+            let made = work(table.as_ref(), totals.as_ref());
             drop(turn);
             made
         });

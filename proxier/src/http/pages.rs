@@ -1,11 +1,13 @@
 //! The metrics server: metrics, the mode, the configuration, and pages for people.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, REFERRER_POLICY,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderValue, LOCATION,
+    REFERRER_POLICY,
 };
 use hyper::{Method, Request, StatusCode};
 use tokio::time::Instant;
@@ -110,7 +112,7 @@ impl MetricsServer {
         let config = self.config();
         let body = if self.desk.has_table() && config.service_metrics.any() {
             let (readings, asked) = (self.readings.clone(), Instant::now());
-            let lease = self.desk.work(move |table| {
+            let lease = self.desk.work(move |table, _| {
                 let read = |table| Reading::new(&status, &config.service_metrics, table);
                 readings.take(asked, || table.map(read).unwrap_or_default())
             });
@@ -132,7 +134,9 @@ impl MetricsServer {
     ) -> Result<T, Response> {
         let query = Query::parse(query.unwrap_or_default());
         let (monitor, watches) = (self.monitor.clone(), self.watches());
-        let made = self.desk.work(move |table| show(&View::new(&monitor, &watches, table, query)));
+        let made = self.desk.work(move |table, totals| {
+            show(&View::new(&monitor, &watches, (table, totals), query))
+        });
         made.await.map_err(|error| text(StatusCode::INTERNAL_SERVER_ERROR, error))
     }
 
@@ -156,6 +160,22 @@ impl MetricsServer {
     }
 }
 
+/// Whether somebody asks for this node by a name that can be its own. A page of somebody else in a browser on the
+/// node, or beside a forwarded port, can give its own name another address and so come here with it: it would
+/// then read what is meant for operators. Such names have dots.
+fn is_own_name(request: &Request<Incoming>, node: &str) -> bool {
+    let Some(host) = request.headers().get(HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let is_address =
+        |text: &str| text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok();
+    let (name, _) = host.rsplit_once(':').unwrap_or((host, ""));
+    is_address(host)
+        || is_address(name.trim_start_matches('[').trim_end_matches(']'))
+        || !name.contains('.')
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.eq_ignore_ascii_case(node)
+}
+
 /// Whether a browser asks.
 fn wants_html(request: &Request<Incoming>) -> bool {
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
@@ -177,7 +197,14 @@ impl Handler for MetricsServer {
         }
         let fine = |body: String| text(StatusCode::OK, body);
         let query = request.uri().query();
-        match request.uri().path() {
+        let path = request.uri().path();
+        let is_for_people =
+            path == "/" || path.starts_with("/status") || path == "/configz" || path == "/flagz";
+        if is_for_people && !is_own_name(request, &self.config().node_name) {
+            let why = "421: ask for this page by an address, localhost or the name of the node\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, why);
+        }
+        match path {
             "/healthz" | "/healthz/ping" => {
                 let verbose = query.is_some_and(|query| query.contains("verbose"));
                 fine(if verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" }.to_owned())

@@ -1,32 +1,42 @@
 //! What the status page and its JSON show: one page of services with their counters, and how the
 //! whole is doing. Whatever the cluster has, an answer is bounded.
 
-use std::collections::BTreeMap;
+mod listing;
+mod load;
+mod opened;
+mod service;
+
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use netlink_ipvs::{Flags, RealServerConfig, RealServerEntry, VirtualServerKey};
+use netlink_ipvs::VirtualServerKey;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Watch;
 use super::attention::{Attention, State};
-use super::counters::{Counted, NOT_COUNTED, Table};
+use super::counters::{Table, Totals};
 use super::health::Monitor;
 use super::query::Query;
 use super::time::rfc3339;
-use crate::cluster::ObjectKey;
-use crate::dataplane::{Contribution, Frontend, InForce, flag_names};
 use crate::reconcile::Status;
 use crate::text;
+pub(super) use listing::Listing;
+pub(super) use load::LoadView;
+pub(super) use opened::Opened;
+pub(super) use service::{FrontendView, ServiceView};
 
 /// Services on one page.
-const SERVICES: usize = 25;
+const SERVICES: usize = 50;
 /// Virtual servers that are shown of one service, and real servers of one virtual server.
 const FRONTENDS: usize = 20;
 const REAL_SERVERS: usize = 50;
 /// Real servers that are shown on one page.
 const ROWS: usize = 1000;
+/// Endpoints that are shown of a service in full.
+const OPENED: usize = 200;
+/// Addresses of the node.
+const ADDRESSES: usize = 8;
 /// Conflicts, draining real servers and what is held back.
 const OTHERS: usize = 50;
 
@@ -35,7 +45,13 @@ const OTHERS: usize = 50;
 #[serde(rename_all = "camelCase")]
 pub(super) struct View {
     pub(super) node: String,
+    /// Its addresses, as its Node object has them, or the host itself.
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) version: &'static str,
+    /// The release of the running kernel.
+    pub(super) kernel: String,
+    /// By what the rules are kept, once that is settled.
+    pub(super) backend: Option<String>,
     pub(super) time: String,
     pub(super) up_seconds: u64,
     pub(super) state: State,
@@ -110,92 +126,6 @@ pub(super) struct DrainView {
     pub(super) seconds_left: u64,
 }
 
-/// The services that were asked for.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Listing {
-    pub(super) search: String,
-    pub(super) page: usize,
-    pub(super) pages: usize,
-    pub(super) matches: usize,
-    /// Why there are no counters.
-    pub(super) counters_error: Option<String>,
-    pub(super) services: Vec<ServiceView>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ServiceView {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    /// What annotations of the Service have set.
-    pub(super) settings: Vec<SettingView>,
-    /// Its annotations that cannot be used, and why not.
-    pub(super) rejected_settings: Vec<String>,
-    pub(super) frontends: Part<FrontendView>,
-}
-
-/// There are few of one Service.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SettingView {
-    pub(super) setting: &'static str,
-    pub(super) value: String,
-    pub(super) annotation: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct FrontendView {
-    pub(super) kind: String,
-    pub(super) port: String,
-    pub(super) virtual_server: String,
-    pub(super) scheduler: String,
-    pub(super) scheduler_flags: Vec<&'static str>,
-    /// Every packet is scheduled by itself.
-    pub(super) one_packet: bool,
-    pub(super) sticky_seconds: Option<u32>,
-    /// The service that has this address and port instead.
-    pub(super) taken_by: Option<String>,
-    /// Whether the kernel has it; unknown where it cannot be read.
-    pub(super) programmed: Option<bool>,
-    /// Connections scheduled so far; unknown where they are not counted.
-    pub(super) connections: Option<u64>,
-    pub(super) real_servers: Part<RealServerView>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RealServerView {
-    pub(super) address: String,
-    pub(super) weight: u32,
-    /// Connections above which it gets no new ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upper_threshold: Option<u32>,
-    pub(super) active: Option<u32>,
-    pub(super) inactive: Option<u32>,
-    pub(super) connections: Option<u64>,
-    /// No service asks for it any more.
-    pub(super) draining: bool,
-}
-
-/// What the kernel has, each virtual server with the first of its real servers and their number.
-type Kernel = BTreeMap<VirtualServerKey, (Counted, usize)>;
-
-/// Reads them one at a time: of one with a hundred thousand real servers few are kept.
-fn count(table: &Table, keys: impl Iterator<Item = VirtualServerKey>) -> Result<Kernel, String> {
-    let mut kernel = Kernel::new();
-    for key in keys {
-        for mut counted in table(&[key])? {
-            let total = counted.real_servers.len();
-            counted.real_servers.truncate(REAL_SERVERS);
-            counted.real_servers.shrink_to_fit();
-            kernel.insert(key, (counted, total));
-        }
-    }
-    Ok(kernel)
-}
-
 // === impl View ===
 
 impl View {
@@ -203,11 +133,11 @@ impl View {
     pub(super) fn new(
         monitor: &Monitor,
         watches: &[Watch],
-        table: Option<&Table>,
+        (table, totals): (Option<&Table>, Option<&Totals>),
         query: Query,
     ) -> Self {
         let (status, current) = (monitor.status(), monitor.current());
-        let listing = Listing::new(&status, table, query);
+        let listing = Listing::new(&status, table, totals, query);
         let now = Instant::now();
         let watch = |watch: &Watch| WatchView {
             resource: watch.resource,
@@ -240,6 +170,9 @@ impl View {
         let up = monitor.started().elapsed().unwrap_or(Duration::ZERO);
         Self {
             node: text::name(&current.config.node_name).to_string(),
+            addresses: addresses(&status),
+            kernel: kernel(),
+            backend: status.settings_in_force.as_ref().map(|settings| settings.backend.to_string()),
             version: env!("CARGO_PKG_VERSION"),
             time: rfc3339(SystemTime::now()),
             up_seconds: up.as_secs(),
@@ -265,6 +198,17 @@ impl View {
     }
 }
 
+/// The node's own; of a host without a Node object, those that it has.
+fn addresses(status: &Status) -> Vec<IpAddr> {
+    let own = [&status.node_addresses, &status.host_addresses];
+    let known = own.into_iter().find(|list| !list.is_empty());
+    known.into_iter().flat_map(|list| list.iter().copied()).take(ADDRESSES).collect()
+}
+
+fn kernel() -> String {
+    text::name(rustix::system::uname().release().to_string_lossy()).to_string()
+}
+
 impl<T> Part<T> {
     fn of<S>(all: impl ExactSizeIterator<Item = S>, most: usize, view: impl FnMut(S) -> T) -> Self {
         Self { total: all.len(), first: all.take(most).map(view).collect() }
@@ -273,120 +217,5 @@ impl<T> Part<T> {
     /// How many there are beyond those that are shown.
     pub(super) fn more(&self) -> usize {
         self.total - self.first.len()
-    }
-}
-
-impl Listing {
-    fn new(status: &Status, table: Option<&Table>, query: Query) -> Self {
-        let all = status.directory.clone();
-        let found: Vec<_> = all.iter().filter(|(key, asks)| query.matches(key, asks)).collect();
-        let pages = found.len().div_ceil(SERVICES).max(1);
-        let page = query.page.min(pages);
-        let shown = || found.iter().skip((page - 1) * SERVICES).take(SERVICES);
-        let frontends = shown().flat_map(|(_, asks)| asks.frontends.iter().take(FRONTENDS));
-        let counted = table.map(|table| count(table, frontends.map(|frontend| frontend.key)));
-        let (kernel, counters_error) = match counted {
-            None => (None, None),
-            Some(Ok(kernel)) => {
-                let uncounted = kernel.values().any(|(counted, _)| !counted.counts);
-                (Some(kernel), uncounted.then(|| NOT_COUNTED.to_owned()))
-            }
-            Some(Err(error)) => {
-                let error = text::line(error);
-                let shown = "the kernel's counters cannot be read, what is wanted is shown";
-                (None, Some(format!("{shown}: {error}")))
-            }
-        };
-        let mut rows = ROWS;
-        let services = shown().map(|(key, asks)| ServiceView {
-            namespace: text::name(key.namespace()).to_string(),
-            name: text::name(key.name()).to_string(),
-            settings: settings(asks),
-            rejected_settings: rejected(asks),
-            frontends: Part::of(asks.frontends.iter(), FRONTENDS, |frontend| {
-                FrontendView::new(key, frontend, status, kernel.as_ref(), &mut rows)
-            }),
-        });
-        let services = services.collect();
-        Self { search: query.search, page, pages, matches: found.len(), counters_error, services }
-    }
-}
-
-fn threshold(config: RealServerConfig) -> Option<u32> {
-    Some(config.upper_threshold).filter(|most| *most > 0)
-}
-
-fn settings(asks: &Contribution) -> Vec<SettingView> {
-    let in_force = asks.applied.iter().flat_map(|applied| &applied.in_force);
-    let view = |it: &InForce| SettingView {
-        setting: it.setting,
-        value: text::line(&it.value).to_string(),
-        annotation: it.annotation.name(),
-    };
-    in_force.map(view).collect()
-}
-
-fn rejected(asks: &Contribution) -> Vec<String> {
-    let rejected = asks.applied.iter().flat_map(|applied| &applied.rejected);
-    rejected.map(|it| text::line(it).to_string()).collect()
-}
-
-impl FrontendView {
-    fn new(
-        service: &ObjectKey,
-        frontend: &Frontend,
-        status: &Status,
-        kernel: Option<&Kernel>,
-        rows: &mut usize,
-    ) -> Self {
-        let config = &frontend.server.config;
-        let conflict = status.conflicts.get(&frontend.key);
-        let winner = conflict.map(|conflict| &conflict.winner).filter(|winner| *winner != service);
-        let counted = kernel.map(|kernel| kernel.get(&frontend.key));
-        let wanted = &frontend.server.real_servers;
-        let most = REAL_SERVERS.min(*rows);
-        let real_servers = match counted.flatten() {
-            // Of the winner.
-            _ if winner.is_some() => Part { total: 0, first: Vec::new() },
-            Some((counted, total)) => {
-                let view = |entry: &RealServerEntry| RealServerView {
-                    address: entry.server.key.to_string(),
-                    weight: entry.server.config.weight,
-                    upper_threshold: threshold(entry.server.config),
-                    active: Some(entry.connections.active),
-                    inactive: Some(entry.connections.inactive),
-                    connections: counted.counts.then_some(entry.stats.connections),
-                    draining: !wanted.iter().any(|real| real.key == entry.server.key),
-                };
-                let first = counted.real_servers.iter().take(most).map(view).collect();
-                Part { total: *total, first }
-            }
-            None => Part::of(wanted.iter(), most, |real| RealServerView {
-                address: real.key.to_string(),
-                weight: real.config.weight,
-                upper_threshold: threshold(real.config),
-                active: None,
-                inactive: None,
-                connections: None,
-                draining: false,
-            }),
-        };
-        *rows -= real_servers.first.len();
-        Self {
-            kind: frontend.kind.to_string(),
-            port: text::name(&frontend.port).to_string(),
-            virtual_server: frontend.key.to_string(),
-            scheduler: config.scheduler.to_string(),
-            scheduler_flags: flag_names(config.scheduler, config.flags),
-            one_packet: config.flags.contains(Flags::ONE_PACKET),
-            sticky_seconds: config.flags.contains(Flags::PERSISTENT).then_some(config.timeout),
-            taken_by: winner.map(ToString::to_string),
-            programmed: counted.map(|entry| entry.is_some()),
-            connections: counted
-                .flatten()
-                .filter(|(entry, _)| entry.counts)
-                .map(|(entry, _)| entry.server.stats.connections),
-            real_servers,
-        }
     }
 }

@@ -17,6 +17,8 @@ pub struct EndpointRow {
     pub port: String,
     /// Where the endpoint listens.
     pub address: String,
+    /// The pod that it is, where its EndpointSlice says so.
+    pub pod: Option<String>,
     /// Its node.
     pub node: Option<String>,
     /// Its zone.
@@ -46,6 +48,7 @@ pub fn endpoints(all: &[ServiceAccount]) -> Vec<EndpointRow> {
                         name => name.to_owned(),
                     },
                     address: it.address.clone(),
+                    pod: it.pod.clone(),
                     node: it.node.clone(),
                     zone: it.zone.clone(),
                     local: it.local,
@@ -63,7 +66,7 @@ impl Row for EndpointRow {
     const NAME: &'static str = "endpoints";
     const HEADERS: &'static [&'static str] =
         &["NAMESPACE", "SERVICE", "PORT", "ADDRESS", "NODE", "WHERE", "STATE"];
-    const WIDE: &'static [&'static str] = &["ZONE"];
+    const WIDE: &'static [&'static str] = &["ZONE", "POD"];
     const LAST: &'static str = "VERDICT";
 
     fn cells(&self) -> Vec<String> {
@@ -82,7 +85,7 @@ impl Row for EndpointRow {
     }
 
     fn wide(&self) -> Vec<String> {
-        vec![self.zone.clone().unwrap_or("-".to_owned())]
+        [&self.zone, &self.pod].map(|it| it.clone().unwrap_or("-".to_owned())).to_vec()
     }
 
     fn name(&self) -> String {

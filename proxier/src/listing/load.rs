@@ -7,6 +7,7 @@ use netlink_ipvs::{Connections, RealServerEntry, RealServerKey, Stats, VirtualSe
 use serde::Serialize;
 
 use crate::render::{Columns, Style};
+use crate::text;
 
 /// A virtual server as it was read, and whose it is.
 #[derive(Debug, Clone)]
@@ -162,8 +163,8 @@ pub fn total(services: &[ServiceLoad]) -> String {
         format!(
             ", {} connections/s, {}/s in, {}/s out",
             it.connections_per_second,
-            bytes(it.bytes_in_per_second),
-            bytes(it.bytes_out_per_second)
+            text::bytes(it.bytes_in_per_second),
+            text::bytes(it.bytes_out_per_second)
         )
     });
     let connections = format!("{} active connections", sum.active_connections);
@@ -177,27 +178,9 @@ fn cells(title: String, load: Load) -> Vec<String> {
         format!("{:>8}", load.active_connections),
         format!("{:>8}", load.inactive_connections),
         format!("{:>8}", rate(|it| it.connections_per_second.to_string())),
-        format!("{:>11}", rate(|it| bytes(it.bytes_in_per_second))),
-        format!("{:>11}", rate(|it| bytes(it.bytes_out_per_second))),
+        format!("{:>11}", rate(|it| text::bytes(it.bytes_in_per_second))),
+        format!("{:>11}", rate(|it| text::bytes(it.bytes_out_per_second))),
     ]
-}
-
-/// `512 B`, `1.5 KiB`
-fn bytes(count: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut tenths = count.saturating_mul(10) / 1024;
-    let mut units = units.into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for next in units {
-        if tenths < 10_240 {
-            break;
-        }
-        (tenths, unit) = (tenths / 1024, next);
-    }
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 impl ServiceLoad {
@@ -343,19 +326,5 @@ mod tests {
         let line = load_table(&loads, STYLE).lines().nth(1).map(str::to_owned);
         assert_eq!(line.map(|line| line.matches(" -").count()), Some(3));
         assert_eq!(total(&loads), "1 active connections");
-    }
-
-    #[test]
-    fn bytes_have_the_largest_unit_that_they_fill() {
-        for (count, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            (1_048_575, "1023.9 KiB"),
-            (1_048_576, "1.0 MiB"),
-            (u64::MAX, "1677721.5 TiB"),
-        ] {
-            assert_eq!(bytes(count), text);
-        }
     }
 }

@@ -19,6 +19,7 @@ mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netlink_ipvs::{Family, VirtualServerKey};
 use tokio::time::Instant;
@@ -55,7 +56,7 @@ pub(super) struct Engine {
     foreign: BTreeSet<VirtualServerKey>,
     /// Some service has an external IP.
     external_ips: bool,
-    settings: Option<Settings>,
+    settings: Option<Arc<Settings>>,
     desired: Desired,
     believed: Believed,
     /// Everything is being read for the first time.
@@ -133,6 +134,11 @@ impl Engine {
     }
 
     pub(super) fn settings(&self) -> Option<&Settings> {
+        self.settings.as_deref()
+    }
+
+    /// The same, to be kept by others.
+    pub(super) fn shared_settings(&self) -> Option<&Arc<Settings>> {
         self.settings.as_ref()
     }
 
@@ -229,7 +235,7 @@ impl Engine {
     }
 
     fn settings_changed(&mut self) {
-        if self.settings.as_ref().is_some_and(|settings| *settings != self.present_settings()) {
+        if self.settings.as_ref().is_some_and(|settings| **settings != self.present_settings()) {
             self.dirty.all = true;
         }
     }
@@ -401,7 +407,7 @@ impl Engine {
             return;
         }
         let settings = self.present_settings();
-        if self.settings.as_ref() == Some(&settings) {
+        if self.settings.as_deref() == Some(&settings) {
             return;
         }
         if self.settings.as_ref().is_some_and(|known| known.sysctls != settings.sysctls) {
@@ -421,7 +427,7 @@ impl Engine {
         }
         self.desired.want_sets(&settings, &mut self.touched);
         self.desired.set_sysctls(&settings.sysctls, &mut self.touched);
-        self.settings = Some(settings);
+        self.settings = Some(Arc::new(settings));
         self.dirty.all = true;
         self.render_firewall();
     }

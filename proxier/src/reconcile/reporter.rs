@@ -198,6 +198,7 @@ impl Reporter {
     fn service(&mut self, key: &ObjectKey, engine: &Engine) {
         let asked = engine.desired().contribution(key);
         let status = &mut self.status;
+        status.objects.put(key, engine.cluster().objects(key));
         let before = status.directory.get(key).cloned();
         if !status.directory.put(key, asked.cloned()) {
             return;
@@ -219,6 +220,7 @@ impl Reporter {
             Subject::Target(_) => None,
         });
         status.observe_error = unread;
+        status.settings_in_force = engine.shared_settings().cloned();
         let families = engine.settings().map(|settings| &*settings.families).unwrap_or_default();
         status.families.retain(|family, _| families.contains(family));
         let broken: BTreeSet<Family> = engine.retries().iter().flat_map(foundation).collect();

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::report::Report;
 use super::{Directory, Live, Measures, Published};
-use crate::cluster::ObjectKey;
-use crate::dataplane::{Conflict, Health, NoLocal, Op, Subject, Target};
+use crate::cluster::{ObjectKey, Objects};
+use crate::dataplane::{Conflict, Health, NoLocal, Op, Settings, Subject, Target};
 
 /// What the loop knows, after a step.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +77,10 @@ pub struct Status {
     pub no_local: Published<ObjectKey, NoLocal>,
     /// What every service asks for.
     pub directory: Directory,
+    /// Every service with its slices.
+    pub objects: Published<ObjectKey, Objects>,
+    /// What holds for all services, once it is known.
+    pub settings_in_force: Option<Arc<Settings>>,
     /// What has been done since the start.
     pub counters: Counters,
     /// How long things took since the start.

@@ -120,3 +120,25 @@ proptest! {
         prop_assert_eq!(name(Pieces(&pieces)).to_string(), name(pieces.concat()).to_string());
     }
 }
+
+#[test]
+fn bytes_have_the_largest_unit_that_they_fill() {
+    for (count, text) in [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (1_048_575, "1023.9 KiB"),
+        (1_048_576, "1.0 MiB"),
+        (u64::MAX, "1677721.5 TiB"),
+    ] {
+        assert_eq!(bytes(count), text);
+    }
+}
+
+#[test]
+fn numbers_have_separators() {
+    for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345, "12,345")] {
+        assert_eq!(number(n), text);
+    }
+    assert_eq!(number(u64::MAX), "18,446,744,073,709,551,615");
+}

@@ -175,6 +175,7 @@ impl Slice {
             family: self.family,
             ports,
             endpoints: self.endpoints.iter().map(Endpoint::fact).collect(),
+            pods: cluster::Pods::default(),
             triggered: None,
         })
     }

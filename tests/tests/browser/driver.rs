@@ -90,6 +90,13 @@ impl Browser {
         self.command("actions", &keyboard).map(drop)
     }
 
+    /// Pages that are opened from now on run no script of their own.
+    pub(crate) fn without_scripts(&self) -> Result<()> {
+        let body =
+            json!({"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": true}});
+        self.command("goog/cdp/execute", &body).map(drop)
+    }
+
     /// Messages of the console: refused styles and scripts, failed requests.
     pub(crate) fn console(&self) -> Result<Vec<String>> {
         let log = self.command("se/log", &json!({"type": "browser"}))?;

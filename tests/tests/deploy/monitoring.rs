@@ -72,6 +72,59 @@ fn the_dashboard_is_one() {
     assert_eq!(names, ["datasource", "job", "instance"]);
 }
 
+/// Who is woken by an alert gets to where it says what to do.
+#[test]
+fn every_alert_has_a_section_of_its_own_in_the_runbook() {
+    let workspace = read("Cargo.toml");
+    let repository = workspace.lines().find_map(|line| line.strip_prefix("repository = "));
+    let documents_at = format!("{}/blob/main/docs", repository.unwrap().trim_matches('"'));
+    let runbook = read("docs/alerts.md");
+    let mut sections: BTreeSet<String> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    let rules = &documents("deploy/monitoring/alerts.yaml")[0]["groups"][0]["rules"];
+    for rule in rules.as_array().unwrap() {
+        let name = rule["alert"].as_str().unwrap();
+        assert_eq!(
+            rule["annotations"]["runbook_url"],
+            format!("{documents_at}/alerts.md#{}", name.to_lowercase()),
+            "{name}"
+        );
+        assert!(sections.remove(name), "docs/alerts.md has no section {name}");
+    }
+    assert!(sections.is_empty(), "docs/alerts.md: no such alerts: {sections:?}");
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let links = dashboard["links"].as_array().unwrap();
+    assert!(!links.is_empty());
+    for link in links {
+        let file = link["url"].as_str().unwrap().strip_prefix(&documents_at).unwrap();
+        assert!(!read(&format!("docs{file}")).is_empty(), "{link}");
+    }
+}
+
+/// One table names each node with each reason to look at it, and leads there.
+#[test]
+fn the_dashboard_names_the_nodes_that_need_a_look() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let panel = |title: &str| panels.iter().find(|panel| panel["title"] == title).unwrap();
+    let look = panel("Nodes that need a look");
+    assert_eq!((&look["type"], &panel("Versions")["type"]), (&"table".into(), &"table".into()));
+    let expression = look["targets"][0]["expr"].as_str().unwrap();
+    for metric in ["up", "synced", "held_back", "drift_total", "needs_attention"] {
+        assert!(
+            words(expression).any(|word| word.trim_start_matches("proxier_") == metric),
+            "{metric}"
+        );
+    }
+    assert_eq!(expression.matches("\"why\"").count(), expression.matches("\nor ").count() + 1);
+    // What promtool evaluates.
+    let tested = &documents("deploy/monitoring/dashboard-test.yaml")[0]["tests"][0];
+    let tested = tested["promql_expr_test"][0]["expr"].as_str().unwrap().trim();
+    assert_eq!(tested, expression.replace("$job", ".*").replace("$instance", ".*"));
+    let link = &look["fieldConfig"]["overrides"][0]["properties"][0]["value"][0]["url"];
+    assert_eq!(link, "http://${__data.fields.Node}/status");
+}
+
 #[test]
 fn the_document_lists_every_metric_as_it_is_exported() {
     let mut table =

@@ -109,11 +109,12 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     if let Some(doubt) = doubt {
         tasks.spawn(rulesets::follow(doubt, status.clone(), sender.clone()));
     }
-    let table = Some(counters::table());
+    let (table, totals) = (Some(counters::table()), Some(counters::totals()));
     let stage = hand_over.as_ref().map(|it| it.stage.clone());
     let sources = Sources::new(configured, status);
     let _servers =
-        http::serve(Sources { node_ports, watches, table, hand_over: stage, ..sources }).await?;
+        http::serve(Sources { node_ports, watches, table, totals, hand_over: stage, ..sources })
+            .await?;
     drop(sender);
     let mut reload = tokio::spawn(reload.follow());
     let mut restart = false;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use netlink_ipvs::{Client, Error, ErrorKind, VirtualServerKey};
 
 use crate::app::host::counting;
-use crate::http::{Counted, Table};
+use crate::http::{Counted, Table, Totals};
 use crate::text::chain;
 
 /// A reader that opens its socket when it is first asked, and again after an error.
@@ -21,6 +21,15 @@ pub(in crate::app) fn table() -> Table {
         let counted = read(&mut client, keys).map_err(|error| chain(&error))?;
         *slot = Some(client);
         Ok(counted)
+    })
+}
+
+/// A reader of all virtual servers. One that the loop changes meanwhile may be missing, which costs its place in
+/// an order.
+pub(in crate::app) fn totals() -> Totals {
+    Arc::new(|| {
+        let read = || Client::open()?.virtual_servers();
+        read().map_err(|error: Error| chain(&error))
     })
 }
 

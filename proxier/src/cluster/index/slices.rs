@@ -1,6 +1,7 @@
 //! The slices of one service, in the order of their names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::cluster::{EndpointSlice, ObjectKey};
 
@@ -8,17 +9,25 @@ use crate::cluster::{EndpointSlice, ObjectKey};
 /// give one service a hundred thousand, and each one that comes or goes would move half of a list.
 #[derive(Debug)]
 pub(super) enum Slices {
-    Few(Vec<EndpointSlice>),
+    Few(Vec<Arc<EndpointSlice>>),
     /// Once there are more than [`Self::FEW`], and from then on.
-    Many(BTreeMap<ObjectKey, EndpointSlice>),
+    Many(BTreeMap<ObjectKey, Arc<EndpointSlice>>),
 }
 
 impl Slices {
     const FEW: usize = 64;
 
     /// A slice of a service that had none.
-    pub(super) fn of(slice: EndpointSlice) -> Self {
+    pub(super) fn of(slice: Arc<EndpointSlice>) -> Self {
         Self::Few(vec![slice])
+    }
+
+    /// All of them, unless they are many.
+    pub(super) fn few(&self) -> Option<&[Arc<EndpointSlice>]> {
+        match self {
+            Self::Few(list) => Some(list),
+            Self::Many(_) => None,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -28,7 +37,7 @@ impl Slices {
         }
     }
 
-    pub(super) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut EndpointSlice> {
+    pub(super) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Arc<EndpointSlice>> {
         match self {
             Self::Few(list) => {
                 let at = list.binary_search_by(|known| known.key.cmp(key)).ok()?;
@@ -39,7 +48,7 @@ impl Slices {
     }
 
     /// Adds one that is not there.
-    pub(super) fn insert(&mut self, slice: EndpointSlice) {
+    pub(super) fn insert(&mut self, slice: Arc<EndpointSlice>) {
         if let Self::Few(list) = self {
             if list.len() < Self::FEW {
                 let at = list.partition_point(|known| known.key < slice.key);
@@ -66,6 +75,6 @@ impl Slices {
             Self::Few(list) => (&**list, None),
             Self::Many(tree) => (&[][..], Some(tree)),
         };
-        few.iter().chain(many.into_iter().flat_map(|tree| tree.values()))
+        few.iter().chain(many.into_iter().flat_map(|tree| tree.values())).map(|slice| &**slice)
     }
 }

@@ -35,6 +35,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
                 location: Arc::default(),
             })
             .collect(),
+        pods: crate::cluster::Pods::default(),
         triggered: None,
     }
 }

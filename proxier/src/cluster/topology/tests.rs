@@ -117,6 +117,7 @@ fn slice(name: &str, ports: &[(&str, u16)], endpoints: &[&str]) -> EndpointSlice
             })
             .collect(),
         endpoints: endpoints.iter().map(|spec| endpoint(spec).1).collect(),
+        pods: crate::cluster::Pods::default(),
         triggered: None,
     }
 }

@@ -129,12 +129,11 @@ async fn what_annotations_set_is_shown_with_where_it_is_from() {
     assert_eq!(frontend["schedulerFlags"], serde_json::json!(["mh-port"]));
     assert_eq!(frontend["onePacket"], true);
     assert_eq!(frontend["realServers"]["first"][0]["upperThreshold"], 100);
-    let page = get(address, "/status").await;
+    let page = get(address, "/status?open=dev%2Fweb").await;
     for text in [
         "scheduler <code>mh</code>, by its annotation <code>proxier.io/scheduler</code>",
         "proxier.io/weights: &quot;&lt;b&gt;&quot; is not used: it takes something else",
         "mh mh-port, one packet at a time",
-        "? of 100",
     ] {
         assert!(page.contains(text), "{text}: {page}");
     }
@@ -160,10 +159,19 @@ async fn services_are_shown_with_what_the_kernel_counts() {
 
     let page = get(address, "/status").await;
     for part in [
-        "<code>10.96.0.1:80/tcp</code>",
-        "<code>10.244.0.6:8080</code> <span class=\"pill warn\">draining</span>",
-        "<td class=\"number\">12</td>",
+        "<code>10.96.0.1:80/tcp</code> <small>cluster IP</small>",
+        "<td class=\"number mid\">11</td>",
+        "aria-expanded=\"false\"",
         ">in sync</span>",
+    ] {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+    let page = get(address, "/status?open=dev%2Fweb").await;
+    for part in [
+        "aria-expanded=\"true\" aria-controls=\"open-0\"",
+        "draining: it keeps the connections that it has",
+        "<td class=\"number wide\">12</td>",
+        "11 connections so far",
     ] {
         assert!(page.contains(part), "{part} is not in\n{page}");
     }
@@ -223,16 +231,16 @@ async fn ten_thousand_services_are_shown_page_by_page() {
         services.map(|service| service["name"].as_str().unwrap().to_owned()).collect()
     };
     let first = json(address, "").await;
-    assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), 25);
+    assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), 50);
     assert_eq!(
         (&first["listing"]["matches"], &first["listing"]["pages"]),
-        (&10_000.into(), &400.into())
+        (&10_000.into(), &200.into())
     );
-    assert_eq!(names(&first).len(), 25);
-    let last = json(address, "page=400").await;
+    assert_eq!(names(&first).len(), 50);
+    let last = json(address, "page=200").await;
     assert_eq!(names(&last).last().unwrap(), "s09999");
-    for beyond in ["page=401", "page=99999999999999", "page=18446744073709551615"] {
-        assert_eq!(names(&json(address, beyond).await).len(), 25, "{beyond}");
+    for beyond in ["page=201", "page=99999999999999", "page=18446744073709551615"] {
+        assert_eq!(names(&json(address, beyond).await).len(), 50, "{beyond}");
     }
     assert_eq!(names(&json(address, "q=s0123").await).len(), 10);
     assert_eq!(names(&json(address, "q=DEV%2Fs00042").await), ["s00042"]);
@@ -242,6 +250,7 @@ async fn ten_thousand_services_are_shown_page_by_page() {
     let page = get(address, "/status?q=s0&page=2").await;
     assert!(page.len() < 100_000, "{}", page.len());
     assert!(page.contains("<a rel=\"next\" href=\"/status?q=s0&amp;page=3\">Next</a>"), "{page}");
+    assert!(page.contains("<span class=\"soft\" role=\"status\">10,000 services</span>"), "{page}");
 }
 
 /// Neither do services with many frontends and endpoints make an answer that is not.
@@ -254,9 +263,11 @@ async fn a_page_of_the_largest_services_is_bounded() {
     };
     let services = (0..50).map(|n| (key(&format!("{}{n}", "s".repeat(240))), large(n)));
     let (_servers, address) = show(with_services(services), None).await;
-    for path in ["/status", "/status.json"] {
-        let answer = get(address, path).await;
-        assert!((200_000..1_000_000).contains(&answer.len()), "{path}: {} bytes", answer.len());
+    let open: Vec<String> = (0..9).map(|n| format!("open=dev%2F{}{n}", "s".repeat(240))).collect();
+    let open = open.join("&");
+    for path in [format!("/status?{open}"), format!("/status.json?{open}")] {
+        let answer = get(address, &path).await;
+        assert!((50_000..1_000_000).contains(&answer.len()), "{path}: {} bytes", answer.len());
     }
     let view = json(address, "").await;
     let frontends = view["listing"]["services"][24]["frontends"].clone();
@@ -287,15 +298,103 @@ async fn hostile_texts_stay_texts() {
         let (head, html) = answer.split_once("\r\n\r\n").unwrap();
         let policy = head.lines().find_map(|line| line.strip_prefix("Content-Security-Policy: "));
         assert!(policy.unwrap().starts_with("default-src 'none'; style-src 'nonce-"), "{head}");
-        for tag in ["<script", "<img", "\u{1b}", "\0"] {
+        for tag in ["<img", "\u{1b}", "\0"] {
             assert!(!html.contains(tag), "{tag}: {html}");
         }
+        assert_eq!(
+            (html.matches("<script").count(), html.matches("<script nonce=\"").count()),
+            (1, 1)
+        );
         // Every quote that opens an attribute is ours: the value of the field ends where we end it.
         let value = html.split_once("name=\"q\" value=\"").unwrap().1.split_once('"').unwrap().1;
         assert!(value.starts_with(" maxlength="), "{value}");
     }
     let long = get(address, &format!("/status?q={}", "é".repeat(200))).await;
     assert_eq!(code(&long), "200");
+}
+
+fn names(view: &Value) -> Vec<&str> {
+    let services = view["listing"]["services"].as_array().unwrap().iter();
+    services.map(|service| service["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_chosen_and_sorted_by_the_server() {
+    let conflict =
+        Conflict { key: virtual_server(3), winner: key("a"), losers: vec![key("lost")], more: 0 };
+    let draining = crate::reconcile::Draining {
+        virtual_server: virtual_server(2),
+        real_server: real_server(9).key,
+        connections: 1,
+        deadline: Instant::now(),
+    };
+    let status = Status {
+        conflicts: [(virtual_server(3), conflict)].into_iter().collect(),
+        draining: [draining].into(),
+        ..with_services([
+            (key("a"), asks(1, &[5, 6, 7])),
+            (key("drains"), asks(2, &[5])),
+            (key("lost"), asks(3, &[5, 6])),
+            (key("nothing"), asks(4, &[])),
+            (ObjectKey::new("shop", "web"), asks(5, &[5, 6, 7, 8])),
+        ])
+    };
+    // Each carries ten times as much as the one before, and 1 has most connections.
+    let totals: Totals = Arc::new(|| {
+        let config = VirtualServerConfig::new(Scheduler::RR, Family::Ipv4);
+        let entry = |n: u16| {
+            let server = VirtualServer { key: virtual_server(n), config };
+            let mut entry = VirtualServerEntry::from(server);
+            entry.stats.byte_rate_out = 10_u64.pow(n.into());
+            entry.stats.connection_rate = if n == 1 { 99 } else { n.into() };
+            entry
+        };
+        Ok((1..=5).map(entry).collect())
+    });
+    let (_publish, status) = publish(status);
+    let sources = Sources::new(current(config()), status);
+    let servers = serve(Sources { totals: Some(totals), ..sources }).await.unwrap();
+    let address = servers.metrics_address().unwrap();
+    for (query, wanted) in [
+        ("", &["lost", "nothing", "a", "drains", "web"][..]),
+        ("sort=name", &["a", "drains", "lost", "nothing", "web"]),
+        ("sort=-name", &["web", "nothing", "lost", "drains", "a"]),
+        ("sort=endpoints", &["nothing", "drains", "lost", "a", "web"]),
+        ("sort=bytes", &["web", "nothing", "lost", "drains", "a"]),
+        ("sort=connections", &["a", "web", "nothing", "lost", "drains"]),
+        ("only=problem", &["lost", "nothing"]),
+        ("only=no-endpoints", &["nothing"]),
+        ("only=draining", &["drains"]),
+        ("namespace=shop", &["web"]),
+        ("namespace=shop&only=problem", &[]),
+    ] {
+        assert_eq!(names(&json(address, query).await), wanted, "{query}");
+    }
+    let problem = &json(address, "only=no-endpoints").await["listing"]["services"][0]["problems"];
+    let text = "10.96.0.4:80/tcp has no endpoints, connections are refused";
+    assert_eq!(*problem, serde_json::json!({"total": 1, "first": [text]}));
+}
+
+/// So that a page of somebody else cannot read it under its own name.
+#[tokio::test(start_paused = true)]
+async fn pages_are_for_names_that_a_node_can_have() {
+    let (_servers, address) = show(with_services([]), None).await;
+    for (path, host, wanted) in [
+        ("/status", "127.0.0.1:10249", "200"),
+        ("/status", "127.0.0.1", "200"),
+        ("/status", "[::1]:10249", "200"),
+        ("/status", "localhost:10249", "200"),
+        ("/status", "node-1", "200"),
+        ("/status", "evil.example.com:10249", "421"),
+        ("/status.json", "evil.example.com", "421"),
+        ("/configz", "evil.example.com", "421"),
+        ("/", "evil.example.com", "421"),
+        // Programs may have any name for it.
+        ("/metrics", "node-1.example.com:10249", "200"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(code(&exchange(address, &request).await), wanted, "{path} of {host}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

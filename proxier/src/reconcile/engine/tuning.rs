@@ -35,7 +35,7 @@ impl Engine {
         }
         // Before that everything is.
         let Some(settings) = &mut self.settings else { return };
-        settings.node_weights = Arc::clone(self.cluster.node_weights());
+        Arc::make_mut(settings).node_weights = Arc::clone(self.cluster.node_weights());
         self.dirty.services.extend(self.cluster.services_on(&nodes).cloned());
     }
 

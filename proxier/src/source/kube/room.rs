@@ -166,7 +166,7 @@ fn of_slice(slice: &EndpointSlice) -> u64 {
         let names = node.iter().chain(zone).chain(&hints.zones).chain(&hints.nodes);
         ENDPOINT + names.map(|name| text(name)).sum::<u64>()
     });
-    ports.sum::<u64>() + endpoints.sum::<u64>()
+    ports.sum::<u64>() + endpoints.sum::<u64>() + slice.pods.size() as u64
 }
 
 fn text(name: &str) -> u64 {
@@ -231,6 +231,7 @@ mod tests {
                 family: netlink_ipvs::Family::Ipv4,
                 ports: vec![],
                 endpoints: vec![endpoint; endpoints],
+                pods: crate::cluster::Pods::default(),
                 triggered: None,
             }
         };

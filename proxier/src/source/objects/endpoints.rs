@@ -5,7 +5,7 @@ use netlink_ipvs::Family;
 use super::slice::triggered;
 use super::{Converted, Converter, Lenient, Report, raw, usable_address};
 use crate::cluster::{
-    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort, Use,
+    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Pods, SlicePort, Use,
 };
 
 impl Converter {
@@ -89,6 +89,7 @@ fn by_family(
             family,
             ports: ports.to_vec(),
             endpoints,
+            pods: Pods::default(),
             triggered: None,
         })
         .collect()

@@ -162,6 +162,15 @@ pub(crate) struct Endpoint {
     pub(crate) node_name: Text,
     pub(crate) zone: Text,
     pub(crate) hints: Lenient<Hints>,
+    pub(crate) target_ref: Lenient<TargetRef>,
+}
+
+/// `endpoints[].targetRef`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TargetRef {
+    pub(crate) kind: Text,
+    pub(crate) name: Text,
 }
 
 /// `endpoints[].conditions`
@@ -276,6 +285,7 @@ objects!(
     Endpoints,
     Subset,
     SubsetAddress,
+    TargetRef,
     Node,
     NodeSpec,
     Taint,

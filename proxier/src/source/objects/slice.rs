@@ -9,7 +9,7 @@ use super::{
     Converted, Converter, Lenient, Origin, Report, parse, port_number, quote, raw, usable_address,
 };
 use crate::cluster::{
-    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, SlicePort, Use,
+    Change, Conditions, Endpoint, EndpointSlice, Hints, ObjectKey, Pods, SlicePort, Use,
 };
 
 impl Converter {
@@ -58,16 +58,15 @@ impl Converter {
             }
         };
         let ports = raw.ports.or_default("ports", report);
+        let endpoints = raw.endpoints.or_default("endpoints", report);
+        let (endpoints, pods) = self.endpoints(endpoints, family, report);
         Some(EndpointSlice {
             key: key.clone(),
             service: self.shared_key(key.namespace(), &service),
             family,
             ports: self.slice_ports(ports, "ports", report),
-            endpoints: self.endpoints(
-                raw.endpoints.or_default("endpoints", report),
-                family,
-                report,
-            ),
+            endpoints,
+            pods,
             triggered: triggered(metadata.annotations, report),
         })
     }
@@ -112,8 +111,9 @@ impl Converter {
         raw: Vec<Lenient<raw::Endpoint>>,
         family: Family,
         report: &mut Report<'_>,
-    ) -> Vec<Endpoint> {
+    ) -> (Vec<Endpoint>, Pods) {
         let mut endpoints = Vec::with_capacity(raw.len());
+        let mut pods = Vec::with_capacity(raw.len());
         for (n, raw) in raw.into_iter().enumerate() {
             let field = format_args!("endpoints[{n}]");
             let Some(raw) = raw.take(field, report) else { continue };
@@ -128,13 +128,15 @@ impl Converter {
             let Some(address) = backend(&text, family, &field, report) else { continue };
             let node = raw.node_name.take(format_args!("{field}.nodeName"), report);
             let zone = raw.zone.take(format_args!("{field}.zone"), report);
+            pods.push(pod(raw.target_ref));
             endpoints.push(Endpoint {
                 address,
                 conditions: conditions(raw.conditions, &field, report),
                 location: self.location(node, zone, self.hints(raw.hints, &field, report)),
             });
         }
-        endpoints
+        let pods = Pods::new(pods.iter().map(Option::as_deref).map(Option::unwrap_or_default));
+        (endpoints, pods)
     }
 
     fn hints(
@@ -157,6 +159,18 @@ impl Converter {
             names
         };
         Hints { zones: names(raw.for_zones, "forZones"), nodes: names(raw.for_nodes, "forNodes") }
+    }
+}
+
+/// The name of the pod that an endpoint is. It is only shown, so nothing is said of one that makes no sense.
+fn pod(raw: Lenient<raw::TargetRef>) -> Option<Box<str>> {
+    match raw {
+        Lenient::Is(raw::TargetRef { kind: Lenient::Is(kind), name: Lenient::Is(name) })
+            if &*kind == "Pod" =>
+        {
+            Some(name)
+        }
+        _ => None,
     }
 }
 
