@@ -46,6 +46,9 @@ _proxier() {
             proxier,top)
                 cmd="proxier__subcmd__top"
                 ;;
+            proxier,trace)
+                cmd="proxier__subcmd__trace"
+                ;;
             proxier,version)
                 cmd="proxier__subcmd__version"
                 ;;
@@ -56,7 +59,7 @@ _proxier() {
 
     case "${cmd}" in
         proxier)
-            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --node-weights --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain get top status migrate report version completion cleanup hand-over"
+            opts="-o -v -h --dry-run --watch --strict --manifests --node-address --output --firewall --local-policy --local-policy-marks --node-weights --drain-timeout --answer-ping --accept-input --source-ranges-everywhere --allow-reserved-ips --memory-limit --ipvs-run-estimation --ipvs-est-cpulist --ipvs-est-nice --service-metrics --config --write-config-to --cleanup --init-only --master --hostname-override --version --v --vmodule --logging-format --log-flush-frequency --log-text-split-stream --log-text-info-buffer-size --log-json-split-stream --log-json-info-buffer-size --boot-id-file --machine-id-file --kubeconfig --feature-gates --kube-api-content-type --kube-api-qps --kube-api-burst --bind-address --healthz-bind-address --metrics-bind-address --healthz-port --metrics-port --bind-address-hard-fail --profiling --show-hidden-metrics-for-version --proxy-mode --iptables-masquerade-bit --masquerade-all --iptables-localhost-nodeports --iptables-sync-period --iptables-min-sync-period --ipvs-sync-period --ipvs-min-sync-period --ipvs-scheduler --ipvs-exclude-cidrs --ipvs-strict-arp --ipvs-tcp-timeout --ipvs-tcpfin-timeout --ipvs-udp-timeout --detect-local-mode --pod-bridge-interface --pod-interface-name-prefix --cluster-cidr --nodeport-addresses --oom-score-adj --conntrack-max-per-core --conntrack-min --conntrack-tcp-timeout-established --conntrack-tcp-timeout-close-wait --conntrack-tcp-be-liberal --conntrack-udp-timeout --conntrack-udp-timeout-stream --config-sync-period --help diff explain get trace top status migrate report version completion cleanup hand-over"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -788,6 +791,64 @@ _proxier() {
                     ;;
                 -o)
                     COMPREPLY=($(compgen -W "table json yaml wide name ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --master)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hostname-override)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxier__subcmd__trace)
+            opts="-o -h --interface --dry-run --manifests --node-address --output --firewall --config --master --hostname-override --kubeconfig --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dry-run)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manifests)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json yaml wide name ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json yaml wide name ipvsadm addresses ipset iptables ip6tables nftables sysctls all" -- "${cur}"))
+                    return 0
+                    ;;
+                --firewall)
+                    COMPREPLY=($(compgen -W "auto iptables nftables" -- "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -121,6 +121,7 @@ complete -c proxier -n "__fish_proxier_needs_command" -s h -l help -d 'Print hel
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "diff" -d 'Show what would change in the live kernel: exit status 0 nothing, 1 something, 2 unknown'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "explain" -d 'Say why Services look as they do on this node: which endpoints are used, which are not, and why'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "get" -d 'List Services, endpoints or virtual servers as they are on this node, those with a problem first'
+complete -c proxier -n "__fish_proxier_needs_command" -f -a "trace" -d 'Follow the first packet of a connection through this node\'s rules, sets and virtual servers, step by step: exit status 0 an endpoint is reached, 2 refused, 3 dropped, 4 not taken by a Service, 1 not known'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "top" -d 'Show what goes through Services and endpoints now: connections and bytes a second, the busiest first'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "status" -d 'Show what the running proxy of this node knows: exit status 0 in sync, 2 in sync but something needs attention, 1 anything else'
 complete -c proxier -n "__fish_proxier_needs_command" -f -a "migrate" -d 'Show what taking over this node from kube-proxy would change: exit status as for diff'
@@ -195,6 +196,31 @@ complete -c proxier -n "__fish_proxier_using_subcommand get" -l hostname-overrid
 complete -c proxier -n "__fish_proxier_using_subcommand get" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
 complete -c proxier -n "__fish_proxier_using_subcommand get" -s A -l all-namespaces -d 'Of all namespaces'
 complete -c proxier -n "__fish_proxier_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l interface -d 'The interface by which the packet comes in (default: by which this node reaches the client)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l dry-run -d 'Compute and print what the kernel should hold, write nothing, and exit' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -s o -l output -d 'How to print: table or json' -r -f -a "table\t'Tables for people'
+json\t'JSON'
+yaml\t'YAML (get)'
+wide\t'The table with more columns (get)'
+name\t'Names alone, one a line (get)'
+ipvsadm\t'Virtual and real servers as `ipvsadm-save -n` prints them'
+addresses\t'Addresses of kube-ipvs0 as `ip addr` prints them'
+ipset\t'Sets as `ipset save` prints them'
+iptables\t'IPv4 rules as `iptables-save` prints them'
+ip6tables\t'IPv6 rules as `ip6tables-save` prints them'
+nftables\t'The tables of the backend nftables as `nft list table` prints them'
+sysctls\t'Kernel settings as `sysctl` prints them'
+all\t'All of them, one after the other'"
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l firewall -d 'What keeps rules and sets: iptables with ipset, a table of nftables, or iptables where it works and else nftables' -r -f -a "auto\t'iptables where its programs and ipset work, else nftables'
+iptables\t'iptables and ipset'
+nftables\t'One table of nftables for each family; no program is started'"
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l config -d 'Configuration file (KubeProxyConfiguration v1alpha1, YAML or JSON); replaces most other flags' -r -F
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l master -d 'Address of the API server, in place of the kubeconfig\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l hostname-override -d 'Name of this node, if it is not the host\'s' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -l kubeconfig -d 'How to reach the API server; default: the service account of the pod' -r
+complete -c proxier -n "__fish_proxier_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxier -n "__fish_proxier_using_subcommand top" -s n -l namespace -d 'Of this namespace (default: of all, and virtual servers of no Service)' -r
 complete -c proxier -n "__fish_proxier_using_subcommand top" -l manifests -d 'Read Services, EndpointSlices, Endpoints and Nodes from a file, a folder or - for standard input instead of a cluster (repeatable; folders are watched)' -r -F
 complete -c proxier -n "__fish_proxier_using_subcommand top" -l node-address -d 'An address this node has on its other interfaces (repeatable; default: read from the host)' -r

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use self::commands::{cleanup, daemon, diff, dry_run, explain, get, report, status, top, version};
+use self::commands::{
+    cleanup, daemon, diff, dry_run, explain, get, report, status, top, trace, version,
+};
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
@@ -124,6 +126,7 @@ fn carry_out(
         Action::Get(asked) => get::run(args, config, &asked),
         Action::Report => report::run(args, config),
         Action::Top(asked) => top::run(args, config, &asked),
+        Action::Trace(asked) => trace::run(args, config, &asked),
         Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status(asked) => status::run(args, &config, &asked),
     }

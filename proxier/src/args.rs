@@ -7,6 +7,7 @@
 mod commands;
 mod flags;
 mod parse;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -21,10 +22,11 @@ use clap::{FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
 pub use commands::{
-    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, StatusArgs, TopArgs, WaitFor,
-    command_line, completion, shown,
+    Command, ExplainArgs, GetArgs, GetKind, HandOverMode, Shell, StatusArgs, TopArgs, TraceArgs,
+    WaitFor, command_line, completion, shown,
 };
 pub use flags::{AlwaysFlags, ConfigFlags};
+pub use trace::{TraceClient, TracePlace};
 
 use crate::text;
 use crate::value::{GoDuration, MarkRange};
@@ -249,6 +251,8 @@ pub enum Action {
     Get(GetArgs),
     /// `top`
     Top(TopArgs),
+    /// `trace`
+    Trace(TraceArgs),
     /// `status`
     Status(StatusArgs),
     /// `migrate --check`
@@ -324,8 +328,18 @@ impl Args {
         if self.own.dry_run && (self.always.cleanup || self.always.init_only) {
             return wrong("--dry-run goes with neither --cleanup nor --init-only");
         }
-        if self.command.is_some() && (self.own.dry_run || self.always.init_only) {
-            return wrong("a command goes with neither --dry-run nor --init-only");
+        let dry = self.own.dry_run && !matches!(self.command, Some(Command::Trace(_)));
+        if self.command.is_some() && (dry || self.always.init_only) {
+            return wrong("a command goes with neither --dry-run (but trace) nor --init-only");
+        }
+        if let Some(Command::Trace(TraceArgs {
+            client: TraceClient::Address(client), place, ..
+        })) = &self.command
+            && client.is_ipv4() != place.address.is_ipv4()
+        {
+            return wrong(
+                "the client and the address are of two families: both IPv4, or both IPv6",
+            );
         }
         let name = self.command.as_ref().map(Command::name);
         let outputs = commands::outputs(name.or(self.own.dry_run.then_some(commands::DRY_RUN)));
@@ -359,6 +373,7 @@ impl Args {
             Some(Command::Explain(explain)) => Action::Explain(explain.clone()),
             Some(Command::Get(get)) => Action::Get(get.clone()),
             Some(Command::Top(top)) => Action::Top(top.clone()),
+            Some(Command::Trace(trace)) => Action::Trace(trace.clone()),
             Some(Command::Status(status)) => Action::Status(status.clone()),
             Some(Command::Report) => Action::Report,
             Some(Command::Version) => Action::Build,
@@ -382,7 +397,12 @@ impl Action {
     pub fn uses_whole_configuration(&self) -> bool {
         !matches!(
             self,
-            Self::Explain(_) | Self::Get(_) | Self::Top(_) | Self::Status(_) | Self::Cleanup
+            Self::Explain(_)
+                | Self::Get(_)
+                | Self::Top(_)
+                | Self::Trace(_)
+                | Self::Status(_)
+                | Self::Cleanup
         )
     }
 }

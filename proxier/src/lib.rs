@@ -23,4 +23,5 @@ pub mod settings;
 pub mod source;
 pub mod telemetry;
 pub mod text;
+pub mod trace;
 pub mod value;

@@ -7,6 +7,7 @@
 //! ([`Ruleset::for_nftables`](crate::dataplane::firewall::Ruleset::for_nftables)), and the virtual
 //! servers that the node may not use are a set instead of a rule for each.
 
+mod content;
 mod element;
 mod expression;
 mod hold;
@@ -23,6 +24,7 @@ use crate::dataplane::firewall::{Chain, Entry, Hook, JUMPS, Jump, Ruleset, Table
 use crate::dataplane::sets::SetId;
 use crate::dataplane::split::EXPIRY;
 
+pub use content::{Content, content, rule_words};
 pub use element::{element, foreign_text, member, refused, refused_element};
 pub use names::{REFUSED, TABLE, chain_name, is_set_of_ours, set_name};
 pub use needs::Need;

@@ -1,41 +1,22 @@
 //! What becomes of a packet, said twice.
 //!
-//! [`Machine::walk`] takes it through a [`State`]: the rules as the kernel evaluates them, the sets,
-//! the addresses, IPVS. Rules are read from the text of `iptables-save` or, with the elements of the
-//! sets, of `nft list table`. [`expected`] says it from the Kubernetes objects alone. The two share
-//! nothing, with each other or with the code that computes the state.
-//!
-//! | hook | packets from elsewhere | packets of the node itself |
-//! | --- | --- | --- |
-//! | prerouting | all of it | |
-//! | input (local address) or forward | all of it, then IPVS | where IPVS does not take them |
-//! | output | once IPVS has rewritten them, but nat | what stands before IPVS, IPVS, what stands after it |
-//! | postrouting | unless the real server is the node itself | the same |
+//! [`Machine`] is the product's own walk (`proxier::trace`) through a [`State`]: through the text of
+//! `iptables-save`, or the objects that nftables is sent, and through sets, addresses and IPVS. It knows what a
+//! kernel does with rules, and nothing of Services. [`expected`] says it from the Kubernetes objects alone: it
+//! shares nothing with the walk, and nothing with the code that computes the state. That the walk is what a
+//! kernel does is shown with traffic (`tests/local_policy.rs`, `tests/trace.rs`).
 
-mod iptables;
-mod nftables;
-mod rules;
 mod statement;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::RangeBounds;
-use std::rc::Rc;
 
-use netlink_ipvs::{Family, Protocol, RealServerKey, VirtualServerKey};
+use netlink_ipvs::{Family, Protocol};
 use proxier::dataplane::State;
 use proxier::dataplane::firewall::Backend;
-use proxier::iptables::save_text;
-use proxier::nftables::table_text;
+use proxier::trace::{self, Host, Sender};
 
-use rules::{Hook, Rules};
+pub use proxier::trace::Outcome;
 pub use statement::expected;
-
-/// The priority at which IPVS takes packets of the node itself (`ip_vs_ops4` of
-/// `net/netfilter/ipvs/ip_vs_core.c`: `NF_IP_PRI_NAT_DST + 2`).
-const IPVS_OUTPUT: i32 = -98;
-/// The one at which it takes all others (`NF_IP_PRI_NAT_SRC - 1`).
-const IPVS_INPUT: i32 = 99;
 
 /// Who sends a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,19 +44,6 @@ pub struct Packet {
     pub protocol: Protocol,
 }
 
-/// What becomes of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// One of these answers; whether it then sees an address of the node as the source.
-    Forwarded(BTreeMap<RealServerKey, bool>),
-    /// It is lost.
-    Dropped,
-    /// The sender is told that nobody is there.
-    Rejected,
-    /// It takes its way as if there were no services.
-    NotOurs,
-}
-
 /// The interfaces by which packets arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interfaces {
@@ -94,30 +62,16 @@ impl Interfaces {
     pub const BRIDGED: Self = Self { outside: "eth0", pods: "cbr0", bridged: true };
 }
 
-/// A packet on its way.
-#[derive(Debug, Clone, Copy)]
-struct Flow {
-    interface: &'static str,
-    bridged: bool,
-    source: IpAddr,
-    destination: IpAddr,
-    port: u16,
-    protocol: Protocol,
-    mark: u32,
-    /// Nothing asks nat any more where it is to go.
-    has_destination: bool,
-    masqueraded: bool,
-    /// The virtual server that has taken it.
-    taken_by: Option<VirtualServerKey>,
-}
-
 /// A node's kernel with a state in it.
 pub struct Machine<'a> {
     state: &'a State,
     backend: Backend,
-    local: BTreeSet<IpAddr>,
     interfaces: Interfaces,
-    rules: Rc<BTreeMap<Family, Rules>>,
+    walker: trace::Machine<'a>,
+}
+
+fn host(addresses: &[IpAddr]) -> Host {
+    Host { addresses: addresses.iter().copied().collect(), ..Host::default() }
 }
 
 impl<'a> Machine<'a> {
@@ -125,48 +79,36 @@ impl<'a> Machine<'a> {
     pub fn new(
         backend: Backend,
         state: &'a State,
-        host: &[IpAddr],
+        addresses: &[IpAddr],
         interfaces: Interfaces,
     ) -> Self {
-        let text = |family| match backend {
-            Backend::Iptables => save_text(&state.firewall[&family]),
-            Backend::Nftables => table_text(state, family),
-        };
-        let texts = state.firewall.keys().map(|family| (*family, text(*family)));
-        Self::reading(backend, &texts.collect(), state, host, interfaces)
+        let walker = trace::Machine::of_state(backend, state, host(addresses));
+        Self { state, backend, interfaces, walker }
     }
 
-    /// The same, with these texts of rules.
-    pub fn reading(
-        backend: Backend,
-        texts: &BTreeMap<Family, String>,
+    /// The same, with this in place of the rules and sets of a family in nftables.
+    pub fn with_table(
+        content: proxier::nftables::Content,
+        family: Family,
         state: &'a State,
-        host: &[IpAddr],
+        addresses: &[IpAddr],
         interfaces: Interfaces,
     ) -> Self {
-        let local = host.iter().chain(&state.interface.addresses).copied().collect();
-        let parse = match backend {
-            Backend::Iptables => iptables::parse,
-            Backend::Nftables => nftables::parse,
-        };
-        let rules = texts.iter().map(|(family, text)| (*family, parse(text)));
-        Self { state, backend, local, interfaces, rules: Rc::new(rules.collect()) }
+        let rules = [(family, (None, vec![content]))].into();
+        let walker = trace::Machine::of_rules(&rules, state, host(addresses));
+        Self { state, backend: Backend::Nftables, interfaces, walker }
     }
 
     /// The same node with another state in it. Rules are read again only where they differ.
     #[must_use]
-    pub fn holding<'b>(&self, state: &'b State, host: &[IpAddr]) -> Machine<'b> {
+    pub fn holding<'b>(&self, state: &'b State, addresses: &[IpAddr]) -> Machine<'b> {
         let Self { backend, interfaces, .. } = *self;
         let same_sets = backend == Backend::Iptables || state.sets == self.state.sets;
         if state.firewall != self.state.firewall || !same_sets {
-            return Machine::new(backend, state, host, interfaces);
+            return Machine::new(backend, state, addresses, interfaces);
         }
-        let local = host.iter().chain(&state.interface.addresses).copied().collect();
-        Machine { state, backend, local, interfaces, rules: Rc::clone(&self.rules) }
-    }
-
-    fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.local.contains(&address)
+        let walker = self.walker.holding(state, host(addresses));
+        Machine { state, backend, interfaces, walker }
     }
 
     /// Whether a packet comes from elsewhere with an address of this node: the kernel drops it
@@ -174,7 +116,7 @@ impl<'a> Machine<'a> {
     pub fn is_martian(&self, packet: &Packet) -> bool {
         match packet.source {
             Source::Outside(ip) | Source::PodHere(ip) | Source::PodElsewhere(ip) => {
-                self.is_local(ip)
+                self.walker.is_local(ip)
             }
             Source::Node => false,
         }
@@ -182,98 +124,27 @@ impl<'a> Machine<'a> {
 
     /// What becomes of a packet.
     pub fn walk(&self, packet: &Packet) -> Outcome {
-        let (source, interface) = match packet.source {
-            Source::Outside(address) | Source::PodElsewhere(address) => {
-                (address, self.interfaces.outside)
-            }
-            Source::PodHere(address) => (address, self.interfaces.pods),
-            // What it has as its source towards others does not matter: those are not ours.
-            Source::Node => (packet.destination, ""),
+        self.walker.walk(&self.packet(packet))
+    }
+
+    /// The same, and that every rule on its way could be judged.
+    pub fn follow(&self, packet: &Packet) -> trace::Followed {
+        self.walker.follow(&self.packet(packet))
+    }
+
+    fn packet(&self, packet: &Packet) -> trace::Packet {
+        let Packet { destination, port, protocol, .. } = *packet;
+        let other = |address, interface: &str, bridged| Sender::Other {
+            address,
+            interface: interface.to_owned(),
+            bridged,
         };
-        let flow = Flow {
-            interface,
-            bridged: self.interfaces.bridged && matches!(packet.source, Source::PodHere(_)),
-            source,
-            destination: packet.destination,
-            port: packet.port,
-            protocol: packet.protocol,
-            mark: 0,
-            has_destination: false,
-            masqueraded: false,
-            taken_by: None,
+        let Interfaces { outside, pods, bridged } = self.interfaces;
+        let from = match packet.source {
+            Source::Outside(ip) | Source::PodElsewhere(ip) => other(ip, outside, false),
+            Source::PodHere(ip) => other(ip, pods, bridged),
+            Source::Node => Sender::Node,
         };
-        self.way(packet, flow).unwrap_or_else(|outcome| outcome)
-    }
-
-    /// `Err` is what ends it early.
-    fn way(&self, packet: &Packet, mut flow: Flow) -> Result<Outcome, Outcome> {
-        let from_node = packet.source == Source::Node;
-        if from_node {
-            self.call(Hook::Output, &(..IPVS_OUTPUT), &mut flow)?;
-            if let Some(key) = self.served(packet, &flow) {
-                return self.balance(&key, flow, true);
-            }
-            self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;
-        } else {
-            self.call(Hook::Prerouting, &(..), &mut flow)?;
-        }
-        if self.is_local(packet.destination) {
-            self.call(Hook::Input, &(..IPVS_INPUT), &mut flow)?;
-            if let Some(key) = self.served(packet, &flow) {
-                return self.balance(&key, flow, false);
-            }
-            self.call(Hook::Input, &(IPVS_INPUT..), &mut flow)?;
-        } else if !from_node {
-            self.call(Hook::Forward, &(..), &mut flow)?;
-        }
-        Ok(Outcome::NotOurs)
-    }
-
-    /// The virtual server that takes a packet: one by its whole mark goes before one by its address
-    /// (`ip_vs_service_find` of `net/netfilter/ipvs/ip_vs_ctl.c`).
-    fn served(&self, packet: &Packet, flow: &Flow) -> Option<VirtualServerKey> {
-        let family = Family::of(packet.destination);
-        let by_mark = VirtualServerKey::FirewallMark { mark: flow.mark, family };
-        let by_address = VirtualServerKey::new(packet.destination, packet.port, packet.protocol);
-        let there = |key: &VirtualServerKey| self.state.virtual_servers.contains_key(key);
-        [by_mark, by_address].into_iter().find(there)
-    }
-
-    /// IPVS and what comes after it.
-    fn balance(
-        &self,
-        key: &VirtualServerKey,
-        flow: Flow,
-        from_node: bool,
-    ) -> Result<Outcome, Outcome> {
-        let servers = &self.state.virtual_servers[key].real_servers;
-        let mut candidates = BTreeMap::new();
-        for server in servers.iter().filter(|server| server.config.weight > 0) {
-            let (destination, port) = (server.key.address, server.key.port);
-            let vip = VirtualServerKey::new(flow.destination, flow.port, flow.protocol);
-            let mut flow = Flow { destination, port, taken_by: Some(vip), ..flow };
-            let here = self.is_local(destination);
-            if from_node {
-                self.call(Hook::Output, &(IPVS_OUTPUT..), &mut flow)?;
-            } else if !here {
-                self.call(Hook::Output, &(..), &mut flow)?;
-            }
-            if !here {
-                self.call(Hook::Postrouting, &(..), &mut flow)?;
-            }
-            candidates.insert(server.key, flow.masqueraded);
-        }
-        let reached = !candidates.is_empty();
-        Ok(if reached { Outcome::Forwarded(candidates) } else { Outcome::Rejected })
-    }
-
-    fn call(
-        &self,
-        hook: Hook,
-        priorities: &impl RangeBounds<i32>,
-        flow: &mut Flow,
-    ) -> Result<(), Outcome> {
-        let rules = self.rules.get(&Family::of(flow.source));
-        rules.map_or(Ok(()), |rules| rules.call(hook, priorities, flow, self))
+        trace::Packet { from, destination, port, protocol }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -23,6 +24,32 @@ pub const TCP: u16 = 8080;
 pub const UDP: u16 = 8053;
 /// As [`TCP`].
 pub const SCTP: u16 = 8777;
+
+/// What `proxier trace` says.
+#[derive(Debug)]
+pub struct Traced {
+    /// The document.
+    pub json: Value,
+    /// The exit status.
+    pub status: Option<i32>,
+}
+
+impl Traced {
+    /// `reached`, `refused`, `dropped` or `no service`.
+    pub fn outcome(&self) -> &str {
+        self.json["outcome"].as_str().unwrap_or_default()
+    }
+
+    /// The addresses of the real servers of which one answers, and whether each sees another source.
+    pub fn endpoints(&self) -> BTreeMap<IpAddr, bool> {
+        let all = self.json["endpoints"].as_array().into_iter().flatten();
+        let of = |it: &Value| {
+            let address: SocketAddr = it["address"].as_str()?.parse().ok()?;
+            Some((address.ip(), it["masqueraded"].as_bool()?))
+        };
+        all.filter_map(of).collect()
+    }
+}
 
 /// Everything that an end-to-end test needs; gone when dropped.
 #[derive(Debug)]
@@ -250,6 +277,18 @@ impl World {
         let mut command = self.topology.node().host.namespace.command(program("proxier")?);
         command.args(self.words(flags));
         Ok(command)
+    }
+
+    /// What `proxier trace` says of a client's packet.
+    pub fn trace(&self, client: &str, to: Place) -> Result<Traced> {
+        let place = format!("{}/{}", to.address, to.protocol);
+        let mut command = self.proxier(&["trace", client, &place, "-o", "json"])?;
+        let output = command.output().context("run trace")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let json = serde_json::from_str(&said).with_context(|| {
+            format!("{client} to {place}: {said}{}", String::from_utf8_lossy(&output.stderr))
+        })?;
+        Ok(Traced { json, status: output.status.code() })
     }
 
     /// The process number of the daemon, if it runs.

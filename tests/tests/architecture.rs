@@ -36,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("settings", &["cluster", "config", "dataplane"]),
     ("http", &["cluster", "config", "dataplane", "explain", "reconcile", "value"]),
     ("explain", &["cluster", "dataplane", "render"]),
+    // What becomes of a packet.
+    ("trace", &["dataplane", "iptables", "nftables"]),
     // What `get` and `top` show.
     ("listing", &["explain", "render"]),
     ("telemetry", &["config"]),
@@ -61,7 +63,7 @@ const ANY: &[&str] = &["*"];
 
 /// What must not appear in a module, because it does input or output, knows the time, or speaks a
 /// language that ends elsewhere.
-const FORBIDDEN: [(&str, &[&str]); 11] = [
+const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("text", PURE),
     ("value", PURE),
     ("cluster", PURE),
@@ -71,6 +73,7 @@ const FORBIDDEN: [(&str, &[&str]); 11] = [
     ("iptables", PURE),
     ("nftables", PURE),
     ("render", PURE),
+    ("trace", PURE),
     (
         "memory",
         &["std::fs", "std::net::TcpStream", "std::process", "tokio::net", "kube::", "k8s_openapi"],

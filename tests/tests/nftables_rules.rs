@@ -1,17 +1,17 @@
 //! Every rule of the nftables table matters, and so do the elements of every set: without them some packet
 //! takes another way. The exceptions are listed with their reasons.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
 
 use netlink_ipvs::{Family, Protocol, VirtualServerKey};
+use netlink_nftables::{Expr, Verdict};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use proxier::builders::{NODE, ip};
 use proxier::dataplane::State;
 use proxier::dataplane::firewall::Backend;
-use proxier::nftables::table_text;
+use proxier::nftables::{Content, content, rule_words};
 use proxier_tests::packets::{interfaces, sources};
 use proxier_tests::random::{
     Endpoint, Kind, Node, OTHER_NODE, Port, Slice, World, pods_here, world,
@@ -68,8 +68,8 @@ fn every_rule_and_set_matters() {
         let state = simulate(async { Simulation::settled(kernel, &world).await.state() });
         for family in &world.families {
             let case = Case::new(&world, &state, *family);
-            for (what, lines) in parts(&case.text) {
-                if !seen.contains(&what) && case.tells_without(lines) {
+            for (what, part) in parts(&case.table, *family) {
+                if !seen.contains(&what) && case.tells_without(part) {
                     seen.insert(what.clone());
                 }
                 all.insert(what);
@@ -163,7 +163,7 @@ struct Case<'a> {
     world: &'a World,
     state: &'a State,
     family: Family,
-    text: String,
+    table: Content,
     /// With what becomes of them.
     packets: Vec<(Packet, Outcome)>,
 }
@@ -185,61 +185,62 @@ impl<'a> Case<'a> {
             let sources = sources(family).into_iter();
             sources.map(move |source| Packet { source, destination, port, protocol })
         };
-        let text = table_text(state, family);
-        let mut case = Self { world, state, family, text, packets: Vec::new() };
-        let machine = case.machine(case.text.clone());
+        let table = content(state, family);
+        let mut case = Self { world, state, family, table, packets: Vec::new() };
+        let machine = case.machine(case.table.clone());
         let packets = places.into_iter().flat_map(of);
         let packets = packets.filter(|packet| !machine.is_martian(packet));
         case.packets = packets.map(|packet| (packet, machine.walk(&packet))).collect();
         case
     }
 
-    fn machine(&self, text: String) -> Machine<'a> {
-        let texts = BTreeMap::from([(self.family, text)]);
+    fn machine(&self, table: Content) -> Machine<'a> {
         let interfaces = interfaces(self.world);
-        Machine::reading(Backend::Nftables, &texts, self.state, &self.world.host, interfaces)
+        Machine::with_table(table, self.family, self.state, &self.world.host, interfaces)
     }
 
-    /// Whether some packet takes another way without these lines.
-    fn tells_without(&self, lines: Range<usize>) -> bool {
-        let kept = self.text.lines().enumerate().filter(|(at, _)| !lines.contains(at));
-        let kept: Vec<&str> = kept.map(|(_, line)| line).collect();
-        let machine = self.machine(kept.join("\n"));
+    /// Whether some packet takes another way without this.
+    fn tells_without(&self, part: Part) -> bool {
+        let mut table = self.table.clone();
+        match part {
+            Part::Rule(chain, rule) => _ = table.chains[chain].1.remove(rule),
+            Part::Elements(set) => table.sets[set].1.clear(),
+        }
+        let machine = self.machine(table);
         self.packets.iter().any(|(packet, outcome)| machine.walk(packet) != *outcome)
     }
 }
 
-/// Every rule (`CHAIN: RULE`) and every set that has elements, with its lines. Names have no mark bits, and
-/// those of both families are the same.
-fn parts(text: &str) -> Vec<(String, Range<usize>)> {
-    let mut parts: Vec<(String, Range<usize>)> = Vec::new();
-    let mut within = ("", "");
-    let mut is_open = false;
-    for (at, line) in text.lines().map(str::trim).enumerate() {
-        let mut words = line.split(' ');
-        let first = words.next().unwrap_or_default();
-        if is_open {
-            if let Some((_, lines)) = parts.last_mut() {
-                lines.end = at + 1;
-            }
-            is_open = !line.ends_with('}');
-            continue;
+/// A part of a table, by its place.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Rule(usize, usize),
+    Elements(usize),
+}
+
+/// Every rule (`CHAIN: RULE`) and every set that has elements. Names have no mark bits, and those of both
+/// families are the same.
+fn parts(table: &Content, family: Family) -> Vec<(String, Part)> {
+    let mut parts: Vec<(String, Part)> = Vec::new();
+    for (at, (set, elements)) in table.sets.iter().enumerate() {
+        // Not what maps have: of these the rule is enough.
+        if !elements.is_empty() && set.data.is_none() {
+            parts.push((set.name.clone(), Part::Elements(at)));
         }
-        match (within.0, first) {
-            (_, "chain" | "set") => within = (first, words.next().unwrap_or_default()),
-            ("set", "elements") => {
-                parts.push((within.1.to_owned(), at..at + 1));
-                is_open = !line.ends_with('}');
-            }
-            ("chain", first) if !matches!(first, "" | "type" | "comment" | "}") => {
-                let rule = line.split(" comment ").next().unwrap_or_default();
-                let rule = rule.replace("ip6 ", "ip ");
-                let words = rule.split(' ');
-                let words = words.map(|word| if word.starts_with("0x") { "BIT" } else { word });
-                let words: Vec<&str> = words.collect();
-                parts.push((format!("{}: {}", within.1, words.join(" ")), at..at + 1));
-            }
-            _ => {}
+    }
+    for (at, (chain, rules)) in table.chains.iter().enumerate() {
+        for (number, rule) in rules.iter().enumerate() {
+            let jump = || match rule.expressions.as_slice() {
+                [Expr::Verdict(Verdict::Jump(to))] => Some(format!("jump {to}")),
+                _ => None,
+            };
+            let words = jump().or_else(|| rule_words(family, rule));
+            let rule = words.unwrap_or_else(|| "@refused-to-node drop".to_owned());
+            let rule = rule.replace("ip6 ", "ip ");
+            let words = rule.split(' ');
+            let words = words.map(|word| if word.starts_with("0x") { "BIT" } else { word });
+            let words: Vec<&str> = words.collect();
+            parts.push((format!("{}: {}", chain.name, words.join(" ")), Part::Rule(at, number)));
         }
     }
     parts

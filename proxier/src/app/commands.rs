@@ -9,4 +9,5 @@ pub(super) mod get;
 pub(super) mod report;
 pub(super) mod status;
 pub(super) mod top;
+pub(super) mod trace;
 pub(super) mod version;

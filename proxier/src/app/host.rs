@@ -3,8 +3,10 @@
 pub(super) mod alone;
 mod backend;
 pub(super) mod checks;
+pub(super) mod closed;
 pub(super) mod counting;
 pub(super) mod facts;
+mod managers;
 pub(super) mod marks;
 pub(super) mod memory_limit;
 pub(super) mod needs;
@@ -119,3 +121,6 @@ pub(super) fn open_ipvs() -> anyhow::Result<Client> {
 pub(super) fn iptables_directory() -> Option<PathBuf> {
     std::env::var_os(Firewall::DIRECTORY_VARIABLE).map(PathBuf::from)
 }
+
+#[cfg(test)]
+mod root;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Subcommand, ValueEnum};
 
+use super::trace::{TraceClient, TracePlace};
 use super::{Args, Output, parse};
 use crate::text;
 use crate::value::GoDuration;
@@ -38,6 +39,15 @@ pub enum Command {
   proxier get vs 10.96.0.10            the virtual servers of an address
   proxier get svc -A -o name           names for explain; also -o json, -o yaml")]
     Get(GetArgs),
+    /// Follow the first packet of a connection through this node's rules, sets and virtual servers, step by
+    /// step: exit status 0 an endpoint is reached, 2 refused, 3 dropped, 4 not taken by a Service, 1 not known.
+    #[command(after_help = "Examples:
+  proxier trace 192.168.1.100 203.0.113.66:8765     a client outside, in the kernel as it is
+  proxier trace 10.244.0.7 10.96.0.10:53/udp        a pod
+  proxier trace node [fd00:10:96::a]:443            this node, or a pod that has its address
+  proxier trace --dry-run --manifests objects.yaml 192.168.1.100 192.168.1.10:30080
+  proxier trace 192.168.1.100 203.0.113.66:8765 -o json")]
+    Trace(TraceArgs),
     /// Show what goes through Services and endpoints now: connections and bytes a second, the busiest first.
     #[command(after_help = "Examples:
   proxier top                until Ctrl-C, in a terminal
@@ -149,6 +159,20 @@ pub enum HandOverMode {
     Iptables,
 }
 
+/// Which packet is followed.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct TraceArgs {
+    /// Who connects: an address, such as a pod's, or `node`.
+    #[arg(value_name = "CLIENT")]
+    pub client: TraceClient,
+    /// Where to: ADDRESS:PORT, with /protocol if it is not TCP.
+    #[arg(value_name = "ADDRESS:PORT")]
+    pub place: TracePlace,
+    /// The interface by which the packet comes in (default: by which this node reaches the client).
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+}
+
 /// What is to be measured.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct TopArgs {
@@ -211,6 +235,7 @@ impl Command {
             Self::Explain(_) => "explain",
             Self::Get(_) => "get",
             Self::Top(_) => "top",
+            Self::Trace(_) => "trace",
             Self::Status(_) => "status",
             Self::Report => "report",
             Self::Version => "version",
@@ -228,6 +253,7 @@ fn flags(command: &str) -> Vec<&'static str> {
         "diff" | "migrate" => &["firewall", "output"],
         "report" => &["metrics-bind-address", "firewall"],
         "explain" | "get" | "top" => &["output"],
+        "trace" => &["firewall", "dry-run", "output"],
         "version" => return vec!["output"],
         "status" => return vec!["config", "metrics-bind-address", "watch", "output"],
         "hand-over" => &["drain-timeout"],
@@ -243,7 +269,9 @@ pub(super) fn outputs(command: Option<&str>) -> Vec<Output> {
     match command {
         Some(DRY_RUN) => all().filter(|it| !matches!(it, Yaml | Wide | Name)).collect(),
         Some("get") => vec![Table, Wide, Json, Yaml, Name],
-        Some("diff" | "explain" | "top" | "status" | "version" | "migrate") => vec![Table, Json],
+        Some("diff" | "explain" | "top" | "trace" | "status" | "version" | "migrate") => {
+            vec![Table, Json]
+        }
         _ => vec![Table],
     }
 }

@@ -1,5 +1,7 @@
 //! `proxier diff`: what the running proxy would change now.
 
+mod summary;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use netlink_ipvs::{Family, VirtualServerKey};
+use serde_json::json;
 
 use super::dry_run;
-use crate::app::host::{Host, facts, neighbours, sysctls};
+use crate::app::host::{Host, closed, facts, neighbours, sysctls};
 use crate::app::{print, print_json, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
@@ -82,9 +85,11 @@ struct Difference {
     present: usize,
     /// For which Services clients are told apart that were not.
     policies: Vec<String>,
+    /// Where node ports would be opened, if that is more than one may expect.
+    node_ports: Option<String>,
     /// What [`neighbours::find`] says.
     neighbours: Vec<String>,
-    /// What [`facts::find`] says.
+    /// What [`facts::find`] and [`closed::find`] say.
     facts: Vec<String>,
 }
 
@@ -97,6 +102,7 @@ async fn difference(
     let mut host = Host::look(&config)?;
     host.abilities.sysctls = sysctls;
     let strict_arp = config.sysctls.strict_arp;
+    let closed = closed::find(&config, &host);
     let mut kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families.clone())?;
     let known = marks(&mut kernel, &host.abilities.families).await;
     let known = known.map_err(|error| anyhow!(error.text))?;
@@ -106,7 +112,7 @@ async fn difference(
     let (reconciler, _) = complete.await?;
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
-    let observed = observe(&mut kernel, settings, sets).await;
+    let observed = observe(&mut kernel, &settings.families, &settings.sysctls, sets).await;
     let observed = observed.map_err(|error| anyhow!(error.text))?;
     // What drains is as it should be. For how long does not matter: none is ended here.
     let mut drains = Drains::new(Duration::ZERO);
@@ -125,17 +131,19 @@ async fn difference(
     plan.ops.retain(|op| !matches!(op, Op::ForgetFlows(..)));
     let neighbours = neighbours::find(desired, strict_arp);
     let ipv6 = |key: &VirtualServerKey| key.family() == Family::Ipv6;
-    let facts = facts::find(Path::new("/"), desired.virtual_servers.keys().any(ipv6));
+    let mut facts = facts::find(Path::new("/"), desired.virtual_servers.keys().any(ipv6));
+    facts.extend(closed);
     let lines = plan.ops.iter().flat_map(|op| words(op, settings.backend, &observed)).collect();
     Ok(Difference {
-        plan,
         lines,
         backend: settings.backend,
         present: observed.virtual_servers.len(),
         policies: policies(reconciler.desired(), &observed, settings),
+        node_ports: summary::node_ports(&plan.ops, &desired.interface),
         observed,
         neighbours,
         facts,
+        plan,
     })
 }
 
@@ -152,14 +160,15 @@ async fn marks(kernel: &mut Kernel, families: &[Family]) -> Result<Memory, OpErr
 }
 
 /// Reads the whole kernel, or fails.
-async fn observe(
+pub(super) async fn observe(
     kernel: &mut Kernel,
-    settings: &Settings,
+    families: &[Family],
+    sysctls: &Arc<[Sysctl]>,
     sets: BTreeMap<SetId, SetState>,
 ) -> Result<State, OpError> {
     let mut state = State { sets, ..State::default() };
-    let all = SetId::all().filter(|set| settings.families.contains(&set.family));
-    let parts = [Query::Sysctls(settings.sysctls.clone()), Query::Interface];
+    let all = SetId::all().filter(|set| families.contains(&set.family));
+    let parts = [Query::Sysctls(sysctls.clone()), Query::Interface];
     for query in parts.into_iter().chain(all.map(Query::Set)) {
         match kernel.read(&query).await? {
             Answer::Sysctls(found) => state.sysctls = found,
@@ -182,7 +191,7 @@ async fn observe(
             state.virtual_servers.extend(server?.map(|server| (key, server)));
         }
     }
-    for (family, found) in kernel.look_at_rules(&settings.families).await {
+    for (family, found) in kernel.look_at_rules(families).await {
         let found = found?;
         state.firewall.extend(found.rules.map(|rules| (family, rules)));
         state.leftovers.extend(found.leftovers);
@@ -206,12 +215,13 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
 /// Prints the report. Whether the dataplane would change.
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = sysctls::changes(&config)?;
-    let Difference { plan, lines, backend, present, policies, neighbours, facts, .. } =
-        difference(args, config, Arc::default()).await?;
+    let Difference {
+        plan, lines, backend, present, policies, node_ports, neighbours, facts, ..
+    } = difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {
-        let json = serde_json::json!({
+        let document = json!({
             "adoptedVirtualServers": present,
             "firewall": backend.to_string(),
             "kernelSettings": settings,
@@ -219,9 +229,14 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "neighbours": neighbours,
             "host": facts,
             "removals": cut,
+            "nodePorts": node_ports,
+            "kinds": summary::kinds(&plan.ops)
+                .into_iter()
+                .map(|(count, kind)| json!({ "kind": kind, "count": count }))
+                .collect::<Vec<_>>(),
             "changes": operations(&lines),
         });
-        print_json(&json)?;
+        print_json(&document)?;
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
@@ -233,6 +248,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
             "for clients of externalTrafficPolicy Local (--local-policy=kube-proxy leaves it as it is)",
             policies,
         ),
+        ("node ports", node_ports.into_iter().collect()),
         ("wrong on this host, whoever serves", facts),
         ("known not to go well with service addresses on kube-ipvs0", neighbours),
     ] {
@@ -249,10 +265,13 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         let _ = writeln!(
             out,
             "\n{} changes of the dataplane, {cut} of them remove virtual or real servers that no \
-             service asks for:\n{}",
-            plan.ops.len(),
-            text(&lines, Output::Table)
+             service asks for:",
+            plan.ops.len()
         );
+        for (count, kind) in summary::kinds(&plan.ops) {
+            let _ = writeln!(out, "{count:6} {kind}");
+        }
+        let _ = writeln!(out, "\n{}", text(&lines, Output::Table));
     }
     print(&out)?;
     Ok(!plan.is_empty())
@@ -312,8 +331,8 @@ fn operations(lines: &[(char, String)]) -> Vec<&str> {
 fn text(lines: &[(char, String)], output: Output) -> String {
     if output == Output::Json {
         let ops = operations(lines);
-        let json = serde_json::json!({ "same": ops.is_empty(), "changes": ops });
-        return format!("{}\n", text::json(&format!("{json:#}")));
+        let document = json!({ "same": ops.is_empty(), "changes": ops });
+        return format!("{}\n", text::json(&format!("{document:#}")));
     }
     if lines.is_empty() {
         return "the kernel is as the cluster says\n".to_owned();

@@ -8,12 +8,10 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{Host, facts};
+use super::{Host, closed, facts};
 use crate::config::Config;
 use crate::config::node::{check_families, node_ips, questionable};
 use crate::dataplane::firewall::Backend;
-use crate::iptables::closed_input;
-use crate::kernel::filter::Filter;
 use crate::reconcile::Status;
 use crate::text::chain;
 
@@ -28,22 +26,8 @@ pub(in crate::app) fn host(config: &Config, host: &mut Host) {
              dropped; let services through in the rules that drop"
         );
     }
-    for family in &host.abilities.families {
-        let Filter::Iptables(filter) = &host.filter else { break };
-        if config.firewall.accept_input {
-            break;
-        }
-        match filter.save_text(*family) {
-            Ok(text) => {
-                if let Some(closed) = closed_input(&text) {
-                    warn!(
-                        "the {family} chain INPUT is closed ({closed}): connections to services are \
-                         lost unless a rule before accepts them; --accept-input accepts them"
-                    );
-                }
-            }
-            Err(error) => debug!(error = chain(&*error), "cannot read the rules of {family}"),
-        }
+    for text in closed::find(config, host) {
+        warn!("{text}");
     }
     let keepalive = fs::read_to_string(KEEPALIVE).ok();
     let keepalive = keepalive.and_then(|text| text.trim().parse().ok());

@@ -30,6 +30,9 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("kube-vip", "its IPVS load balancer is removed unless ipvs.excludeCIDRs names its addresses"),
 ];
 
+/// The interface that `NodeLocal DNSCache` makes.
+const NODE_LOCAL_DNS: &str = "nodelocaldns";
+
 const ANNOUNCES: &str = "where it takes in the routes or addresses of all interfaces it announces \
                          every service address: leave kube-ipvs0 out";
 
@@ -71,7 +74,13 @@ fn said(
     let names: BTreeMap<IpAddr, &str> =
         others.map(|entry| (entry.address, entry.name.as_str())).collect();
     for address in of(&[ClusterIp, ExternalIp, ExternalIpLocal, LoadBalancer]) {
-        if let Some(name) = names.get(&address) {
+        if let Some(name @ &NODE_LOCAL_DNS) = names.get(&address) {
+            out.push(format!(
+                "node-local DNS listens on {address} ({name}), which is a Service's address: IPVS takes the \
+                 queries, past the cache; take the address out of its -localip, and run the kubelet with \
+                 --cluster-dns=169.254.20.10 (or what remains there)"
+            ));
+        } else if let Some(name) = names.get(&address) {
             out.push(format!(
                 "{address} is a Service's address and on {name}: connections to the Service's ports \
                  are taken from the processes of this node"
@@ -139,6 +148,14 @@ mod tests {
         // Node ports are addresses of the node.
         let node_port = desired(SetRole::NodePortSctp, "192.0.2.1", false);
         assert_eq!(lines(&node_port, &[entry("eth0", "192.0.2.1")], true), "");
+    }
+
+    #[test]
+    fn node_local_dns_on_the_address_of_the_dns_service_is_told() {
+        let dns = desired(SetRole::ClusterIp, "10.96.0.10", false);
+        let text = lines(&dns, &[entry("nodelocaldns", "10.96.0.10")], true);
+        assert!(text.contains("past the cache") && text.contains("--cluster-dns="), "{text}");
+        assert_eq!(lines(&dns, &[entry("nodelocaldns", "169.254.20.10")], true), "");
     }
 
     #[test]
