@@ -65,12 +65,12 @@ fn active(topology: &Topology, pod: &str) -> Result<u64> {
 }
 
 /// Hands the daemon the Service with these pods, and waits until the kernel gives one of them new
-/// connections, or none any more.
+/// connections by this weight, or none any more.
 fn settle(
     world: &mut World,
     service: &Service,
     pods: &[(&str, Condition)],
-    (pod, used): (&str, bool),
+    (pod, weight): (&str, u16),
 ) -> Result<()> {
     let objects = objects(world, service, pods);
     world.write(&objects)?;
@@ -78,9 +78,10 @@ fn settle(
     world.wait(
         |topology| {
             let weights = weights(topology, pod, &table(topology)?);
-            Ok(if used { weights == ["1", "1"] } else { weights.iter().all(|it| it == "0") })
+            let are = weights.iter().all(|it| *it == weight.to_string());
+            Ok(are && (weight == 0 || weights.len() == FAMILIES.len()))
         },
-        |topology| format!("{pod} used: {used}, but:\n{}", table(topology).unwrap_or_default()),
+        |topology| format!("{pod}: weight {weight}, but:\n{}", table(topology).unwrap_or_default()),
     )
 }
 
@@ -143,10 +144,16 @@ fn rolling_update(scheduler: &str, flags: &str) -> Result<()> {
         ],
     })?;
     let mut world = World::build_with(topology, "scheduler: rr")?;
-    let service = Service::new("rolling", &ADDRESSES)
+    let mut service = Service::new("rolling", &ADDRESSES)
         .annotation("proxier.io/scheduler", scheduler)
         .annotation("proxier.io/scheduler-flags", flags)
         .port(Protocol::Tcp, 80, TCP);
+    let mut weight = 1;
+    if scheduler == "ovf" {
+        // It takes the weight for the number of connections that a real server may have.
+        weight = 10_000;
+        service = service.annotation("proxier.io/weights", &format!("default:{weight}"));
+    }
     let mut pods: Vec<(&str, Condition)> = Vec::new();
     let mut names = BTreeSet::new();
     for pod in sets[0] {
@@ -179,14 +186,14 @@ fn rolling_update(scheduler: &str, flags: &str) -> Result<()> {
             world.start_server(new, &name)?;
             names.insert(name.clone());
             pods.push((new, Condition::Ready));
-            settle(&mut world, &service, &pods, (new, true))?;
+            settle(&mut world, &service, &pods, (new, weight))?;
             for rate in rates.iter_mut().filter(|_| comes_to_all) {
                 rate.until(|report| report.answers.contains_key(&name))
                     .with_context(|| format!("connections to {name}"))?;
             }
             pods.retain(|(pod, _)| *pod != old);
             pods.push((old, Condition::Terminating));
-            settle(&mut world, &service, &pods, (old, false))?;
+            settle(&mut world, &service, &pods, (old, 0))?;
             world.wait(
                 |topology| Ok(active(topology, old)? == 0),
                 |_| format!("{old} still has connections"),
@@ -296,7 +303,7 @@ fn affinity_moves() -> Result<()> {
             ensure!(stick(&world, &load)? == first, "{protocol} {family:?} does not stick");
             let (left, gone): (Vec<_>, Vec<_>) = all.iter().copied().partition(|pod| *pod != first);
             // It still runs, so that only the proxy can be why it is not asked.
-            settle(&mut world, &service, &ready(&left), (gone[0], false))?;
+            settle(&mut world, &service, &ready(&left), (gone[0], 0))?;
             let second = stick(&world, &load)?;
             ensure!(second != first, "{protocol} {family:?} sticks to {first}, which is gone");
             ensure!(stick(&world, &load)? == second, "{protocol} {family:?} does not stick again");

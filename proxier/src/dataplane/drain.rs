@@ -136,6 +136,10 @@ impl Drains {
         if matches!(config.scheduler, Scheduler::SH | Scheduler::MH) {
             config.flags = config.flags | Flags::SCHED1;
         }
+        // This one does the same, and has no such flag.
+        if config.scheduler == Scheduler::DH {
+            config.scheduler = Scheduler::RR;
+        }
         let mut real_servers: Vec<RealServer> =
             desired.real_servers.iter().copied().chain(draining).collect();
         real_servers.sort_unstable_by_key(|server| server.key);

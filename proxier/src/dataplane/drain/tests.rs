@@ -238,6 +238,7 @@ fn hashing_schedulers_fall_back_while_something_drains_and_only_then() {
     for (scheduler, falls_back) in [
         (Scheduler::SH, true),
         (Scheduler::MH, true),
+        (Scheduler::DH, true),
         (Scheduler::RR, false),
         (Scheduler::WLC, false),
     ] {
@@ -245,7 +246,10 @@ fn hashing_schedulers_fall_back_while_something_drains_and_only_then() {
         let (desired, believed) =
             (state(scheduler, &[(B, 1)]), state(scheduler, &[(A, 1), (B, 1)]));
         let flag = |case: &Case| {
-            case.drains.overlay(&case.key, &desired).config.flags.contains(Flags::SCHED1)
+            let config = case.drains.overlay(&case.key, &desired).config;
+            let falls_back = config.flags.contains(Flags::SCHED1);
+            assert!(falls_back || config.scheduler == scheduler || scheduler == Scheduler::DH);
+            falls_back || config.scheduler != scheduler
         };
         assert!(!flag(&case));
         case.update(0, Some(&desired), Some(&believed));

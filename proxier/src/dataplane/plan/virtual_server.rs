@@ -123,8 +123,11 @@ impl Planner<'_> {
             }
             (Some(wanted), Some(known)) => {
                 if wanted.config != known.config {
+                    // What refuses connections to a server of weight 0 comes when that is gone.
                     let settles = known.config.flags.contains(Flags::SCHED1)
-                        && !wanted.config.flags.contains(Flags::SCHED1);
+                        && !wanted.config.flags.contains(Flags::SCHED1)
+                        || known.config.scheduler == Scheduler::RR
+                            && wanted.config.scheduler == Scheduler::DH;
                     let phase =
                         if settles { Phase::SettleVirtualServers } else { Phase::VirtualServers };
                     self.push(phase, Op::SetVirtualServer(key, wanted.config));
