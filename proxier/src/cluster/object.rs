@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use netlink_ipvs::{Family, Protocol};
 
-use super::ServiceSettings;
+use super::{Pods, ServiceSettings};
 use crate::text;
 
 /// Namespace and name of an object, in the order of these: one text, since every index has it.
@@ -194,40 +194,6 @@ impl EndpointSlice {
             && self.ports == other.ports
             && self.endpoints == other.endpoints
             && self.pods == other.pods
-    }
-}
-
-/// The names of the pods that endpoints are, in their order: one text, since there are many and only people
-/// ask for them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
-pub struct Pods(Box<str>);
-
-impl Pods {
-    /// Bytes of a name (RFC 1123); what is longer is no pod's.
-    const LONGEST: usize = 253;
-
-    /// From the name of each endpoint's pod; what is none has an empty one.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut all = String::new();
-        for (n, name) in names.into_iter().enumerate() {
-            if n > 0 {
-                all.push('\n');
-            }
-            let is_name = name.len() <= Self::LONGEST && !name.contains('\n');
-            all.push_str(if is_name { name } else { "" });
-        }
-        let none = all.bytes().all(|byte| byte == b'\n');
-        Self(if none { Box::default() } else { all.into() })
-    }
-
-    /// The name of each endpoint's pod, as far as any has one.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.split('\n')
-    }
-
-    /// Bytes that they take.
-    pub fn size(&self) -> usize {
-        self.0.len()
     }
 }
 

@@ -122,8 +122,8 @@ fn name_pods<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
 ) {
     let named = slices.flat_map(|slice| slice.endpoints.iter().zip(slice.pods.names()));
-    let named = named.filter(|(_, pod)| !pod.is_empty());
-    let pods: BTreeMap<IpAddr, &str> = named.map(|(it, pod)| (it.address, pod)).collect();
+    let pods: BTreeMap<IpAddr, String> =
+        named.filter_map(|(it, pod)| Some((it.address, pod?))).collect();
     for endpoint in endpoints {
         endpoint.pod = pods.get(&endpoint.ip).map(|pod| text::name(pod).to_string());
     }
