@@ -21,9 +21,10 @@ use crate::local::{self, ListedRoute, LOCAL_TABLE};
 use crate::own::Asked;
 use crate::route::{ports, read, PORTS_MASK};
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR` and
-/// `RTNLGRP_IPV6_ROUTE` of `linux/rtnetlink.h`.
-const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: &[u32] = &[1, 5, 9];
+/// The same with `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE`.
+const GROUPS_WITH_ROUTES: &[u32] = &[1, 5, 7, 9, 11];
 
 /// `RTM_NEWROUTE`, `RTM_DELROUTE` and `RTPROT_KERNEL` of `linux/rtnetlink.h`.
 const NEW_ROUTE: u16 = 24;
@@ -44,6 +45,7 @@ const MADE_BY_KERNEL: u8 = 2;
 #[derive(Debug)]
 pub struct Monitor {
     socket: AsyncFd<Notifications>,
+    groups: &'static [u32],
     pending: VecDeque<Event>,
     asked: Arc<Asked>,
 }
@@ -63,7 +65,8 @@ pub enum Event {
         added: bool,
     },
     /// A route of the table `local` came, changed or went, which is not one that the kernel has for an
-    /// address. It does not tell of those that go with their interface.
+    /// address. It does not tell of those that go with their interface. Only of a monitor that was
+    /// opened [with routes](Monitor::open_with_routes).
     Route {
         /// Index of its interface.
         interface: u32,
@@ -95,9 +98,23 @@ impl Monitor {
     /// # Errors
     /// If the socket cannot be made.
     pub fn open() -> Result<Self, Error> {
+        Self::of(GROUPS)
+    }
+
+    /// The same, and reports [local routes](Event::Route), too. The kernel then looks at every change of
+    /// any route for it.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub fn open_with_routes() -> Result<Self, Error> {
+        Self::of(GROUPS_WITH_ROUTES)
+    }
+
+    fn of(groups: &'static [u32]) -> Result<Self, Error> {
         let asked = Asked::from_now_on();
-        let socket = follow().map_err(|error| failed("follow changes of interfaces", error))?;
-        Ok(Self { socket, pending: VecDeque::new(), asked })
+        let socket =
+            follow(groups).map_err(|error| failed("follow changes of interfaces", error))?;
+        Ok(Self { socket, groups, pending: VecDeque::new(), asked })
     }
 
     /// Waits for the next change. Cancelling loses nothing.
@@ -122,7 +139,7 @@ impl Monitor {
                 Err(Failure::Lost(_)) => {
                     // What is queued is older than the list that follows, and would undo in the
                     // caller's mind what the lost messages said. A new socket has none of it.
-                    self.socket = follow().map_err(unreadable)?;
+                    self.socket = follow(self.groups).map_err(unreadable)?;
                     self.asked.lost();
                     return Ok(Event::Overrun);
                 }
@@ -134,10 +151,10 @@ impl Monitor {
 
 // What replaces `AsyncFd::new` is unsafe; this descriptor lives as long as its owner.
 #[allow(deprecated)]
-fn follow() -> io::Result<AsyncFd<Notifications>> {
+fn follow(groups: &[u32]) -> io::Result<AsyncFd<Notifications>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     SockRef::from(&socket).attach_filter(&news())?;
-    AsyncFd::new(Notifications::over(socket, &GROUPS)?)
+    AsyncFd::new(Notifications::over(socket, groups)?)
 }
 
 /// Drops messages whose `nlmsg_pid`, the port of who asked for the change, is one of ours, and those about

@@ -282,7 +282,7 @@ fn the_monitor_tells_of_others_local_routes_only() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async {
             interface.set_up().unwrap();
-            let mut monitor = Monitor::open().unwrap();
+            let mut monitor = Monitor::open_with_routes().unwrap();
             // More than its buffer holds.
             let many = || (0..4000).map(|i| IpAddr::from(Ipv4Addr::from(0x0a60_0000 + i)));
             let set_all =

@@ -46,7 +46,7 @@ fn what_the_kernel_tells_of_is_repaired_at_once() {
         "ip link add noise0 type dummy
          for n in {1..1500}; do echo addr add 10.99.$((n / 250)).$((n % 250))/32 dev noise0; done | ip -batch -
          ip addr del 10.96.0.2/32 dev kube-ipvs0
-         awk '$2 == 0 && $4 == \"00000551\" && $9 > 0' /proc/net/netlink",
+         awk '$2 == 0 && $4 == \"00000111\" && $9 > 0' /proc/net/netlink",
     );
     assert!(!dropped.is_empty(), "the socket was not full");
     live.until_as("what it was not told of", &wanted).unwrap();

@@ -141,30 +141,6 @@ fn clock(time: &str) -> String {
     format!("{} UTC", whole.replace('T', " "))
 }
 
-/// A table whose columns from `numbers` on are numbers. `caption` is HTML.
-fn table<T>(
-    html: &mut String,
-    caption: &str,
-    heads: &[&str],
-    numbers: usize,
-    rows: &Part<T>,
-    row: impl Fn(&T) -> String,
-) {
-    let _ = write!(html, "<div class=\"card\"><table><caption>{caption}</caption>\n<thead><tr>");
-    for (at, head) in heads.iter().enumerate() {
-        let class = if at >= numbers { " class=\"number\"" } else { "" };
-        let _ = write!(html, "<th scope=\"col\"{class}>{head}</th>");
-    }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for shown in &rows.first {
-        html.push_str(&row(shown));
-        html.push('\n');
-    }
-    html.push_str("</tbody></table>");
-    more(html, rows);
-    html.push_str("</div>\n");
-}
-
 fn more<T>(html: &mut String, part: &Part<T>) {
     let more = part.more();
     if more > 0 {

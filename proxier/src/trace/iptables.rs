@@ -81,14 +81,13 @@ enum Target {
 
 /// Adds what the text says.
 pub(super) fn read(text: &str, rules: &mut Rules) {
-    let mut policies = text.lines().scan("", |table, line| {
+    let lines = text.lines().scan("", |table, line| {
         if let Some(name) = line.strip_prefix('*') {
             *table = name.trim_end();
         }
         Some((*table, line))
     });
-    let closed: Vec<String> = policies
-        .by_ref()
+    let closed: Vec<String> = lines
         .filter_map(|(table, line)| {
             let (chain, policy) = line.strip_prefix(':')?.split_once(' ')?;
             policy.starts_with("DROP").then(|| format!("{table} {chain}"))

@@ -139,26 +139,16 @@ impl Rules {
                     0 => said(),
                     mark => format!("{}: mark {mark:#x}", said()),
                 }),
-                // The names of chains say where it leads.
-                Effect::Jump(to) if rule.by.is_plain() => {
-                    let end = self.walk(&to, depth + 1, flow, machine, (hook, story));
-                    if end.is_some() {
+                Effect::Jump(ref to) | Effect::Goto(ref to) => {
+                    // Without a condition, the names of chains say where it leads.
+                    let before = (!rule.by.is_plain()).then(|| story.begin(hook.name(), said));
+                    let end = self.walk(to, depth + 1, flow, machine, (hook, story));
+                    if let Some(before) = before {
+                        story.forget_if_nothing_since(before);
+                    }
+                    if end.is_some() || matches!(effect, Effect::Goto(_)) {
                         return end;
                     }
-                }
-                Effect::Jump(to) => {
-                    let before = story.begin(hook.name(), said);
-                    let end = self.walk(&to, depth + 1, flow, machine, (hook, story));
-                    story.forget_if_nothing_since(before);
-                    if end.is_some() {
-                        return end;
-                    }
-                }
-                Effect::Goto(to) => {
-                    let before = story.begin(hook.name(), said);
-                    let end = self.walk(&to, depth + 1, flow, machine, (hook, story));
-                    story.forget_if_nothing_since(before);
-                    return end;
                 }
                 Effect::Return => {
                     story.say(hook.name(), said);

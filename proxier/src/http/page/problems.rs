@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Escaped, table};
-use crate::http::view::{ConflictView, DrainView, HeldView, Part, View, WatchView};
+use super::{Escaped, more};
+use crate::http::view::{Part, View};
 use crate::text;
 use crate::value::GoDuration;
 
@@ -72,47 +72,86 @@ fn errors(html: &mut String, view: &View) {
     html.push_str("</ol>\n</section>\n");
 }
 
-fn held_back(html: &mut String, view: &View) {
-    if view.held_back.total == 0 {
-        return;
+/// A table under a heading of its own, whose columns from `numbers` on are numbers.
+struct Section {
+    id: &'static str,
+    title: &'static str,
+    caption: &'static str,
+    heads: &'static [&'static str],
+    numbers: usize,
+}
+
+impl Section {
+    /// Nothing where there is no row.
+    fn show<T>(&self, html: &mut String, rows: &Part<T>, row: impl Fn(&T) -> String) {
+        if rows.total == 0 {
+            return;
+        }
+        let Self { id, title, caption, heads, numbers } = self;
+        let _ = write!(
+            html,
+            "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title}</h2>\n\
+             <div class=\"card\"><table><caption>{caption}</caption>\n<thead><tr>"
+        );
+        for (at, head) in heads.iter().enumerate() {
+            let class = if at >= *numbers { " class=\"number\"" } else { "" };
+            let _ = write!(html, "<th scope=\"col\"{class}>{head}</th>");
+        }
+        html.push_str("</tr></thead>\n<tbody>\n");
+        for shown in &rows.first {
+            html.push_str(&row(shown));
+            html.push('\n');
+        }
+        html.push_str("</tbody></table>");
+        more(html, rows);
+        html.push_str("</div>\n</section>\n");
     }
-    html.push_str("<section aria-labelledby=\"held\">\n<h2 id=\"held\">Held back</h2>\n");
-    let row = |held: &HeldView| {
+}
+
+fn held_back(html: &mut String, view: &View) {
+    let section = Section {
+        id: "held",
+        title: "Held back",
+        caption: "Not programmed, since something that it needs has failed",
+        heads: &["What", "Waits for"],
+        numbers: 2,
+    };
+    section.show(html, &view.held_back, |held| {
         format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td></tr>",
             Escaped(&held.target),
             Escaped(&held.waits_for)
         )
-    };
-    let caption = "Not programmed, since something that it needs has failed";
-    table(html, caption, &["What", "Waits for"], 2, &view.held_back, row);
-    html.push_str("</section>\n");
+    });
 }
 
 fn conflicts(html: &mut String, view: &View) {
-    if view.conflicts.total == 0 {
-        return;
-    }
-    html.push_str("<section aria-labelledby=\"conflicts\">\n<h2 id=\"conflicts\">Conflicts</h2>\n");
-    let row = |conflict: &ConflictView| {
+    let section = Section {
+        id: "conflicts",
+        title: "Conflicts",
+        caption: "Services that claim the same",
+        heads: &["Address and port", "Goes to", "Claimed by, too"],
+        numbers: 3,
+    };
+    section.show(html, &view.conflicts, |conflict| {
         format!(
             "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td></tr>",
             Escaped(&conflict.virtual_server),
             Escaped(&conflict.winner),
             Escaped(text::and_more(&conflict.losers.join(", "), conflict.more_losers))
         )
-    };
-    let heads = ["Address and port", "Goes to", "Claimed by, too"];
-    table(html, "Services that claim the same", &heads, 3, &view.conflicts, row);
-    html.push_str("</section>\n");
+    });
 }
 
 pub(super) fn draining(html: &mut String, view: &View) {
-    if view.draining.total == 0 {
-        return;
-    }
-    html.push_str("<section aria-labelledby=\"draining\">\n<h2 id=\"draining\">Draining</h2>\n");
-    let row = |drain: &DrainView| {
+    let section = Section {
+        id: "draining",
+        title: "Draining",
+        caption: "Real servers that keep their connections",
+        heads: &["Real server", "Virtual server", "Connections", "At most for"],
+        numbers: 2,
+    };
+    section.show(html, &view.draining, |drain| {
         format!(
             "<tr><th scope=\"row\"><code>{}</code></th><td><code>{}</code></td>\
              <td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
@@ -121,18 +160,19 @@ pub(super) fn draining(html: &mut String, view: &View) {
             text::number(drain.connections),
             GoDuration::from_secs(drain.seconds_left.cast_signed())
         )
-    };
-    let heads = ["Real server", "Virtual server", "Connections", "At most for"];
-    table(html, "Real servers that keep their connections", &heads, 2, &view.draining, row);
-    html.push_str("</section>\n");
+    });
 }
 
 pub(super) fn watches(html: &mut String, view: &View) {
-    if view.watches.is_empty() {
-        return;
-    }
-    html.push_str("<section aria-labelledby=\"watches\">\n<h2 id=\"watches\">API server</h2>\n");
-    let row = |watch: &WatchView| {
+    let section = Section {
+        id: "watches",
+        title: "API server",
+        caption: "Watches of the API server",
+        heads: &["Watch", "State", "Last heard", "Failures"],
+        numbers: 2,
+    };
+    let all = Part { total: view.watches.len(), first: view.watches.iter().collect() };
+    section.show(html, &all, |watch| {
         let (class, state) =
             if watch.connected { ("good", "connected") } else { ("bad", "not connected") };
         let silent = watch.silent_seconds.map_or("never".to_owned(), |seconds| {
@@ -144,9 +184,5 @@ pub(super) fn watches(html: &mut String, view: &View) {
             watch.resource,
             text::number(watch.failures)
         )
-    };
-    let all = Part { total: view.watches.len(), first: view.watches.iter().collect() };
-    let heads = ["Watch", "State", "Last heard", "Failures"];
-    table(html, "Watches of the API server", &heads, 2, &all, |watch| row(watch));
-    html.push_str("</section>\n");
+    });
 }

@@ -1,7 +1,7 @@
 //! Which services are shown: those that are asked for, in the order that is asked for, page by page.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use netlink_ipvs::VirtualServerKey;
@@ -50,10 +50,9 @@ impl Listing {
         mut query: Query,
     ) -> Self {
         let all = status.directory.clone();
-        let mut found: Vec<Asked<'_>> = all
-            .iter()
-            .filter(|(key, asks)| query.matches(key, asks) && is_so(key, asks, status, query.only))
-            .collect();
+        let is_so = selection(status, query.only);
+        let mut found: Vec<Asked<'_>> =
+            all.iter().filter(|(key, asks)| query.matches(key, asks) && is_so(key, asks)).collect();
         let sorting_error = sort(&mut found, status, totals, &query).err();
         let pages = found.len().div_ceil(SERVICES).max(1);
         query.page = query.page.min(pages);
@@ -104,15 +103,20 @@ fn namespaces(status: &Status) -> Part<String> {
 }
 
 /// Whether a service is one of those that are asked for by how they are.
-fn is_so(key: &ObjectKey, asks: &Contribution, status: &Status, only: Option<Only>) -> bool {
-    match only {
+fn selection(
+    status: &Status,
+    only: Option<Only>,
+) -> impl Fn(&ObjectKey, &Contribution) -> bool + '_ {
+    // There may be as many as services.
+    let draining: HashSet<VirtualServerKey> = match only {
+        Some(Only::Draining) => status.draining.iter().map(|drain| drain.virtual_server).collect(),
+        _ => HashSet::new(),
+    };
+    move |key, asks| match only {
         None => true,
         Some(Only::Problem) => has_problem(key, asks, status),
         Some(Only::NoEndpoints) => lacks_endpoints(asks),
-        Some(Only::Draining) => asks
-            .frontends
-            .iter()
-            .any(|it| status.draining.iter().any(|drain| drain.virtual_server == it.key)),
+        Some(Only::Draining) => asks.frontends.iter().any(|it| draining.contains(&it.key)),
     }
 }
 
