@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "local_policy/marks.rs"]
+mod marks;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -81,6 +84,14 @@ struct Case {
     external_local: bool,
     internal_local: bool,
     endpoints: Endpoints,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Traffic,
+    /// `proxier trace` on this node as well, for all that comes to it.
+    TraceToo,
 }
 
 /// The pods that answer: on this node, on the other one.
@@ -302,22 +313,26 @@ fn ask(from: &Host, to: Place, times: u32, lost: bool) -> Report {
 
 /// What is wrong about one way.
 fn wrong(
-    topology: &Topology,
+    world: &World,
+    ask_whom: Ask,
     case: Case,
     (from, frontend): (From, Frontend),
     (family, at): (Family, usize),
 ) -> Option<String> {
+    let topology = &world.topology;
     let (protocol, port, _) = PORTS[at];
-    let (address, port) = match frontend {
-        Frontend::NodePort => {
-            (topology.node().host.address(family).to_string(), case.node_port(at))
-        }
-        _ => (case.address(frontend, family), port),
+    let node_port = || {
+        let node = topology.node().host.address(family);
+        Place::new(protocol, node, case.node_port(at))
     };
+    let to = match frontend {
+        Frontend::NodePort => node_port(),
+        _ => Place::new(protocol, case.address(frontend, family).parse().unwrap(), port),
+    };
+    let address = to.address.ip().to_string();
     let Expected { by, lost, keeps } = expected(case, from, frontend);
     // As often as it takes for round robin to come to everybody twice.
     let times = u32::try_from(by.len() * 2).unwrap().max(1);
-    let to = Place::new(protocol, address.parse().unwrap(), port);
     // SCTP heeds no refusal by ICMP (`sctp_v4_err` in net/sctp/protocol.c).
     let silent = lost || by.is_empty() && protocol == Protocol::Sctp;
     let report = ask(host(topology, from), to, times, silent);
@@ -340,25 +355,79 @@ fn wrong(
         // A VIP would be answered by the other node itself.
         None => all_peers(&|peer| peer.to_string() != address || frontend == Frontend::NodePort),
     };
-    (answered != by || whole != times || !sources).then(|| {
+    let traced = (ask_whom == Ask::TraceToo)
+        .then(|| mistold(world, (from, frontend), to, node_port(), &by, lost, &report))
+        .flatten();
+    (answered != by || whole != times || !sources || traced.is_some()).then(|| {
         format!(
             "{case:?} {from:?} {frontend:?} {protocol} {address}: {by:?} (as {keeps:?}) expected, but \
-             {report:?}"
+             {report:?}{}",
+            traced.map(|it| format!(", and trace {it}")).unwrap_or_default()
         )
     })
 }
 
+/// What `proxier trace` says that is not what traffic did. It is asked of what comes to the node.
+fn mistold(
+    world: &World,
+    (from, frontend): (From, Frontend),
+    to: Place,
+    node_port: Place,
+    by: &BTreeSet<&str>,
+    lost: bool,
+    report: &Report,
+) -> Option<String> {
+    let topology = &world.topology;
+    let family = if to.address.is_ipv4() { Family::V4 } else { Family::V6 };
+    let own = host(topology, from).address(family);
+    let client = if from == From::ThisNode { "node".to_owned() } else { own.to_string() };
+    let (to, taken) = match (frontend, from) {
+        (Frontend::NodePort, _) => (to, true),
+        // Its own node answers, or sends it to the load balancer.
+        (_, From::PodElsewhere) | (Frontend::ProxyingLoadBalancer, From::OtherNode) => return None,
+        (Frontend::ProxyingLoadBalancer, From::Outside) => (node_port, true),
+        (Frontend::ProxyingLoadBalancer, From::ThisNode | From::Pod) => (to, false),
+        _ => (to, true),
+    };
+    let traced = world.trace(&client, to).unwrap();
+    let endpoints = traced.endpoints();
+    let wanted: BTreeSet<IpAddr> =
+        by.iter().map(|pod| topology.pod(pod).0.address(family)).collect();
+    let outcomes: &[&str] = match () {
+        () if !taken => &["no service"],
+        () if lost => &["refused", "dropped"],
+        () if by.is_empty() => &["refused"],
+        () => &["reached"],
+    };
+    let reached: BTreeSet<IpAddr> = endpoints.keys().copied().collect();
+    // By which address of its own a node connects the kernel decides; an endpoint that is its own client
+    // is masqueraded, and the matrix has none.
+    let masqueraded: BTreeSet<bool> = endpoints.values().copied().collect();
+    let seen = |as_itself: bool| report.peers.keys().any(|peer| (*peer == own) == as_itself);
+    let sources = from == From::ThisNode
+        || !taken
+        || (masqueraded.contains(&true) == seen(false)
+            && masqueraded.contains(&false) == seen(true));
+    (!outcomes.contains(&traced.outcome()) || taken && reached != wanted || !sources)
+        .then(|| traced.json.to_string())
+}
+
 /// What differs from what is expected, for each way of these clients.
-fn check(topology: &Topology, cases: &[Case], protocols: &[usize], from: &[From]) -> Vec<String> {
+fn check(
+    world: &World,
+    ask_whom: Ask,
+    cases: &[Case],
+    protocols: &[usize],
+    from: &[From],
+) -> Vec<String> {
     let mut all = Vec::new();
     for case in cases {
         for family in FAMILIES {
             for frontend in FRONTENDS {
                 for at in protocols {
-                    all.extend(
-                        from.iter()
-                            .map(|from| wrong(topology, *case, (*from, frontend), (family, *at))),
-                    );
+                    all.extend(from.iter().map(|from| {
+                        wrong(world, ask_whom, *case, (*from, frontend), (family, *at))
+                    }));
                 }
             }
         }
@@ -367,16 +436,9 @@ fn check(topology: &Topology, cases: &[Case], protocols: &[usize], from: &[From]
     all.into_iter().flatten().collect()
 }
 
-fn matrix(
-    backend: Backend,
-    external: &[bool],
-    internal: &[bool],
-    protocols: &[usize],
-    from: &[From],
-) {
+fn matrix(backend: Backend, ask_whom: Ask, cases: &[Case], protocols: &[usize], from: &[From]) {
     let mut world = build(backend);
-    let cases = Case::all(external, internal);
-    balance(&world.topology, &cases, protocols);
+    balance(&world.topology, cases, protocols);
     let objects = cases.iter().flat_map(|case| case.objects(&world.topology));
     world.write(&objects.collect::<Vec<_>>()).unwrap();
     world.reads_back().unwrap();
@@ -384,180 +446,90 @@ fn matrix(
     if from.contains(&From::PodElsewhere) {
         world.start_elsewhere().unwrap();
     }
-    let wrong = check(&world.topology, &cases, protocols, from);
+    let wrong = check(&world, ask_whom, cases, protocols, from);
     assert!(wrong.is_empty(), "{} ways are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_client_reaches_what_external_policies_say() {
-    matrix(Backend::Iptables, &[false, true], &[false], &[0], &CLIENTS);
+    matrix(Backend::Iptables, Ask::Traffic, &Case::all(&[false, true], &[false]), &[0], &CLIENTS);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn every_client_reaches_what_both_policies_say_together() {
-    matrix(Backend::Iptables, &[false, true], &[true], &[0], &CLIENTS);
+    matrix(Backend::Iptables, Ask::Traffic, &Case::all(&[false, true], &[true]), &[0], &CLIENTS);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn pods_of_another_node_reach_what_the_policies_say() {
-    matrix(Backend::Iptables, &[false, true], &[false, true], &[0], &[From::PodElsewhere]);
+    matrix(
+        Backend::Iptables,
+        Ask::Traffic,
+        &Case::all(&[false, true], &[false, true]),
+        &[0],
+        &[From::PodElsewhere],
+    );
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS: tests/vm/run"]
 fn local_policies_hold_for_udp_and_sctp() {
-    matrix(Backend::Iptables, &[true], &[false], &[1, 2], &CLIENTS);
-}
-
-/// A Service with endpoints here and elsewhere, programmed.
-fn split() -> (World, Case) {
-    let mut world = build(Backend::Iptables);
-    let case =
-        Case { number: 1, external_local: true, internal_local: false, endpoints: Endpoints::Both };
-    world.write(&case.objects(&world.topology)).unwrap();
-    world.ready().unwrap();
-    (world, case)
-}
-
-/// The members of the set of marks, as `ipset list` prints them.
-fn marked(topology: &Topology) -> Vec<String> {
-    let text = topology.node().host.namespace.sh("ipset list KUBE-LOCAL-MARK").unwrap();
-    text.lines().filter(|line| line.contains("skbmark")).map(str::to_owned).collect()
-}
-
-/// Makes every member of the set of marks go in so many seconds.
-fn shorten(topology: &Topology, seconds: u32) {
-    let commands = marked(topology).into_iter().map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [member, "timeout", _, "skbmark", mark] = words[..] else { panic!("{line}") };
-        format!("ipset -exist add KUBE-LOCAL-MARK {member} timeout {seconds} skbmark {mark}\n")
-    });
-    topology.node().host.namespace.sh(&commands.collect::<String>()).unwrap();
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn marks_are_renewed_and_what_is_gone_of_them_comes_back() {
-    let (mut world, _) = split();
-    let all = marked(&world.topology).len();
-    assert_eq!(
-        all,
-        3 * 4,
-        "three ports, two addresses of the node, an external and a balancer's IP"
-    );
-    let lasting = |topology: &Topology| {
-        let rest = |line: &String| {
-            let mut words = line.split_whitespace().skip_while(|word| *word != "timeout").skip(1);
-            words.next().and_then(|rest| rest.parse::<u32>().ok()).unwrap_or_default()
-        };
-        let members = marked(topology);
-        Ok(members.len() == all && members.iter().all(|line| rest(line) > 200))
-    };
-    let explain = |topology: &Topology| marked(topology).join("\n");
-    shorten(&world.topology, 100);
-    assert!(!lasting(&world.topology).unwrap());
-    world.wait(lasting, explain).unwrap();
-    world.topology.node().host.namespace.sh("ipset flush KUBE-LOCAL-MARK").unwrap();
-    world.wait(lasting, explain).unwrap();
-}
-
-/// Which mark is whose only the daemon and its sets know.
-#[test]
-#[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn virtual_servers_by_mark_are_shown_under_their_service() {
-    let (world, case) = split();
-    let table = world.topology.node().host.namespace.sh("ipvsadm -S -n").unwrap();
-    let marks: BTreeSet<String> = table
-        .lines()
-        .filter_map(|line| line.strip_prefix("-A -f "))
-        .map(|rest| {
-            let family = if rest.contains(" -6 ") { "IPv6" } else { "IPv4" };
-            format!("mark {} ({family})", rest.split(' ').next().unwrap_or_default())
-        })
-        .collect();
-    assert_eq!(marks.len(), 2 * PORTS.len(), "{table}");
-    let ask = |words: &[&str]| -> Value {
-        let text = proxier_tests::command::output(&mut world.proxier(words).unwrap()).unwrap();
-        serde_json::from_str(&text).unwrap()
-    };
-    let name = format!("case-{}", case.number);
-    let rows = ask(&["get", "virtual-servers", "-o", "json"]);
-    let rows = rows["virtualServers"].as_array().unwrap().iter();
-    let marked: BTreeSet<String> = rows
-        .filter(|row| row["service"] == *name && row["kind"] == "inside")
-        .map(|row| row["virtualServer"].as_str().unwrap_or_default().to_owned())
-        .collect();
-    assert_eq!(marked, marks);
-    let services = ask(&["top", "-o", "json"]);
-    let services = services["services"].as_array().unwrap();
-    assert_eq!(services.len(), 1, "nothing is of an unknown Service: {services:?}");
-    let all = services[0]["virtualServers"].as_array().unwrap();
-    let has = |mark: &String| all.contains(&json!(mark));
-    assert!(services[0]["name"] == *name && marks.iter().all(has), "{services:?}");
-}
-
-/// The daemon is gone for good: who was led around the virtual server of the address comes to it.
-fn alone(seconds: Option<u32>) {
-    let (mut world, case) = split();
-    let mut held = {
-        let to = Place::new(
-            Protocol::Tcp,
-            case.address(Frontend::LoadBalancer, Family::V4).parse().unwrap(),
-            80,
-        );
-        let load = Load { to, times: 4, source: None, timeout: 5000, one_socket: false };
-        Client::new(&world.topology.node().pod("pod-c").namespace).hold(&load).unwrap()
-    };
-    assert_eq!(held.opened.answers.len(), 2, "{:?}", held.opened);
-    world.kill();
-    if let Some(seconds) = seconds {
-        shorten(&world.topology, seconds);
-    }
-    let topology = &world.topology;
-    // Each question is a process, and so takes its time.
-    while !marked(topology).is_empty() {}
-    let address = case.address(Frontend::LoadBalancer, Family::V4);
-    let to = Place::new(Protocol::Tcp, address.parse().unwrap(), 80);
-    for from in [From::Pod, From::ThisNode, From::Outside] {
-        let report = ask(host(topology, from), to, 4, false);
-        assert_eq!(report.answers, [(HERE.to_owned(), 4)].into(), "{from:?}: {report:?}");
-    }
-    // What was scheduled before goes on.
-    let report = held.ask().unwrap();
-    assert_eq!(report.answered(), 4, "{report:?}");
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn without_the_daemon_marks_go_and_connections_stay() {
-    alone(Some(3));
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: tests/vm/run"]
-fn in_full_without_the_daemon_marks_go_after_five_minutes() {
-    alone(None);
+    matrix(Backend::Iptables, Ask::Traffic, &Case::all(&[true], &[false]), &[1, 2], &CLIENTS);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn local_policies_hold_with_nftables() {
-    matrix(Backend::Nftables, &[true], &[false], &[0], &CLIENTS);
+    matrix(Backend::Nftables, Ask::Traffic, &Case::all(&[true], &[false]), &[0], &CLIENTS);
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn pods_of_another_node_reach_what_local_policies_say_with_nftables() {
-    matrix(Backend::Nftables, &[true], &[false], &[0], &[From::PodElsewhere]);
+    matrix(
+        Backend::Nftables,
+        Ask::Traffic,
+        &Case::all(&[true], &[false]),
+        &[0],
+        &[From::PodElsewhere],
+    );
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
 fn in_full_every_client_reaches_what_the_policies_say_with_nftables() {
     for from in [&CLIENTS[..], &[From::PodElsewhere]] {
-        matrix(Backend::Nftables, &[false, true], &[false, true], &[0, 1, 2], from);
+        let all = Case::all(&[false, true], &[false, true]);
+        matrix(Backend::Nftables, Ask::Traffic, &all, &[0, 1, 2], from);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn trace_says_of_every_way_what_traffic_does() {
+    let mut cases = Case::all(&[true], &[false]);
+    cases.retain(|case| matches!(case.endpoints, Endpoints::Both | Endpoints::Elsewhere));
+    matrix(Backend::Iptables, Ask::TraceToo, &cases, &[0], &[From::Outside, From::Pod]);
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: tests/vm/run"]
+fn in_full_trace_says_what_traffic_does_by_all_policies() {
+    let all = Case::all(&[false, true], &[false, true]);
+    for (clients, protocols) in
+        [(&CLIENTS[..], &[0, 1, 2][..]), (&[From::PodElsewhere][..], &[0][..])]
+    {
+        matrix(Backend::Iptables, Ask::TraceToo, &all, protocols, clients);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS and nftables: tests/vm/run --qemu"]
+fn in_full_trace_says_what_traffic_does_with_nftables() {
+    for clients in [&CLIENTS[..], &[From::PodElsewhere]] {
+        matrix(Backend::Nftables, Ask::TraceToo, &Case::all(&[true], &[false]), &[0], clients);
     }
 }
