@@ -88,6 +88,8 @@ pub struct Config {
     /// Virtual servers that others have made stay. It is so without a cluster, where nobody expects a
     /// service proxy to own all of IPVS.
     pub keep_foreign: bool,
+    /// Manifests without a configuration: there is no kube-proxy whose settings could be missing.
+    pub stand_alone: bool,
     /// Bytes of memory that this process may have, if given (`--memory-limit`).
     pub memory_limit: Option<u64>,
     /// Where node ports listen.

@@ -81,14 +81,16 @@ pub struct Current {
     pub config: Arc<Config>,
     /// Why the configuration file, as it is now, is not in force.
     pub refused: Option<Refused>,
+    /// Why manifests, as they are now, are not in force, or not all of what is in them.
+    pub manifests: Option<Refused>,
 }
 
-/// A configuration that cannot be used.
+/// Files that cannot be used.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// When that was found out.
     pub since: Instant,
-    /// What is wrong with it.
+    /// What is wrong with them.
     pub why: String,
 }
 
@@ -167,7 +169,7 @@ struct Bind {
 impl Current {
     /// One that nothing is wrong with.
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, refused: None }
+        Self { config, refused: None, manifests: None }
     }
 }
 

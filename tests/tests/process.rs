@@ -121,6 +121,11 @@ fn without_a_cluster_what_another_program_made_stays_and_is_named() {
         files.services(1);
         let gone = || Ok((virtual_servers() == 2 + 1).then_some(()));
         daemon.wait(gone, || run("ipvsadm-save", ["-n"]).unwrap()).unwrap();
+        // It would be put back at once.
+        let out = files.command().arg("cleanup").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains("stop it first"), "{said}");
+        assert_eq!(virtual_servers(), 2 + 1);
         daemon.stop().unwrap();
     }
     let out = files.command().arg("cleanup").output().unwrap();

@@ -32,11 +32,10 @@ pub(super) fn resolve(
         return Err(ConfigError::Invalid(FieldErrors(errors)));
     }
     warnings.extend(gates::warnings(&object.feature_gates));
-    // Manifests without a configuration: there is no kube-proxy whose mode and scheduler these could have been.
-    let cluster = args.own.manifests.is_empty() || args.always.config.is_some();
+    let stand_alone = !args.own.manifests.is_empty() && args.always.config.is_none();
     if object.mode != "ipvs" {
         let given = std::mem::replace(&mut object.mode, "ipvs".to_owned());
-        if cluster {
+        if !stand_alone {
             warnings.push(format!(
                 "mode is {given:?}; proxier always runs IPVS, write mode: ipvs to silence this"
             ));
@@ -54,7 +53,7 @@ pub(super) fn resolve(
     }
     let ipvs = &object.ipvs;
     let scheduler = ipvs.scheduler.parse().unwrap_or(Scheduler::RR);
-    if ipvs.scheduler.is_empty() && cluster {
+    if ipvs.scheduler.is_empty() && !stand_alone {
         warnings.push("IPVS scheduler not specified, use rr by default".to_owned());
     }
     Ok(Config {
@@ -99,6 +98,7 @@ pub(super) fn resolve(
         source_ranges_everywhere: args.own.source_ranges_everywhere,
         allow_reserved: args.own.allow_reserved_ips.clone(),
         keep_foreign: !args.own.manifests.is_empty(),
+        stand_alone,
         memory_limit: args.own.memory_limit.map(|mib| u64::from(mib) << 20),
         node_port_addresses: node_port_addresses(
             &object.node_port_addresses,

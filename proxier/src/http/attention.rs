@@ -90,13 +90,15 @@ impl Serialize for State {
 
 impl Attention {
     /// What there can be to look at.
-    pub(super) const KINDS: [&str; 4] = ["configuration", "watch", "conflict", "refused"];
+    pub(super) const KINDS: [&str; 5] =
+        ["configuration", "manifests", "watch", "conflict", "refused"];
 
     /// What is to be looked at now, in the order in which it should be.
     pub(super) fn of(status: &Status, current: &Current, watches: &[Watch]) -> Vec<Self> {
         let of_watches = watches.iter().filter_map(Self::watch);
         let others = [Self::conflict(status), Self::refused(status)];
-        let all = Self::configuration(current).into_iter().chain(of_watches);
+        let files = [Self::configuration(current), Self::manifests(current)];
+        let all = files.into_iter().flatten().chain(of_watches);
         all.chain(others.into_iter().flatten()).collect()
     }
 
@@ -112,6 +114,16 @@ impl Attention {
             text::line(&refused.why)
         );
         Some(Self::new("configuration", Some(refused.since), what, "mend the file"))
+    }
+
+    fn manifests(current: &Current) -> Option<Self> {
+        let refused = current.manifests.as_ref()?;
+        let what = format!(
+            "not all manifests can be read; the rest, and what they said before, is in force: {}",
+            text::line(&refused.why)
+        );
+        let then = "mend the file; proxier --dry-run --strict --manifests FILE says what is wrong";
+        Some(Self::new("manifests", Some(refused.since), what, then))
     }
 
     fn watch(watch: &Watch) -> Option<Self> {

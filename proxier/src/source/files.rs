@@ -85,6 +85,10 @@ pub struct Manifests {
     missing: BTreeMap<FileId, tokio::time::Instant>,
     /// Warnings that the last state of all files together gave.
     standing: BTreeSet<Warning>,
+    /// Paths that cannot be read now, or not as a whole, with the reason.
+    broken: BTreeMap<FileId, String>,
+    /// The same for others: the first of them, as one line.
+    told: tokio::sync::watch::Sender<Option<String>>,
 }
 
 /// A file by the position of the path it was found under and its own path, which is the order in
@@ -104,7 +108,37 @@ impl Manifests {
             world: World::default(),
             missing: BTreeMap::new(),
             standing: BTreeSet::new(),
+            broken: BTreeMap::new(),
+            told: tokio::sync::watch::Sender::new(None),
         }
+    }
+
+    /// Why not all of what the files say is in force, as long as it is so.
+    pub fn broken(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.told.subscribe()
+    }
+
+    /// Notes whether a file is as it should be.
+    fn note(&mut self, id: &FileId, why: Option<String>) {
+        match why {
+            Some(why) => self.broken.insert(id.clone(), why),
+            None => self.broken.remove(id),
+        };
+    }
+
+    /// Tells others what was noted.
+    fn tell(&mut self) {
+        let first = self.broken.iter().next();
+        let more = match self.broken.len() {
+            0 | 1 => String::new(),
+            all => format!(" (and {} more)", all - 1),
+        };
+        let text = first.map(|((_, path), why)| format!("{}: {why}{more}", path.display()));
+        self.told.send_if_modified(|told| {
+            let differs = *told != text;
+            *told = text;
+            differs
+        });
     }
 
     /// The same for somebody who checks manifests: fields that Kubernetes does not know, kinds that are almost
@@ -143,15 +177,15 @@ impl Manifests {
                         continue;
                     }
                     Err(error) if error.kind() == io::ErrorKind::FileTooLarge || id.1 != path => {
-                        warnings.push(Warning {
-                            object: id.1.display().to_string(),
-                            text: format!("it is left out: {error}"),
-                        });
+                        let text = format!("it is left out: {error}");
+                        self.note(&id, Some(text.clone()));
+                        warnings.push(Warning { object: id.1.display().to_string(), text });
                         continue;
                     }
                     Err(source) => return Err(Error::Read { path, source }),
                 };
                 let content = self.content(&id.1, &bytes);
+                self.note(&id, content.why_incomplete());
                 self.put(id, content);
             }
         }
@@ -166,6 +200,7 @@ impl Manifests {
         if self.checked {
             warnings.extend(self.world.slices_without_service());
         }
+        self.tell();
         Ok(Loaded { changes: self.world.complete(), warnings })
     }
 

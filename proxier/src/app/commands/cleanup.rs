@@ -7,6 +7,7 @@ use anyhow::bail;
 use netlink_ipvs::Client;
 use tracing::warn;
 
+use crate::app::host::alone::Alone;
 use crate::app::host::iptables_directory;
 use crate::app::print;
 use crate::args::Args;
@@ -16,6 +17,12 @@ use crate::text::{self, chain};
 
 #[tokio::main(flavor = "current_thread")]
 pub(in crate::app) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(daemon) = Alone::daemon() {
+        bail!(
+            "proxier runs here ({daemon}) and would put back what is removed: stop it first \
+             (systemctl stop proxier, or the pod of this node)"
+        );
+    }
     // Without IPVS in the kernel there is nothing of it to remove.
     let mut ipvs = Client::open()
         .inspect_err(|error| warn!(error = chain(error), "no virtual servers to remove"))

@@ -80,12 +80,11 @@ async fn serve(args: &Args, config: Config, log: LogHandle) -> anyhow::Result<Ex
     let notices = source
         .connection()
         .map(|connection| notices::start(connection, &config.node_name, config.sync_period));
-    tasks.spawn(source.run(sender.clone()));
-
     let config = Arc::new(config);
+    let (current, configured) = watch::channel(Arc::new(Current::new(Arc::clone(&config))));
+    tasks.spawn(source.run(sender.clone(), Some(current.clone())));
     let dual_stack = host.abilities.families.len() > 1;
     let (resolver, timing) = wiring::program(&config, &host.abilities);
-    let (current, configured) = watch::channel(Arc::new(Current::new(Arc::clone(&config))));
     let reload = Reload {
         args: args.clone(),
         config: Arc::clone(&config),

@@ -112,7 +112,7 @@ pub(in crate::app) async fn complete(
     let source = feed::Source::find(args, &config).await?;
     let mut hopeless = Box::pin(source.hopeless());
     let warnings = source.warnings();
-    tasks.spawn(source.run(sender));
+    tasks.spawn(source.run(sender, None));
     let timing = Timing {
         sync_period: FOR_EVER,
         min_sync_period: Duration::ZERO,

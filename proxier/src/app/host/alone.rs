@@ -38,6 +38,16 @@ impl Alone {
         Self::wait_for(NAME, patience).await
     }
 
+    /// The daemon that programs this network namespace, if one can be told.
+    pub(in crate::app) fn daemon() -> Option<String> {
+        Self::holder(NAME)
+    }
+
+    fn holder(name: &[u8]) -> Option<String> {
+        let owner = sockopt::socket_peercred(connect(name).ok()?).ok()?;
+        (owner.uid.is_root() || owner.uid == geteuid()).then(|| process(owner))
+    }
+
     async fn wait_for(name: &[u8], patience: Duration) -> anyhow::Result<Self> {
         let address = SocketAddr::from_abstract_name(name).context("name a socket")?;
         let deadline = Instant::now() + patience;
@@ -121,6 +131,7 @@ mod tests {
         let first = Alone::wait_for(name, Duration::ZERO).await.unwrap();
         let error = Alone::wait_for(name, Duration::ZERO).await.unwrap_err();
         let who = format!("process {}", std::process::id());
+        assert_eq!(Alone::holder(name), Some(who.clone()));
         assert!(error.to_string().contains(&who), "{error:#}");
 
         let second = tokio::spawn({
@@ -131,6 +142,7 @@ mod tests {
         assert!(!second.is_finished());
         drop(first);
         second.await.unwrap().unwrap();
+        assert_eq!(Alone::holder(name), None);
     }
 
     #[tokio::test(start_paused = true)]

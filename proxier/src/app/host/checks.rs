@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::{Host, closed, facts};
 use crate::config::Config;
-use crate::config::node::{check_families, node_ips, questionable};
+use crate::config::node::{check_families, node_ips, questionable, unresolved};
 use crate::dataplane::firewall::Backend;
 use crate::reconcile::Status;
 use crate::text::chain;
@@ -64,11 +64,17 @@ pub(in crate::app) async fn node(
     // Otherwise the loop has ended, and says why itself.
     let Ok(status) = known else { return std::future::pending().await };
     let ips = node_ips(config.bind_address, &status.node_addresses);
-    if let Some(text) = ips.warning() {
-        warn!("{text}");
-    }
-    for text in questionable(&config, &ips, &status.pod_cidrs) {
-        warn!("{text}");
+    if config.stand_alone {
+        if let Some(text) = unresolved(&config, &ips) {
+            warn!("{text}");
+        }
+    } else {
+        if let Some(text) = ips.warning() {
+            warn!("{text}");
+        }
+        for text in questionable(&config, &ips, &status.pod_cidrs) {
+            warn!("{text}");
+        }
     }
     let wrong = check_families(&config, &ips, &status.pod_cidrs, dual_stack);
     for text in wrong.context("check the configuration against this node")? {

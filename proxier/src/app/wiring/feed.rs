@@ -1,19 +1,21 @@
 //! Starts what sends events: a source of objects, the addresses of the host.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use dummy_iface::{DummyInterface, Event as HostEvent, InterfaceAddress, Monitor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::app::host::{memory_limit, needs};
 use crate::args::Args;
 use crate::config::Config;
 use crate::dataplane::{INTERFACE, Limits};
-use crate::http::{Watch, Watches};
+use crate::http::{Current, Refused, Watch, Watches};
 use crate::input;
 use crate::reconcile::Event;
 use crate::source::{files, kube as cluster};
@@ -130,7 +132,11 @@ impl Source {
     }
 
     /// Sends what there is, and what changes.
-    pub(in crate::app) async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    pub(in crate::app) async fn run(
+        self,
+        events: mpsc::Sender<Event>,
+        current: Option<watch::Sender<Arc<Current>>>,
+    ) -> anyhow::Result<()> {
         match self {
             Self::Cluster(connection, options, status) => {
                 let needs = needs::follow(connection.contacts.follow(), events.clone());
@@ -150,10 +156,33 @@ impl Source {
                 if events.send(Event::from(loaded.changes)).await.is_err() {
                     return Ok(());
                 }
-                manifests.watch(events).await.context("follow the manifests")?;
+                let broken = manifests.broken();
+                tokio::select! {
+                    followed = manifests.watch(events) => followed.context("follow the manifests")?,
+                    never = tell_broken(broken, current) => match never {},
+                }
                 // Nothing there that could change (standard input): what was read stays.
                 std::future::pending().await
             }
+        }
+    }
+}
+
+/// Publishes what is wrong with manifests, since when.
+async fn tell_broken(
+    mut broken: watch::Receiver<Option<String>>,
+    current: Option<watch::Sender<Arc<Current>>>,
+) -> Infallible {
+    let Some(current) = current else { return std::future::pending().await };
+    loop {
+        let now = broken.borrow_and_update().clone();
+        current.send_modify(|current| {
+            let since = current.manifests.as_ref().map_or_else(Instant::now, |before| before.since);
+            let manifests = now.map(|why| Refused { since, why });
+            *current = Arc::new(Current { manifests, ..Current::clone(current) });
+        });
+        if broken.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

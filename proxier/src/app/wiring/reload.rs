@@ -133,8 +133,11 @@ impl Reload {
     }
 
     fn publish(&self) {
-        let current = Current { config: self.config.clone(), refused: self.refused.clone() };
-        self.current.send_replace(Arc::new(current));
+        let (config, refused) = (self.config.clone(), self.refused.clone());
+        self.current.send_modify(|current| {
+            let manifests = current.manifests.clone();
+            *current = Arc::new(Current { config, refused, manifests });
+        });
     }
 }
 

@@ -22,7 +22,9 @@ fn what_is_green_and_not_right_is_named() {
     wrong.refused = [("gate", 7), ("reserved", 2), ("budget", 0)].into();
     wrong.refused_since = Some(since);
     let refused = Some(Refused { since, why: "mode: no such\u{1b}[2J".to_owned() });
-    let current = Current { refused, ..current };
+    let manifests =
+        Some(Refused { since, why: "/etc/proxier/web.yaml: not valid: line 2".to_owned() });
+    let current = Current { refused, manifests, ..current };
     let silent = [watch(Some(SILENT + Duration::from_secs(1)))];
     let all = Attention::of(&wrong, &current, &silent);
     assert_eq!(State::of(&wrong, true, &all), State::NeedsAttention);
@@ -35,11 +37,16 @@ fn what_is_green_and_not_right_is_named() {
                 "the configuration file has changed and cannot be used; what it said before is in \
                  force: mode: no such\\u{1b}[2J"
             ),
+            (
+                "manifests",
+                "not all manifests can be read; the rest, and what they said before, is in force: \
+                 /etc/proxier/web.yaml: not valid: line 2"
+            ),
             ("watch", "no word of services from the API server; the last state stays"),
             ("refused", "2 addresses that Services ask for are left out (reserved 2)"),
         ]
     );
-    assert_eq!(all[1].seconds, 301);
+    assert_eq!(all[2].seconds, 301);
     assert!(all.iter().all(|one| Attention::KINDS.contains(&one.kind)));
     for (status, healthy, state) in [
         (Status { synced: false, ..wrong.clone() }, true, State::NotInSync),

@@ -29,7 +29,7 @@ async fn answers(text: &str) -> Vec<(String, String)> {
         ..config()
     };
     let refused = Some(Refused { since: Instant::now(), why: text.to_owned() });
-    let current = Current { config: Arc::new(config), refused };
+    let current = Current { refused, ..Current::new(Arc::new(config)) };
     let (_publish, status) = publish(status);
     let failing = text.to_owned();
     let failing: Table = Arc::new(move |_| Err(failing.clone()));

@@ -408,7 +408,7 @@ async fn a_changed_configuration_reaches_everything() {
 
     let changed = Config { statusz: false, ..config() };
     let refused = Some(Refused { since: Instant::now(), why: "mode: no such <mode>".to_owned() });
-    sender.send_replace(Arc::new(Current { config: Arc::new(changed), refused }));
+    sender.send_replace(Arc::new(Current { refused, ..Current::new(Arc::new(changed)) }));
     assert_eq!(code(&get(address, "/statusz").await), "404");
     let metrics = get(address, "/metrics").await;
     assert!(metrics.contains("\nproxier_configuration_refused 1\n"), "{metrics}");

@@ -64,9 +64,7 @@ impl Error {
             family,
             operation: "find the firewall programs",
             detail: format!(
-                "no {what}, {what}-save and {what}-restore in {}: install the package \
-                 iptables; without it nothing is masqueraded, source ranges do not hold, and \
-                 ports of the node's own processes are open on service addresses",
+                "no {what}, {what}-save and {what}-restore (package iptables) in {}",
                 looked.join(", ")
             ),
             source: None,

@@ -61,7 +61,7 @@ fn without_programs_the_error_says_what_to_install() {
     let fake = Fake::new(&[]);
     let error = fake.find().tools(Family::Ipv4).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInstalled);
-    assert!(error.to_string().contains("install the package iptables"), "{error}");
+    assert!(error.to_string().contains("(package iptables)"), "{error}");
 }
 
 #[test]

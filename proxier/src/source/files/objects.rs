@@ -34,6 +34,14 @@ pub(super) struct Content {
     pub(super) source: Source,
 }
 
+impl Content {
+    /// What is wrong with it, where objects may be missing.
+    pub(super) fn why_incomplete(&self) -> Option<String> {
+        let why = || self.warnings.first().map_or_else(String::new, |first| first.text.clone());
+        self.incomplete.then(why)
+    }
+}
+
 /// What tells one text from another without keeping it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Source {

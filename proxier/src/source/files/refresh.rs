@@ -44,13 +44,20 @@ impl Manifests {
         let mut present = HashSet::new();
         for (n, path) in self.paths.clone().into_iter().enumerate() {
             match self.present(n, &path) {
-                Ok(files) => present.extend(files),
+                Ok(files) => {
+                    // Whether a file by itself is as it should be says whoever reads it.
+                    let id = (n, path);
+                    if !files.contains(&id) {
+                        self.note(&id, None);
+                    }
+                    present.extend(files);
+                }
                 Err(error) => {
                     present.extend(self.files.keys().filter(|(of, _)| *of == n).cloned());
-                    warnings.push(Warning {
-                        object: path.display().to_string(),
-                        text: format!("cannot be listed, what it said is kept: {error}"),
-                    });
+                    let object = path.display().to_string();
+                    let text = format!("cannot be listed, what it said is kept: {error}");
+                    self.note(&(n, path), Some(text.clone()));
+                    warnings.push(Warning { object, text });
                 }
             }
         }
@@ -66,6 +73,7 @@ impl Manifests {
             let since = *self.missing.entry(id.clone()).or_insert(now);
             if now.saturating_duration_since(since) >= MISSING {
                 self.missing.remove(&id);
+                self.note(&id, None);
                 self.remove(&id);
             }
         }
@@ -76,6 +84,11 @@ impl Manifests {
         warnings.extend(standing.difference(&self.standing).cloned());
         self.standing = standing;
         world.follow(&self.world);
+        // Also those that were never read, and are gone.
+        self.broken.retain(|id, _| {
+            present.contains(id) || self.files.contains_key(id) || id.1 == self.paths[id.0]
+        });
+        self.tell();
         let changes = self.world.differences(&world);
         self.world = world;
         Loaded { changes, warnings }
@@ -112,16 +125,22 @@ impl Manifests {
             // Gone since it was listed: the next event says so.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                warnings.push(kept(format!("cannot be read, what it said is kept: {error}")));
+                let text = format!("cannot be read, what it said is kept: {error}");
+                self.note(id, Some(text.clone()));
+                warnings.push(kept(text));
                 return;
             }
         };
         let source = Source::of(&bytes);
         let before = self.files.get(id);
-        if before.is_some_and(|content| content.source == source) {
+        if let Some(before) = before.filter(|content| content.source == source) {
+            if !before.incomplete {
+                self.note(id, None);
+            }
             return;
         }
         let mut content = self.content(&id.1, &bytes);
+        self.note(id, content.why_incomplete());
         warnings.append(&mut content.warnings);
         let before = self.remove(id).unwrap_or_default();
         let suspect = content.incomplete || source.bytes() == 0;

@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 use crate::cluster::ObjectKey;
@@ -238,6 +239,50 @@ fn a_file_that_is_too_large_says_so_and_costs_no_other() {
     fs::write(folder.0.join("b.yaml"), service("b", "10.0.0.2")).unwrap();
     let loaded = manifests.refresh(&refresh::Touched::All, tokio::time::Instant::now());
     assert!(loaded.warnings.iter().any(|it| it.text.contains("all manifests together")));
+}
+
+#[test]
+fn what_is_broken_is_told_as_long_as_it_is() {
+    let folder = Folder::new("broken");
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let b = folder.write("b.yaml", "kind: [");
+    let mut manifests = Manifests::new(vec![folder.0.clone()], "");
+    let broken = manifests.broken();
+    let told = || broken.borrow().clone().unwrap_or_default();
+    manifests.read().unwrap();
+    assert!(told().contains("b.yaml: ") && told().contains("line 1"), "{}", told());
+    let look = |manifests: &mut Manifests, seconds| {
+        let now = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        manifests.refresh(&refresh::Touched::All, now);
+    };
+    look(&mut manifests, 0);
+    assert!(told().contains("b.yaml"), "{}", told());
+    folder.write("a.yaml", "kind: [");
+    look(&mut manifests, 0);
+    assert!(told().contains("a.yaml") && told().ends_with("(and 1 more)"), "{}", told());
+    folder.write("a.yaml", &service("a", "10.0.0.1"));
+    look(&mut manifests, 0);
+    assert!(told().contains("b.yaml"), "{}", told());
+    // Deleted for good.
+    fs::remove_file(b).unwrap();
+    look(&mut manifests, 0);
+    look(&mut manifests, 60);
+    assert_eq!(told(), "");
+    // Too large is as bad.
+    fs::File::create(folder.0.join("c.yaml")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    look(&mut manifests, 60);
+    assert!(told().contains("c.yaml"), "{}", told());
+    folder.write("c.yaml", &service("c", "10.0.0.3"));
+    look(&mut manifests, 60);
+    assert_eq!(told(), "");
+
+    // A file that was given by itself, and is not the one that has changed.
+    let d = folder.write("d.yaml", "kind: [");
+    let mut manifests = Manifests::new(vec![d], "");
+    let broken = manifests.broken();
+    manifests.read().unwrap();
+    manifests.refresh(&refresh::Touched::nothing(), tokio::time::Instant::now());
+    assert!(broken.borrow().is_some());
 }
 
 #[test]

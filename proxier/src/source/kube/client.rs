@@ -64,8 +64,8 @@ pub enum Error {
     },
     /// There is no kubeconfig, and this is not a pod with a service account.
     #[error(
-        "find the API server as a pod does; outside a cluster give a kubeconfig (--kubeconfig or \
-         clientConnection.kubeconfig)"
+        "no files (--manifests) and no API server (--config, --kubeconfig) are named, and this is not a \
+         pod with a service account; give the daemon's own flags"
     )]
     InCluster(#[source] Box<InClusterError>),
     /// The server's URL is none.

@@ -104,10 +104,17 @@ impl Converter {
             annotations::settings(metadata.annotations.or_default("metadata.annotations", report));
         let (load_balancer_ips, source_ranges) =
             load_balancer(status, spec.load_balancer_source_ranges, report);
+        // Whoever gives it another address has what they want.
+        if cluster_ips.is_none() && external_ips.is_empty() && load_balancer_ips.is_empty() {
+            report.warn(
+                "spec.clusterIP is empty: an API server would allocate one. Its node ports are \
+                 served; for an address set spec.clusterIP or spec.externalIPs",
+            );
+        }
         Change::Service(Service {
             key: key.clone(),
             created,
-            cluster_ips,
+            cluster_ips: cluster_ips.unwrap_or_default(),
             ports,
             external_ips,
             load_balancer_ips,
@@ -120,12 +127,12 @@ impl Converter {
         })
     }
 
-    /// At most one cluster IP of each family.
+    /// At most one cluster IP of each family; `None` where a manifest names none.
     fn cluster_ips(
         &self,
         spec: &mut raw::ServiceSpec,
         report: &mut Report<'_>,
-    ) -> Result<Vec<IpAddr>, NotProxied> {
+    ) -> Result<Option<Vec<IpAddr>>, NotProxied> {
         let one = std::mem::take(&mut spec.cluster_ip).or_default("spec.clusterIP", report);
         let many = std::mem::take(&mut spec.cluster_ips).or_default("spec.clusterIPs", report);
         let mut many: Vec<Box<str>> = many
@@ -143,11 +150,7 @@ impl Converter {
         match first.as_deref() {
             Some("None") => return Err(NotProxied::Headless),
             None | Some("") if manifest => {
-                report.warn(
-                    "spec.clusterIP is empty: an API server would allocate one. Its other \
-                     addresses are served; set spec.clusterIP to have one",
-                );
-                return Ok(Vec::new());
+                return Ok(None);
             }
             None | Some("") => return Err(NotProxied::NoClusterIp),
             Some(first) => {
@@ -173,7 +176,7 @@ impl Converter {
             }
             ips.push(ip);
         }
-        if ips.is_empty() && !manifest { Err(NotProxied::NoClusterIp) } else { Ok(ips) }
+        if ips.is_empty() && !manifest { Err(NotProxied::NoClusterIp) } else { Ok(Some(ips)) }
     }
 
     fn service_ports(

@@ -179,6 +179,14 @@ fn a_manifest_without_cluster_ip_is_proxied_on_its_other_addresses() {
         warnings[0].starts_with("Service default/web: spec.clusterIP is empty"),
         "{warnings:?}"
     );
+
+    let object = json!({
+        "metadata": {"name": "web"},
+        "spec": {"externalIPs": ["192.168.1.80"], "ports": [{"port": 80}]},
+    });
+    let (service, warnings) = proxied(convert(Origin::Manifest, object));
+    assert_eq!((service.cluster_ips.len(), service.external_ips.len()), (0, 1));
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
