@@ -18,6 +18,7 @@ use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
 use crate::input;
+use crate::render;
 use crate::source::kube::Error as ConnectionError;
 use crate::telemetry::{self, LogHandle};
 use crate::text::{self, chain};
@@ -141,6 +142,11 @@ fn print(text: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints text for people: in a terminal, what is too wide for it goes on below.
+fn print_text(text: &str) -> anyhow::Result<()> {
+    print(&render::wrapped(text, dry_run::style().width))
 }
 
 /// Prints a JSON document, in which every character may be shown.

@@ -31,7 +31,7 @@ pub struct Held {
 pub trait Row: Serialize {
     /// What all of them are called in JSON and YAML.
     const NAME: &'static str;
-    /// Titles of [`Self::cells`].
+    /// Titles of [`Self::cells`]; the first is the namespace.
     const HEADERS: &'static [&'static str];
     /// Titles of [`Self::wide`].
     const WIDE: &'static [&'static str];
@@ -59,14 +59,15 @@ pub fn problems_first<R: Row>(mut rows: Vec<R>) -> Vec<R> {
     rows
 }
 
-/// A table for people.
-pub fn table<R: Row>(rows: &[R], wide: bool, style: Style) -> String {
-    let mut headers = R::HEADERS.to_vec();
+/// A table for people; of one namespace it does not say which, row by row.
+pub fn table<R: Row>(rows: &[R], namespaced: bool, wide: bool, style: Style) -> String {
+    let first = usize::from(!namespaced);
+    let mut headers = R::HEADERS[first..].to_vec();
     headers.extend(wide.then_some(R::WIDE).into_iter().flatten());
     headers.push(R::LAST);
     let mut columns = Columns::new(headers);
     for row in rows {
-        let mut cells = row.cells();
+        let mut cells = row.cells().split_off(first);
         cells.extend(wide.then(|| row.wide()).into_iter().flatten());
         cells.push(row.last());
         columns.push(cells, row.problem().is_some());

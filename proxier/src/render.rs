@@ -3,6 +3,7 @@
 mod columns;
 pub mod json;
 mod table;
+mod wrap;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::{iptables, nftables};
 
 pub use columns::Columns;
 pub use table::{Style, table};
+pub use wrap::wrapped;
 
 /// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM` of `uapi/linux/ip_vs.h`.
 const TUNNEL_CHECKSUM: u16 = 1;

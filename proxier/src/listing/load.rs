@@ -135,8 +135,8 @@ pub fn load_table(services: &[ServiceLoad], style: Style) -> String {
         "  ACTIVE",
         "INACTIVE",
         "  CONN/S",
-        "       IN/S",
-        "      OUT/S",
+        "      IN/S",
+        "     OUT/S",
     ]);
     for service in services {
         columns.push(cells(service.title(), service.load), false);
@@ -167,7 +167,7 @@ pub fn total(services: &[ServiceLoad]) -> String {
             text::bytes(it.bytes_out_per_second)
         )
     });
-    let connections = format!("{} active connections", sum.active_connections);
+    let connections = text::count(sum.active_connections as usize, "active connection");
     format!("{connections}{}", rates.unwrap_or_default())
 }
 
@@ -178,8 +178,8 @@ fn cells(title: String, load: Load) -> Vec<String> {
         format!("{:>8}", load.active_connections),
         format!("{:>8}", load.inactive_connections),
         format!("{:>8}", rate(|it| it.connections_per_second.to_string())),
-        format!("{:>11}", rate(|it| text::bytes(it.bytes_in_per_second))),
-        format!("{:>11}", rate(|it| text::bytes(it.bytes_out_per_second))),
+        format!("{:>10}", rate(|it| text::bytes(it.bytes_in_per_second))),
+        format!("{:>10}", rate(|it| text::bytes(it.bytes_out_per_second))),
     ]
 }
 
@@ -303,14 +303,14 @@ mod tests {
         let text = load_table(&loads, STYLE);
         assert_eq!(
             text,
-            "SERVICE / ENDPOINT    ACTIVE  INACTIVE    CONN/S         IN/S        OUT/S\n\
-             ns/busy                    3         0         7        700 B      6.8 KiB\n\
-             \x20 10.0.0.1:8080            2         0         5        500 B      4.8 KiB\n\
-             \x20 10.0.0.2:8080            1         0         2        200 B      1.9 KiB\n\
-             10.0.0.0:82/tcp            1         0         2        200 B      1.9 KiB\n\
-             \x20 10.0.0.9:8080            1         0         2        200 B      1.9 KiB\n\
-             ns/idle                    1         0         0          0 B          0 B\n\
-             \x20 10.0.0.1:8080            1         0         0          0 B          0 B\n"
+            "SERVICE / ENDPOINT    ACTIVE  INACTIVE    CONN/S        IN/S       OUT/S\n\
+             ns/busy                    3         0         7       700 B     6.8 KiB\n\
+             \x20 10.0.0.1:8080            2         0         5       500 B     4.8 KiB\n\
+             \x20 10.0.0.2:8080            1         0         2       200 B     1.9 KiB\n\
+             10.0.0.0:82/tcp            1         0         2       200 B     1.9 KiB\n\
+             \x20 10.0.0.9:8080            1         0         2       200 B     1.9 KiB\n\
+             ns/idle                    1         0         0         0 B         0 B\n\
+             \x20 10.0.0.1:8080            1         0         0         0 B         0 B\n"
         );
         assert_eq!(
             total(&loads),
@@ -325,6 +325,6 @@ mod tests {
         assert_eq!(loads[0].endpoints[0].load.counters, None);
         let line = load_table(&loads, STYLE).lines().nth(1).map(str::to_owned);
         assert_eq!(line.map(|line| line.matches(" -").count()), Some(3));
-        assert_eq!(total(&loads), "1 active connections");
+        assert_eq!(total(&loads), "1 active connection");
     }
 }

@@ -12,7 +12,7 @@ use crate::text;
 /// How the table is to look.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// Columns of the terminal.
+    /// Columns of the terminal; where there is none there is no limit.
     pub width: usize,
     /// Whether to emphasise with ANSI escapes.
     pub colour: bool,
@@ -21,6 +21,8 @@ pub struct Style {
 const HEADERS: [&str; 4] = ["SERVICE", "FRONTEND", "VIRTUAL SERVER", "SCHEDULER"];
 const LAST: &str = "REAL SERVERS";
 const GAP: usize = 2;
+/// Longer lines are hard to read, whatever there is room for.
+const WIDEST: usize = 160;
 
 /// One line for each virtual server, grouped by service; real servers are wrapped to the width.
 pub fn table(desired: &Desired, style: Style) -> String {
@@ -60,7 +62,8 @@ pub fn table(desired: &Desired, style: Style) -> String {
     }
     let indent: usize = widths.iter().map(|width| width + GAP).sum();
     // Where the terminal is too narrow for a useful last column, real servers get lines below.
-    let below = style.width < indent + LAST.len() + 10;
+    let width = style.width.min(WIDEST);
+    let below = width < indent + LAST.len() + 10;
     let mut out = String::new();
     let (bold, dim, plain) =
         if style.colour { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
@@ -85,7 +88,7 @@ pub fn table(desired: &Desired, style: Style) -> String {
             out.push_str(&line);
         }
         for (i, server) in servers.iter().enumerate() {
-            if i > 0 && at + server.len() + 1 > style.width {
+            if i > 0 && at + server.len() + 1 > width {
                 let _ = write!(out, "\n{:margin$}", "");
                 at = margin;
             } else if i > 0 {

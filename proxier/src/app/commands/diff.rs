@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::dry_run;
 use crate::app::host::{Host, closed, facts, neighbours, sysctls};
-use crate::app::{print, print_json, report};
+use crate::app::{print, print_json, print_text, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::firewall::Backend;
@@ -240,7 +240,9 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
-    let _ = writeln!(out, "{present} virtual servers are there and would be adopted.");
+    let verb = if present == 1 { "is" } else { "are" };
+    let servers = text::count(present, "virtual server");
+    let _ = writeln!(out, "{servers} {verb} there and would be adopted.");
     let _ = writeln!(out, "Rules and sets would be kept by {backend} (--firewall).");
     for (title, lines) in [
         ("kernel settings that would change", settings),
@@ -264,16 +266,16 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     } else {
         let _ = writeln!(
             out,
-            "\n{} changes of the dataplane, {cut} of them remove virtual or real servers that no \
-             service asks for:",
-            plan.ops.len()
+            "\n{} of the dataplane, {cut} of which {} virtual or real servers that no Service asks for:",
+            text::count(plan.ops.len(), "change"),
+            if cut == 1 { "removes" } else { "remove" }
         );
         for (count, kind) in summary::kinds(&plan.ops) {
-            let _ = writeln!(out, "{count:6} {kind}");
+            let _ = writeln!(out, "  {kind}: {count}");
         }
-        let _ = writeln!(out, "\n{}", text(&lines, Output::Table));
+        let _ = write!(out, "\n{}", text(&lines, Output::Table));
     }
-    print(&out)?;
+    print_text(&out)?;
     Ok(!plan.is_empty())
 }
 

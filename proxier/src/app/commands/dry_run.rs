@@ -213,10 +213,13 @@ pub(in crate::app) fn style() -> Style {
     Style { width: terminal_width(), colour }
 }
 
-/// Columns of the terminal on standard output, or enough for a pipe.
+/// Columns of the terminal on standard output; a pipe has room for everything.
 fn terminal_width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
-    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(160)
+    size.ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0)
+        .unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::{dry_run, status};
-use crate::app::{print, print_json, report};
+use crate::app::{print_json, print_text, report};
 use crate::args::{Args, ExplainArgs, Output};
 use crate::config::Config;
 use crate::explain::{Explanation, Known, Subject, explain};
@@ -49,7 +49,7 @@ pub(in crate::app) async fn run(
     } else {
         for (i, (_, answer)) in answers.iter().enumerate() {
             match answer {
-                Ok(answer) => print(&format!("{}{answer}", if i > 0 { "\n" } else { "" }))?,
+                Ok(answer) => print_text(&format!("{}{answer}", if i > 0 { "\n" } else { "" }))?,
                 Err(nothing) => report(nothing),
             }
         }

@@ -40,11 +40,14 @@ pub(in crate::app) async fn run(
     let held = status::held_back(metrics);
     let output = args.own.output;
     let node = text::name(&settings.place.node).to_string();
+    // As in kubectl: one namespace is known to whoever asked for it.
+    let namespaced = asked.all_namespaces || !asked.what.is_empty();
+    let form = Form { node, output, namespaced };
     match asked.kind {
-        GetKind::Services => show(listing::services(&services, &held), &node, output)?,
-        GetKind::Endpoints => show(listing::endpoints(&services), &node, output)?,
+        GetKind::Services => show(listing::services(&services, &held), &form)?,
+        GetKind::Endpoints => show(listing::endpoints(&services), &form)?,
         GetKind::VirtualServers => {
-            show(listing::virtual_servers(&services, &held, &marked), &node, output)?;
+            show(listing::virtual_servers(&services, &held, &marked), &form)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -88,16 +91,27 @@ fn services(asked: &GetArgs, known: Known<'_>) -> anyhow::Result<Vec<ServiceAcco
     Ok(found)
 }
 
-fn show<R: Row>(rows: Vec<R>, node: &str, output: Output) -> anyhow::Result<()> {
+/// How rows are shown.
+struct Form {
+    node: String,
+    output: Output,
+    /// Whether a table says of which namespace each row is.
+    namespaced: bool,
+}
+
+fn show<R: Row>(rows: Vec<R>, form: &Form) -> anyhow::Result<()> {
     let rows = problems_first(rows);
-    let document = || json!({ "node": node, (R::NAME): rows });
-    match output {
+    let document = || json!({ "node": form.node, (R::NAME): rows });
+    match form.output {
         Output::Json => print_json(&document()),
         Output::Yaml => {
             let yaml = serde_saphyr::to_string(&document()).context("write YAML")?;
             print(&yaml)
         }
         Output::Name => print(&names(&rows)),
-        output => print(&table(&rows, output == Output::Wide, dry_run::style())),
+        output => {
+            let wide = output == Output::Wide;
+            print(&table(&rows, form.namespaced, wide, dry_run::style()))
+        }
     }
 }

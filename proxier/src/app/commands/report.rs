@@ -27,7 +27,7 @@ use crate::text::{self, chain};
 /// Bytes that are shown of a file of the host.
 const MOST: usize = 64 * 1024;
 /// No terminal looks at it.
-const STYLE: Style = Style { width: 160, colour: false };
+const STYLE: Style = Style { width: usize::MAX, colour: false };
 
 /// What of the host decides how IPVS works.
 const FILES: [&str; 10] = [

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::dry_run::style;
-use crate::app::{print, print_json, report};
+use crate::app::{print_json, print_text, report};
 use crate::args::{Args, Output, StatusArgs};
 use crate::config::{Config, ConfigError, Host};
 use crate::http::State;
@@ -46,7 +46,7 @@ pub(in crate::app) fn run(
     if args.own.output == Output::Json {
         print_json(&status)?;
     } else {
-        print(&text(&status, style()))?;
+        print_text(&text(&status, style()))?;
     }
     Ok(exit_status(&status))
 }
@@ -196,9 +196,9 @@ fn text(status: &Value, style: Style) -> String {
             _ => "never heard".to_owned(),
         };
         // A sum, not a state.
-        let failures = word(&watch["failures"]);
+        let failures = number(&watch["failures"], "failure");
         let value = format!(
-            "{:<15} {state}, {heard}; {failures} failures since the start",
+            "{:<15} {state}, {heard}; {failures} since the start",
             word(&watch["resource"])
         );
         line("watch", &value);
@@ -206,10 +206,10 @@ fn text(status: &Value, style: Style) -> String {
     part(&mut out, &status["heldBack"], "held back", held);
     part(&mut out, &status["draining"], "draining", |drain| {
         format!(
-            "{} of {}: {} connections, at most {} more",
+            "{} of {}: {}, at most {} more",
             word(&drain["realServer"]),
             word(&drain["virtualServer"]),
-            word(&drain["connections"]),
+            number(&drain["connections"], "connection"),
             seconds(&drain["secondsLeft"])
         )
     });
@@ -249,6 +249,11 @@ fn part(out: &mut String, part: &Value, name: &str, row: impl Fn(&Value) -> Stri
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// `1 connection`, `2 connections`.
+fn number(of: &Value, what: &str) -> String {
+    of.as_u64().map_or_else(|| word(of), |number| text::count(number as usize, what))
 }
 
 /// A text that may be shown, or a number.

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{diff, dry_run};
 use crate::app::host::{self, Host as Found, facts};
 use crate::app::wiring::feed;
-use crate::app::{print, print_json};
+use crate::app::{print_json, print_text};
 use crate::args::{Args, Output, TraceArgs, TraceClient};
 use crate::config::Config;
 use crate::dataplane::Settings;
@@ -55,7 +55,7 @@ pub(in crate::app) async fn run(
     if args.own.output == Output::Json {
         print_json(&as_json(&followed, asked, &node, backend, &facts))?;
     } else {
-        print(&in_words(&followed, asked, &node, backend, &facts))?;
+        print_text(&in_words(&followed, asked, &node, backend, &facts))?;
     }
     Ok(ExitCode::from(match followed.outcome {
         Outcome::Forwarded(_) => 0,

@@ -16,7 +16,7 @@ use crate::app::screen::Screen;
 use crate::app::{input, print};
 use crate::args::Output;
 use crate::http::State;
-use crate::render::Style;
+use crate::render::{Style, wrapped};
 use crate::text as shown;
 use crate::text::chain;
 
@@ -53,8 +53,8 @@ pub(super) async fn watch(metrics: SocketAddr, output: Output) -> anyhow::Result
             }
         };
         if let Some(screen) = &screen {
-            let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
-            screen.draw(&lines)?;
+            let lines = wrapped(&lines, plain.width);
+            screen.draw(&lines.lines().map(str::to_owned).collect::<Vec<_>>())?;
             continue;
         }
         let now = status.map(|status| without_times(&status)).ok();
