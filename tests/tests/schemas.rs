@@ -18,7 +18,7 @@ use self::check::{conforms, root};
 use self::node::{Node, State};
 
 /// All of them.
-const SCHEMAS: [&str; 10] = [
+const SCHEMAS: [&str; 11] = [
     "diff",
     "dry-run",
     "explain",
@@ -28,6 +28,7 @@ const SCHEMAS: [&str; 10] = [
     "migrate",
     "status",
     "top",
+    "trace",
     "version",
 ];
 
@@ -71,6 +72,22 @@ fn commands_print_what_the_schemas_say() {
     let version =
         Command::new(program("proxier").unwrap()).args(["version", "-o", "json"]).output();
     conforms("version", &serde_json::from_slice(&version.unwrap().stdout).unwrap());
+}
+
+/// Each end that a packet can have.
+#[test]
+fn a_trace_is_as_its_schema_says() {
+    for (asked, outcome) in [
+        ("192.168.1.100 203.0.113.66:8765", "reached"),
+        ("node 10.103.7.30:80", "reached"),
+        ("192.168.1.100 10.96.90.3:80", "refused"),
+        ("192.168.1.100 203.0.113.77:443", "dropped"),
+        ("192.168.1.100 198.51.100.99:80", "no service"),
+    ] {
+        let document = printed(&format!("trace {asked} --dry-run -o json"), "deploy/examples");
+        assert_eq!(document["outcome"], outcome, "{document:#}");
+        conforms("trace", &document);
+    }
 }
 
 /// Every recorded scenario: annotations, conflicts, policies, whatever there is.
