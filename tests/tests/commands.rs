@@ -12,6 +12,7 @@ use proxier_tests::command::program;
 
 const DOCUMENT: &str = "docs/commands.md";
 const PROMPT: &str = "    $ proxier ";
+const RECORDED: &str = "<!-- transcript ";
 
 /// What is read, and as which node, whatever the document's command asks.
 const FLAGS: [&str; 8] = [
@@ -34,6 +35,13 @@ fn the_document_shows_what_the_commands_print() {
     while let Some(line) = lines.next() {
         wanted.push_str(line);
         wanted.push('\n');
+        // What was recorded on a node is for tests/transcripts.rs to compare.
+        while line.starts_with(RECORDED)
+            && let Some(line) = lines.next_if(|line| line.is_empty() || line.starts_with("    "))
+        {
+            wanted.push_str(line);
+            wanted.push('\n');
+        }
         let Some(command) = line.strip_prefix(PROMPT) else { continue };
         for line in printed(command).lines() {
             wanted.push_str(format!("    {line}").trim_end());
