@@ -415,6 +415,7 @@ impl<'a> Machine<'a> {
     ) -> Result<(), Outcome> {
         story.say("answer", || "it answers, if something listens there".to_owned());
         let here = self.is_local(server.address);
+        self.comes_back(server, packet, flow, story)?;
         let mut back = Flow {
             input: if here { Some(String::new()) } else { self.host.routes.to(server.address) },
             output: match &packet.from {
@@ -441,6 +442,28 @@ impl<'a> Machine<'a> {
         self.forwards(flow.source, story)?;
         self.call(Hook::Forward, &(..), &mut back, story)?;
         self.call(Hook::Postrouting, &(..), &mut back, story)
+    }
+
+    /// An answer that the client gets from an address which it did not ask is none.
+    fn comes_back(
+        &self,
+        server: RealServerKey,
+        packet: &Packet,
+        flow: &Flow,
+        story: &mut Story,
+    ) -> Result<(), Outcome> {
+        let Sender::Other { interface, bridged: false, .. } = &packet.from else { return Ok(()) };
+        let same = self.host.routes.to(server.address).as_ref() == Some(interface);
+        if flow.masqueraded || !same || self.is_local(server.address) {
+            return Ok(());
+        }
+        story.say("answer", || {
+            format!(
+                "it goes past this node, which alone could give it the address that was asked: client and \
+                 endpoint are both reached by {interface}, and the source is kept"
+            )
+        });
+        Err(Outcome::Dropped)
     }
 
     fn call(

@@ -335,6 +335,24 @@ fn the_host_itself_drops() {
 }
 
 #[test]
+fn an_answer_that_does_not_come_back_is_lost() {
+    let from = |bridged| Sender::Other {
+        address: ip("10.244.0.6"),
+        interface: "cni0".to_owned(),
+        bridged,
+    };
+    let follow = |bridged, rules| {
+        follow(Some(rules), Vec::new(), host(), &Packet { from: from(bridged), ..packet() })
+    };
+    let lost = follow(false, "");
+    assert_eq!(lost.outcome, Outcome::Dropped);
+    assert!(lost.to_string().contains("both reached by cni0"), "{lost}");
+    assert_eq!(follow(true, "").outcome.name(), "reached");
+    let masquerade = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n";
+    assert_eq!(follow(false, masquerade).outcome.name(), "reached");
+}
+
+#[test]
 fn a_service_that_is_not_there_is_told_from_one_that_is_not_bound() {
     let other = Packet { port: 81, ..packet() };
     let followed = follow(None, Vec::new(), host(), &other);
