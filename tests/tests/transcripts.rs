@@ -44,6 +44,8 @@ const STORY: &[&str] = &[
     "diff-in-sync",
     "diff",
     "migrate",
+    "hand-over",
+    "dry-run",
     "report",
     "version",
     "cleanup",
@@ -108,6 +110,8 @@ fn commands_on_a_node_print_what_is_recorded() {
         ["ip address add 10.96.0.99/32 dev kube-ipvs0", "ipvsadm -A -t 10.96.0.99:80 -s rr"];
     shown.after(&world, "migrate", &stale, "proxier migrate --check", 1);
     assert_eq!(json(&world, "migrate --check", "migrate")["removals"], 1);
+    // This kernel has no nftables.
+    shown.show(&world, "hand-over", "proxier hand-over --to nftables", 1);
     shown.once(&world, "cleanup", "proxier cleanup", 0);
     drop(held);
     shown.finish(STORY);
@@ -143,6 +147,7 @@ fn reading(shown: &mut Recorder, world: &World) {
         let document = json(world, &format!("trace {CLIENT} {place}"), "trace");
         assert_eq!(document["outcome"], outcome);
     }
+    shown.show(world, "dry-run", "proxier --dry-run", 0);
     shown.show(world, "diff-in-sync", "proxier diff", 0);
     assert_eq!(json(world, "diff", "diff")["same"], true);
     shown.show(world, "report", "proxier report | grep '^==>'", 0);

@@ -22,7 +22,8 @@ pub(super) fn find(choice: Option<Backend>, abilities: &mut Abilities) -> anyhow
             Ok(filter)
         }
         Some(Backend::Nftables) => {
-            let filter = nftables(programs, abilities).context("--firewall=nftables")?;
+            let filter =
+                nftables(programs, abilities).context("rules cannot be kept in nftables")?;
             info!("rules and sets are kept in tables of nftables, as asked for");
             Ok(filter)
         }

@@ -109,8 +109,7 @@ impl Nftables {
             }
             let lacks = refused.requests().iter().find(|request| request.index < wanted);
             if let Some(request) = lacks {
-                let (module, what) = (need.module(family), &request.what);
-                let lacks = format!("the kernel lacks {module} for nftables of {family}: {what}");
+                let lacks = format!("the kernel lacks {}: {}", need.module(family), request.what);
                 return Err(Error::failed(lacks, request.refusal.clone()));
             }
         }
