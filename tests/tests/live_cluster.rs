@@ -340,6 +340,11 @@ fn diff_says_what_the_daemon_would_change() {
             "remove 10.96.0.98,tcp:80 from set KUBE-CLUSTER-IP",
         ]})
     );
+    // Its address is on no interface of a service proxy's, and in no set.
+    let check = live.proxier(&["migrate", "--check", "-o", "json"]).unwrap().output().unwrap();
+    let report: Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(report["foreignVirtualServers"], json!(["10.96.0.99:80/tcp"]), "{report}");
+    assert_eq!(report["doubts"], json!([]), "{report}");
 
     // A server that refuses is named, with its answer.
     let refuse = Fault::Refuse { code: 401, retry_after: None };

@@ -75,6 +75,10 @@ pub(super) async fn for_report(args: &Args, config: Config) -> anyhow::Result<St
 /// What differs, and what else was found on the way.
 struct Difference {
     plan: Plan,
+    /// What [`summary::doubts`] says.
+    doubts: Vec<String>,
+    /// Virtual servers that would be removed although no service proxy seems to have made them.
+    foreign: Vec<String>,
     /// What is there now.
     observed: State,
     /// What it does, in words, each with a sign.
@@ -103,13 +107,18 @@ async fn difference(
     host.abilities.sysctls = sysctls;
     let strict_arp = config.sysctls.strict_arp;
     let closed = closed::find(&config, &host);
+    let node_name = Arc::clone(&config.node_name);
     let mut kernel = Kernel::open(host.ipvs, host.filter, host.abilities.families.clone())?;
     let known = marks(&mut kernel, &host.abilities.families).await;
     let known = known.map_err(|error| anyhow!(error.text))?;
     // What was read once may not be read again.
     let sets = known.state.sets.clone();
     let complete = Box::pin(dry_run::complete(args, config, host.abilities, known));
-    let (reconciler, _) = complete.await?;
+    let (reconciler, source) = complete.await?;
+    let doubts = source.api_servers().map(|servers| {
+        let node = reconciler.cluster().node().map_or(Err(&*node_name), |_| Ok(()));
+        summary::doubts(node, &servers, reconciler.desired())
+    });
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
     let observed = observe(&mut kernel, &settings.families, &settings.sysctls, sets).await;
@@ -121,10 +130,11 @@ async fn difference(
         drains.update(key, reconciler.desired().protocol(key), wanted, Some(server), now);
     }
     let all: BTreeSet<Target> = desired.targets().chain(observed.targets()).collect();
-    let foreign = if settings.keep_foreign {
-        unmarked(&observed, desired, settings)
+    let unmarked = unmarked(&observed, desired, settings);
+    let (foreign, taken) = if settings.keep_foreign {
+        (unmarked, BTreeSet::new())
     } else {
-        BTreeSet::new()
+        (BTreeSet::new(), unmarked)
     };
     let planning = Planning::new(desired, &observed, &drains, settings);
     let mut plan = plan(Planning { foreign: &foreign, ..planning }, &all);
@@ -136,6 +146,8 @@ async fn difference(
     let lines = plan.ops.iter().flat_map(|op| words(op, settings.backend, &observed)).collect();
     Ok(Difference {
         lines,
+        doubts: doubts.unwrap_or_default(),
+        foreign: taken.iter().map(ToString::to_string).collect(),
         backend: settings.backend,
         present: observed.virtual_servers.len(),
         policies: policies(reconciler.desired(), &observed, settings),
@@ -216,16 +228,28 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
 async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let settings = sysctls::changes(&config)?;
     let Difference {
-        plan, lines, backend, present, policies, node_ports, neighbours, facts, ..
+        plan,
+        lines,
+        doubts,
+        foreign,
+        backend,
+        present,
+        policies,
+        node_ports,
+        neighbours,
+        facts,
+        ..
     } = difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     if args.own.output == Output::Json {
         let document = json!({
+            "doubts": doubts,
             "adoptedVirtualServers": present,
             "firewall": backend.to_string(),
             "kernelSettings": settings,
             "localPolicies": policies,
+            "foreignVirtualServers": foreign,
             "neighbours": neighbours,
             "host": facts,
             "removals": cut,
@@ -245,11 +269,17 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let _ = writeln!(out, "{servers} {verb} there and would be adopted.");
     let _ = writeln!(out, "Rules and sets would be kept by {backend} (--firewall).");
     for (title, lines) in [
-        ("kernel settings that would change", settings),
+        ("look at this before anything else", doubts),
         (
             "for clients of externalTrafficPolicy Local (--local-policy=kube-proxy leaves it as it is)",
             policies,
         ),
+        (
+            "virtual servers that would be removed, and that no service proxy seems to have made \
+             (ipvs.excludeCIDRs keeps them)",
+            foreign,
+        ),
+        ("kernel settings that would change", settings),
         ("node ports", node_ports.into_iter().collect()),
         ("wrong on this host, whoever serves", facts),
         ("known not to go well with service addresses on kube-ipvs0", neighbours),

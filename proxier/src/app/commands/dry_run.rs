@@ -1,7 +1,9 @@
 //! `--dry-run`: the loop over a dataplane in memory, printed.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::memory::Memory;
 use crate::reconcile::{Event, Reconciler, Resolver, Timing};
 use crate::render::{self, Style};
 use crate::settings::{Abilities, settings};
+use crate::source::kube::{Contact, Contacts};
 use crate::text;
 
 /// Prints the first complete state; with `watch`, every operation after it.
@@ -84,6 +87,8 @@ pub(in crate::app) struct Source {
     events: mpsc::Receiver<Event>,
     /// About what was read.
     warnings: usize,
+    /// Where the API server was found; `None` if manifests are read.
+    contacts: Option<Contacts>,
     _tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -91,6 +96,20 @@ impl Source {
     /// Waits for what changes; nothing once the source has ended.
     pub(in crate::app) async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// Where the API server is; `None` if manifests are read.
+    pub(in crate::app) fn api_servers(&self) -> Option<BTreeSet<SocketAddr>> {
+        let contacts = self.contacts.as_ref()?.follow();
+        let servers = contacts
+            .borrow()
+            .iter()
+            .filter_map(|contact| match contact {
+                Contact::Server(address) => Some(*address),
+                Contact::NameServer(_) => None,
+            })
+            .collect();
+        Some(servers)
     }
 }
 
@@ -112,6 +131,7 @@ pub(in crate::app) async fn complete(
     let source = feed::Source::find(args, &config).await?;
     let mut hopeless = Box::pin(source.hopeless());
     let warnings = source.warnings();
+    let contacts = source.connection().map(|connection| connection.contacts);
     tasks.spawn(source.run(sender, None));
     let timing = Timing {
         sync_period: FOR_EVER,
@@ -156,7 +176,7 @@ pub(in crate::app) async fn complete(
     if let Some(text) = unresolved(&config, &node_ips(config.bind_address, addresses)) {
         tracing::warn!("{text}");
     }
-    Ok((reconciler, Source { events, warnings, _tasks: tasks }))
+    Ok((reconciler, Source { events, warnings, contacts, _tasks: tasks }))
 }
 
 /// How long nothing new may come before everything has been read.

@@ -1,11 +1,11 @@
 //! What a plan does, by kind, and what of it somebody may not expect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use netlink_ipvs::VirtualServerKey;
+use netlink_ipvs::{Protocol, VirtualServerKey};
 
-use crate::dataplane::{InterfaceState, Op};
+use crate::dataplane::{Desired, InterfaceState, Op};
 
 /// Kinds of operations in the order in which they should be read: what takes something away first.
 const KINDS: [&str; 15] = [
@@ -75,12 +75,41 @@ pub(super) fn node_ports(ops: &[Op], wanted: &InterfaceState) -> Option<String> 
     })
 }
 
+/// Why a report may be wrong, or a take-over go wrong later: the API server has no Node of this name, or is
+/// reached through a Service.
+pub(super) fn doubts(
+    node: Result<(), &str>,
+    api_servers: &BTreeSet<SocketAddr>,
+    desired: &Desired,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Err(name) = node {
+        out.push(format!(
+            "the API server has no Node {name:?}: this report takes every endpoint for one of another \
+             node; give the name that `kubectl get nodes` shows with --hostname-override"
+        ));
+    }
+    for server in api_servers {
+        let key = VirtualServerKey::new(server.ip(), server.port(), Protocol::Tcp);
+        if let Some((service, frontend)) = desired.owner(&key) {
+            out.push(format!(
+                "the API server is reached at {server}, the {} of {service}: after a reboot of this node \
+                 nothing answers there until a service proxy has read the cluster; name another address \
+                 in the kubeconfig",
+                frontend.kind
+            ));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use netlink_ipvs::{Family, Protocol, RealServerKey, Scheduler, VirtualServerConfig};
+    use netlink_ipvs::{Family, RealServerKey, Scheduler, VirtualServerConfig};
 
     use super::*;
-    use crate::builders::ip;
+    use crate::builders::{ServiceExt as _, ip, service, settings};
+    use crate::dataplane::contribution;
 
     fn add(address: &str) -> Op {
         let key = VirtualServerKey::new(ip(address), 30080, Protocol::Tcp);
@@ -115,5 +144,28 @@ mod tests {
         assert_eq!(said(&["10.96.0.1", "192.0.2.1", "fd00::1"]), None);
         let text = said(&["10.96.0.1", "192.0.2.1", "192.0.2.2"]).unwrap_or_default();
         assert!(text.contains("on 2 addresses of this node: 192.0.2.1, 192.0.2.2;"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_node_and_an_api_server_behind_a_service_come_first() {
+        let settings = settings();
+        let mut desired = Desired::new(&settings);
+        let api = service("kubernetes").cluster_ip("10.96.0.1").port(443);
+        let asked = contribution(&api, &[].iter(), &settings);
+        desired.set(&api.key, Some((api.created, asked)), &mut BTreeSet::new());
+        let at = |server: &str| -> BTreeSet<SocketAddr> { server.parse().into_iter().collect() };
+        let said = |node, server: &str| doubts(node, &at(server), &desired).join("\n");
+        assert_eq!(said(Ok(()), "192.0.2.9:6443"), "");
+        // Another port of a service's address is nobody's.
+        assert_eq!(said(Ok(()), "10.96.0.1:6443"), "");
+        let text = said(Ok(()), "10.96.0.1:443");
+        assert!(
+            text.starts_with(
+                "the API server is reached at 10.96.0.1:443, the cluster IP of default/kubernetes: "
+            ),
+            "{text}"
+        );
+        let text = said(Err("worker-l"), "192.0.2.9:6443");
+        assert!(text.starts_with("the API server has no Node \"worker-l\": "), "{text}");
     }
 }
