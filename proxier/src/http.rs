@@ -223,7 +223,12 @@ impl Bind {
     }
 
     fn complain(&self, error: &io::Error) {
-        warn!(%error, again_in = ?LISTEN_AGAIN, "cannot {self}");
+        let hint = if error.kind() == io::ErrorKind::AddrInUse {
+            ": look whether kube-proxy still runs on this node"
+        } else {
+            ""
+        };
+        warn!(%error, again_in = ?LISTEN_AGAIN, "cannot {self}{hint}");
     }
 
     async fn insist(&self) -> TcpListener {

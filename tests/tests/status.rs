@@ -74,6 +74,24 @@ fn who_has_waited_long_enough_is_told_why() {
     assert!(said.contains("not in sync after 1 s: no proxy answers on 127.0.0.1:9"), "{said}");
 }
 
+/// As kube-proxy does on the same port.
+#[test]
+fn another_program_on_the_port_is_not_taken_for_the_daemon() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a question");
+        let mut request = BufReader::new(stream.try_clone().expect("the same stream")).lines();
+        while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let _ = write!(stream, "HTTP/1.0 404 Not Found\r\n\r\n404 page not found\n");
+    });
+    let (code, _, said) = texts(&status(address, &[]).output().expect("it runs"));
+    assert_eq!(code, Some(1));
+    let wanted = format!("what answers on {address} is not proxier (HTTP/1.0 404 Not Found): ");
+    assert!(said.contains(&wanted) && said.contains("kube-proxy still runs"), "{said}");
+    answering.join().expect("it answered");
+}
+
 /// Not again for every second that it is up.
 #[test]
 fn what_changes_is_printed_until_it_is_interrupted() {

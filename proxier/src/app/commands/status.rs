@@ -134,6 +134,12 @@ pub(super) fn ask(metrics: SocketAddr, path: &str) -> anyhow::Result<String> {
         bail!("what answers on {address} does not speak HTTP");
     };
     let status = head.lines().next().unwrap_or_default();
+    if status.contains(" 404 ") {
+        bail!(
+            "what answers on {address} is not proxier ({status}): look whether kube-proxy still runs \
+             on this node, and for `cannot listen` in proxier's log"
+        );
+    }
     if !status.contains(" 200 ") {
         bail!("{address} answers {status}");
     }
