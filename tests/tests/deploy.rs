@@ -101,7 +101,8 @@ fn the_container_may_do_two_things_that_a_process_without_rights_may_not() {
     assert_eq!(serde_json::to_value(security).unwrap(), expected);
 }
 
-/// The pod that only looks has the rights and the files of the one that acts, and nothing more.
+/// The pod that only looks has the rights and the files of the one that acts. It sees the node's processes, too:
+/// it names programs that do not go well with service addresses on `kube-ipvs0`.
 #[test]
 fn the_check_runs_as_the_daemon_does() {
     let documents = documents("deploy/kustomize/check.yaml");
@@ -112,6 +113,7 @@ fn the_check_runs_as_the_daemon_does() {
     assert_eq!(looks.security_context, acts.security_context);
     assert_eq!(looks.volume_mounts, acts.volume_mounts);
     assert_eq!(looks.image, acts.image);
+    assert_eq!(check.host_pid, Some(true));
     assert_eq!(arguments(looks, "")[..2], ["migrate", "--check"]);
     assert_eq!(looks.args.as_ref().unwrap()[2], acts.args.as_ref().unwrap()[0]);
     assert_eq!(check.security_context, daemon.security_context);

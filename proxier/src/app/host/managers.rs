@@ -17,9 +17,15 @@ pub(super) fn find(root: &Path) -> Vec<String> {
     };
     let mut out = Vec::new();
     if runs("NetworkManager") && !is_left_alone(root) {
+        // In a container that sees the node's processes its files are not there.
+        let why = if PLACES.iter().any(|place| root.join(place).join("NetworkManager").exists()) {
+            "nothing says that it is to leave"
+        } else {
+            "its files cannot be seen from here: it has to leave"
+        };
         out.push(format!(
-            "NetworkManager runs here, and nothing says that it is to leave {INTERFACE} alone: it may take \
-             service addresses away; run `printf '[keyfile]\\nunmanaged-devices=interface-name:{INTERFACE}\\n' \
+            "NetworkManager runs here, and {why} {INTERFACE} alone, or it may take service addresses \
+             away; unless that is done, run on the node `printf '[keyfile]\\nunmanaged-devices=interface-name:{INTERFACE}\\n' \
              >/etc/NetworkManager/conf.d/{INTERFACE}.conf && nmcli general reload`"
         ));
     }
@@ -99,7 +105,10 @@ mod tests {
 
     #[test]
     fn network_manager_is_to_leave_our_interface_alone() {
-        assert!(said("nm", &[MANAGER]).contains("nmcli general reload`"));
+        let text = said("nm", &[MANAGER]);
+        assert!(
+            text.contains("its files cannot be seen") && text.contains("nmcli general reload`")
+        );
         assert_eq!(said("no-nm", &[("proc/70/comm", "sh\n")]), "");
         for (name, list, alone) in [
             ("nm-own", "unmanaged-devices=interface-name:kube-ipvs0", true),
@@ -109,7 +118,9 @@ mod tests {
         ] {
             let text = format!("[keyfile]\n{list}\n");
             let file = ("usr/lib/NetworkManager/conf.d/10.conf", text.as_str());
-            assert_eq!(said(name, &[MANAGER, file]).is_empty(), alone, "{list}");
+            let text = said(name, &[MANAGER, file]);
+            assert_eq!(text.is_empty(), alone, "{list}");
+            assert!(alone || text.contains("nothing says that it is to leave"), "{text}");
         }
     }
 
