@@ -85,12 +85,12 @@ pub struct Current {
     pub manifests: Option<Refused>,
 }
 
-/// Files that cannot be used.
+/// Files that cannot be used, or a place to listen.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// When that was found out.
     pub since: Instant,
-    /// What is wrong with them.
+    /// What is wrong.
     pub why: String,
 }
 
@@ -146,12 +146,12 @@ pub async fn serve(sources: Sources) -> anyhow::Result<Servers> {
     if let Some(address) = config.healthz_bind {
         let bind = Bind { what: "health", setting: "healthzBindAddress", address };
         let handler = health::HealthServer::new(monitor.clone());
-        servers.health = servers.start(bind, config, handler, server::HEALTH)?;
+        servers.health = servers.start(bind, config, handler, server::HEALTH, Some(&monitor))?;
     }
     let address = config.metrics_bind;
     let bind = Bind { what: "metrics", setting: "metricsBindAddress", address };
     let handler = pages::MetricsServer::new(monitor.clone(), watches, Desk::new(table, totals));
-    servers.metrics = servers.start(bind, config, handler, server::METRICS)?;
+    servers.metrics = servers.start(bind, config, handler, server::METRICS, None)?;
     servers.tasks.spawn(node_ports::NodePorts::new(current, monitor, node_ports).run());
     Ok(servers)
 }
@@ -186,12 +186,14 @@ impl Servers {
         self.metrics
     }
 
+    /// A monitor is told whether it listens.
     fn start(
         &mut self,
         bind: Bind,
         config: &Config,
         handler: impl Handler,
         limits: Limits,
+        monitor: Option<&health::Monitor>,
     ) -> anyhow::Result<Option<SocketAddr>> {
         let listener = match bind.listen() {
             Ok(listener) => Some(listener),
@@ -200,15 +202,23 @@ impl Servers {
             }
             Err(error) => {
                 bind.complain(&error);
+                if let Some(monitor) = monitor {
+                    let (since, why) = (Instant::now(), format!("cannot {bind}: {error}"));
+                    monitor.set_deaf(Some(Refused { since, why }));
+                }
                 None
             }
         };
+        let monitor = monitor.cloned();
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         self.tasks.spawn(async move {
             let listener = match listener {
                 Some(listener) => listener,
                 None => bind.insist().await,
             };
+            if let Some(monitor) = monitor {
+                monitor.set_deaf(None);
+            }
             server::serve(listener, Arc::new(handler), limits).await;
         });
         Ok(address)

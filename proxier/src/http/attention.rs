@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-use super::{Current, Watch};
+use super::{Current, Refused, Watch};
 use crate::dataplane::Refusal;
 use crate::reconcile::Status;
 use crate::text;
@@ -90,14 +90,20 @@ impl Serialize for State {
 
 impl Attention {
     /// What there can be to look at.
-    pub(super) const KINDS: [&str; 5] =
-        ["configuration", "manifests", "watch", "conflict", "refused"];
+    pub(super) const KINDS: [&str; 6] =
+        ["listen", "configuration", "manifests", "watch", "conflict", "refused"];
 
     /// What is to be looked at now, in the order in which it should be.
-    pub(super) fn of(status: &Status, current: &Current, watches: &[Watch]) -> Vec<Self> {
+    pub(super) fn of(
+        status: &Status,
+        current: &Current,
+        watches: &[Watch],
+        deaf: Option<&Refused>,
+    ) -> Vec<Self> {
         let of_watches = watches.iter().filter_map(Self::watch);
         let others = [Self::conflict(status), Self::refused(status)];
-        let files = [Self::configuration(current), Self::manifests(current)];
+        let files =
+            [deaf.map(Self::listen), Self::configuration(current), Self::manifests(current)];
         let all = files.into_iter().flatten().chain(of_watches);
         all.chain(others.into_iter().flatten()).collect()
     }
@@ -105,6 +111,11 @@ impl Attention {
     fn new(kind: &'static str, since: Option<Instant>, what: String, then: &str) -> Self {
         let seconds = since.map_or(0, |since| since.elapsed().as_secs());
         Self { kind, what, seconds, then: then.to_owned() }
+    }
+
+    fn listen(deaf: &Refused) -> Self {
+        let then = "look whether kube-proxy still runs on this node: who asks there is answered by another program";
+        Self::new("listen", Some(deaf.since), text::line(&deaf.why).to_string(), then)
     }
 
     fn configuration(current: &Current) -> Option<Self> {

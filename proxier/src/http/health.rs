@@ -6,8 +6,8 @@
 //! is healthy: what an earlier run has programmed still forwards.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use hyper::body::Incoming;
@@ -16,9 +16,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Current;
 use super::server::{Handler, Response, not_found, response};
 use super::time::{NEVER, rfc3339};
+use super::{Current, Refused};
 use crate::dataplane::hand_over::Stage;
 use crate::reconcile::Status;
 
@@ -32,6 +32,7 @@ pub(super) struct Monitor {
     hand_over: Option<watch::Receiver<Stage>>,
     started: SystemTime,
     answers: Arc<Answers>,
+    deaf: Arc<Mutex<Option<Refused>>>,
 }
 
 /// Answers given, by status code.
@@ -84,7 +85,24 @@ impl Monitor {
         status: watch::Receiver<Arc<Status>>,
         hand_over: Option<watch::Receiver<Stage>>,
     ) -> Self {
-        Self { current, status, hand_over, started: SystemTime::now(), answers: Arc::default() }
+        Self {
+            current,
+            status,
+            hand_over,
+            started: SystemTime::now(),
+            answers: Arc::default(),
+            deaf: Arc::default(),
+        }
+    }
+
+    /// Why the health server does not listen, and since when.
+    pub(super) fn deaf(&self) -> Option<Refused> {
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps why the health server does not listen, or that it does.
+    pub(super) fn set_deaf(&self, deaf: Option<Refused>) {
+        *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = deaf;
     }
 
     /// How far the hand-over of this node is, if it is handed over.

@@ -208,7 +208,7 @@ pub(super) fn render(monitor: &Monitor, status: &Status, watches: &[Watch]) -> T
     ours(&mut out, status);
     let current = monitor.current();
     out.value(&REFUSED, u8::from(current.refused.is_some()));
-    let attention = Attention::of(status, &current, watches);
+    let attention = Attention::of(status, &current, watches, monitor.deaf().as_ref());
     let kinds = Attention::KINDS.into_iter().map(|kind| {
         let is_there = attention.iter().any(|one| one.kind == kind);
         (Labels::one("what", kind), u8::from(is_there))

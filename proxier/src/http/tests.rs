@@ -248,12 +248,19 @@ async fn an_address_in_use_ends_the_start_or_is_tried_again() {
     config.bind_address_hard_fail = false;
     let servers = start(config, status).await.unwrap();
     assert_eq!(servers.health_address(), None);
+    // Who asks there is answered by another program, so it is said where people look.
+    let metrics = servers.metrics_address().unwrap();
+    let said = get(metrics, "/status.json").await;
+    assert!(said.contains("in sync, needs attention"), "{said}");
+    assert!(said.contains(&format!("cannot listen on {address} for the health server")), "{said}");
     drop(taken);
     // Its timer starts when its task first runs.
     tokio::task::yield_now().await;
     advance(LISTEN_AGAIN).await;
     becomes(address, true).await;
     assert_eq!(code(&get(address, "/livez").await), "200");
+    let said = get(metrics, "/status.json").await;
+    assert!(!said.contains("needs attention"), "{said}");
 
     drop(servers);
     becomes(address, false).await;

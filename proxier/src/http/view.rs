@@ -165,7 +165,7 @@ impl View {
             seconds_left: drain.deadline.saturating_duration_since(now).as_secs(),
         };
         let healthy = monitor.verdict(&status).healthy();
-        let attention = Attention::of(&status, &current, watches);
+        let attention = Attention::of(&status, &current, watches, monitor.deaf().as_ref());
         let errors = status.observe_error.iter().chain(status.errors.iter().rev());
         let up = monitor.started().elapsed().unwrap_or(Duration::ZERO);
         Self {

@@ -13,7 +13,7 @@ fn what_is_green_and_not_right_is_named() {
     let fine = synced();
     let current = Current::new(Arc::new(config()));
     let quiet = [watch(None), watch(Some(SILENT))];
-    let none = Attention::of(&fine, &current, &quiet);
+    let none = Attention::of(&fine, &current, &quiet, None);
     assert_eq!(none.len(), 0, "{none:?}");
     assert_eq!(State::of(&fine, true, &none), State::InSync);
 
@@ -26,7 +26,7 @@ fn what_is_green_and_not_right_is_named() {
         Some(Refused { since, why: "/etc/proxier/web.yaml: not valid: line 2".to_owned() });
     let current = Current { refused, manifests, ..current };
     let silent = [watch(Some(SILENT + Duration::from_secs(1)))];
-    let all = Attention::of(&wrong, &current, &silent);
+    let all = Attention::of(&wrong, &current, &silent, None);
     assert_eq!(State::of(&wrong, true, &all), State::NeedsAttention);
     let texts: Vec<(&str, &str)> = all.iter().map(|one| (one.kind, &*one.what)).collect();
     assert_eq!(
