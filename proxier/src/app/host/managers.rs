@@ -18,14 +18,15 @@ pub(super) fn find(root: &Path) -> Vec<String> {
     let mut out = Vec::new();
     if runs("NetworkManager") && !is_left_alone(root) {
         // In a container that sees the node's processes its files are not there.
-        let why = if PLACES.iter().any(|place| root.join(place).join("NetworkManager").exists()) {
-            "nothing says that it is to leave"
-        } else {
-            "its files cannot be seen from here: it has to leave"
-        };
+        let (why, then) =
+            if PLACES.iter().any(|place| root.join(place).join("NetworkManager").exists()) {
+                ("nothing says", ": ")
+            } else {
+                ("its files cannot be seen from here; unless they say", ", ")
+            };
         out.push(format!(
-            "NetworkManager runs here, and {why} {INTERFACE} alone, or it may take service addresses \
-             away; unless that is done, run on the node `printf '[keyfile]\\nunmanaged-devices=interface-name:{INTERFACE}\\n' \
+            "NetworkManager runs here, and {why} that it is to leave {INTERFACE} alone{then}it may take service \
+             addresses away; run on the node `printf '[keyfile]\\nunmanaged-devices=interface-name:{INTERFACE}\\n' \
              >/etc/NetworkManager/conf.d/{INTERFACE}.conf && nmcli general reload`"
         ));
     }
@@ -120,7 +121,10 @@ mod tests {
             let file = ("usr/lib/NetworkManager/conf.d/10.conf", text.as_str());
             let text = said(name, &[MANAGER, file]);
             assert_eq!(text.is_empty(), alone, "{list}");
-            assert!(alone || text.contains("nothing says that it is to leave"), "{text}");
+            assert!(
+                alone || text.contains("nothing says that it is to leave kube-ipvs0 alone: "),
+                "{text}"
+            );
         }
     }
 
