@@ -109,7 +109,8 @@ fn commands_on_a_node_print_what_is_recorded() {
     let stale =
         ["ip address add 10.96.0.99/32 dev kube-ipvs0", "ipvsadm -A -t 10.96.0.99:80 -s rr"];
     shown.after(&world, "migrate", &stale, "proxier migrate --check", 1);
-    assert_eq!(json(&world, "migrate --check", "migrate")["removals"], 1);
+    let check = json(&world, "migrate --check", "migrate");
+    assert_eq!((&check["removals"], &check["adoptedVirtualServers"]), (&1.into(), &16.into()));
     // This kernel has no nftables.
     shown.show(&world, "hand-over", "proxier hand-over --to nftables", 1);
     shown.once(&world, "cleanup", "proxier cleanup", 0);

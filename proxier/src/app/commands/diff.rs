@@ -242,10 +242,12 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     } = difference(args, config, Arc::default()).await?;
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
+    let gone = plan.ops.iter().filter(|op| matches!(op, Op::RemoveVirtualServer(..))).count();
+    let adopted = present - gone;
     if args.own.output == Output::Json {
         let document = json!({
             "doubts": doubts,
-            "adoptedVirtualServers": present,
+            "adoptedVirtualServers": adopted,
             "firewall": backend.to_string(),
             "kernelSettings": settings,
             "localPolicies": policies,
@@ -264,8 +266,8 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         return Ok(!plan.is_empty());
     }
     let mut out = String::new();
-    let verb = if present == 1 { "is" } else { "are" };
-    let servers = text::count(present, "virtual server");
+    let verb = if adopted == 1 { "is" } else { "are" };
+    let servers = text::count(adopted, "virtual server");
     let _ = writeln!(out, "{servers} {verb} there and would be adopted.");
     let _ = writeln!(out, "Rules and sets would be kept by {backend} (--firewall).");
     for (title, lines) in [
