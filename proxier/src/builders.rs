@@ -215,8 +215,8 @@ pub fn slice(service: &str) -> EndpointSlice {
         key: ObjectKey::new(owner.namespace(), format!("{}-1", owner.name())),
         service: owner,
         family: Family::Ipv4,
-        ports: Vec::new(),
-        endpoints: Vec::new(),
+        ports: Box::default(),
+        endpoints: Box::default(),
         pods: crate::cluster::Pods::default(),
         triggered: None,
     }
@@ -245,7 +245,10 @@ pub trait SliceExt: BorrowMut<EndpointSlice> + Sized {
     /// One more port.
     #[must_use]
     fn target(self, name: &str, protocol: Protocol, port: u16) -> Self {
-        self.with(|slice| slice.ports.push(SlicePort { name: name.into(), protocol, port }))
+        self.with(|slice| {
+            let port = SlicePort { name: name.into(), protocol, port };
+            slice.ports = slice.ports.iter().cloned().chain([port]).collect();
+        })
     }
 
     /// These endpoints in place of what it has; the first one decides the family.

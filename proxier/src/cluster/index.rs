@@ -1,5 +1,6 @@
 //! The index: objects by key, slices by the service they belong to.
 
+mod by_key;
 mod objects;
 mod slices;
 
@@ -7,6 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use self::by_key::{ByKey, Keyed};
 pub use self::objects::Objects;
 use self::slices::Slices;
 use super::{Change, EndpointSlice, Node, NodeWeights, NotProxied, ObjectKey, Service};
@@ -38,10 +40,10 @@ impl Dirty {
 /// What Kubernetes says. Objects come in any order; nothing refers to what is not there.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    services: HashMap<ObjectKey, Arc<Service>>,
+    services: HashSet<ByKey<Service>>,
     ignored: HashMap<ObjectKey, NotProxied>,
-    slices: HashMap<ObjectKey, Slices>,
-    service_of_slice: HashMap<ObjectKey, ObjectKey>,
+    slices: HashSet<ByKey<EndpointSlice>>,
+    slices_of: HashMap<ObjectKey, Slices>,
     node: Option<Node>,
     node_weights: Arc<NodeWeights>,
     listed: Listed,
@@ -83,12 +85,13 @@ impl Cluster {
             let mut of = slice.endpoints.iter().filter_map(|it| it.location.node.as_deref());
             of.any(|node| nodes.contains(node))
         };
-        self.slices.iter().filter(move |(_, slices)| slices.iter().any(is_on)).map(|(key, _)| key)
+        let found = self.slices_of.iter().filter(move |(_, slices)| slices.iter().any(is_on));
+        found.map(|(key, _)| key)
     }
 
     /// A service that is proxied.
     pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
-        self.services.get(key).map(|service| &**service)
+        self.services.get(key).map(|service| &*service.0)
     }
 
     /// Why a Service is not proxied, if there is one of that name.
@@ -98,22 +101,22 @@ impl Cluster {
 
     /// All services that are proxied, in no order.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &Service> {
-        self.services.values().map(|service| &**service)
+        self.services.iter().map(|service| &*service.0)
     }
 
     /// The slices of a service, in the order of their names.
     pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices.get(service).into_iter().flat_map(Slices::iter)
+        self.slices_of.get(service).into_iter().flat_map(Slices::iter)
     }
 
     /// The service that an EndpointSlice belongs to.
     pub fn service_of_slice(&self, slice: &ObjectKey) -> Option<&ObjectKey> {
-        self.service_of_slice.get(slice)
+        self.slices.get(slice).map(|slice| &slice.0.service)
     }
 
     /// Number of EndpointSlices.
     pub fn slice_count(&self) -> usize {
-        self.service_of_slice.len()
+        self.slices.len()
     }
 
     /// Takes in one fact and adds to `dirty` what depends on it. A fact that changes nothing makes
@@ -149,25 +152,16 @@ impl Cluster {
                 }
             }
             Change::ServicesListed(keys) => {
-                let keys: HashSet<ObjectKey> = keys.into_iter().collect();
-                let gone: Vec<ObjectKey> =
-                    self.services.keys().filter(|key| !keys.contains(key)).cloned().collect();
-                for key in &gone {
-                    self.drop_service(key, dirty);
+                let keys = keys.into_iter().collect();
+                for key in gone(&self.services, &keys) {
+                    self.drop_service(&key, dirty);
                 }
                 self.ignored.retain(|key, _| keys.contains(key));
                 self.listed.services = true;
             }
             Change::SlicesListed(keys) => {
-                let keys: HashSet<ObjectKey> = keys.into_iter().collect();
-                let gone: Vec<ObjectKey> = self
-                    .service_of_slice
-                    .keys()
-                    .filter(|key| !keys.contains(key))
-                    .cloned()
-                    .collect();
-                for key in &gone {
-                    self.drop_slice(key, dirty);
+                for key in gone(&self.slices, &keys.into_iter().collect()) {
+                    self.drop_slice(&key, dirty);
                 }
                 self.listed.slices = true;
             }
@@ -189,66 +183,51 @@ impl Cluster {
 
     fn put_service(&mut self, service: Service, dirty: &mut Dirty) {
         self.ignored.remove(&service.key);
-        match self.services.get_mut(&service.key) {
-            Some(known) if **known == service => {}
-            Some(known) => {
-                dirty.mark(&service.key);
-                *known = Arc::new(service);
-            }
-            None => {
-                dirty.mark(&service.key);
-                self.services.insert(service.key.clone(), Arc::new(service));
-            }
+        if self.service(&service.key) != Some(&service) {
+            dirty.mark(&service.key);
+            self.services.replace(ByKey(Arc::new(service)));
         }
     }
 
     fn drop_service(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
-        if self.services.remove(key).is_some() {
+        if self.services.remove(key) {
             dirty.mark(key);
         }
     }
 
     fn put_slice(&mut self, slice: Arc<EndpointSlice>, dirty: &mut Dirty) {
-        let moved =
-            self.service_of_slice.get(&slice.key).is_some_and(|name| *name != slice.service);
-        if moved {
-            self.drop_slice(&slice.key, dirty);
-        }
-        let owner = slice.service.clone();
-        let slices = match self.slices.entry(owner.clone()) {
-            Entry::Occupied(slices) => slices.into_mut(),
-            Entry::Vacant(place) => {
-                dirty.mark(&owner);
-                self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
-                place.insert(Slices::of(slice));
-                return;
-            }
-        };
-        match slices.get_mut(&slice.key) {
+        match self.slices.get(&slice.key) {
             // The trigger time alone says nothing about forwarding.
-            Some(known) if known.same_endpoints(&slice) => {}
-            Some(known) => {
-                dirty.mark(&owner);
-                *known = slice;
+            Some(ByKey(known)) if known.same_endpoints(&slice) => return,
+            Some(ByKey(known)) if known.service != slice.service => {
+                self.drop_slice(&slice.key, dirty);
             }
-            None => {
-                dirty.mark(&owner);
-                self.service_of_slice.insert(slice.key.clone(), slice.service.clone());
-                slices.insert(slice);
-            }
+            _ => {}
         }
+        dirty.mark(&slice.service);
+        match self.slices_of.entry(slice.service.clone()) {
+            Entry::Occupied(mut slices) => slices.get_mut().put(Arc::clone(&slice)),
+            Entry::Vacant(place) => _ = place.insert(Slices::of(Arc::clone(&slice))),
+        }
+        self.slices.replace(ByKey(slice));
     }
 
     fn drop_slice(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
-        let Some(owner) = self.service_of_slice.remove(key) else { return };
-        if let Some(slices) = self.slices.get_mut(&owner) {
+        let Some(ByKey(slice)) = self.slices.take(key) else { return };
+        if let Some(slices) = self.slices_of.get_mut(&slice.service) {
             slices.remove(key);
             if slices.is_empty() {
-                self.slices.remove(&owner);
+                self.slices_of.remove(&slice.service);
             }
         }
-        dirty.mark(&owner);
+        dirty.mark(&slice.service);
     }
+}
+
+/// The keys of those that are not listed.
+fn gone<T: Keyed>(known: &HashSet<ByKey<T>>, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+    let known = known.iter().map(|ByKey(object)| object.key());
+    known.filter(|key| !listed.contains(*key)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -176,9 +176,9 @@ pub struct EndpointSlice {
     /// `addressType`.
     pub family: Family,
     /// Ports, each of which holds for all endpoints.
-    pub ports: Vec<SlicePort>,
+    pub ports: Box<[SlicePort]>,
     /// Endpoints.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Box<[Endpoint]>,
     /// Their pods.
     pub pods: Pods,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, as milliseconds since 1970.

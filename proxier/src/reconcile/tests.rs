@@ -69,7 +69,7 @@ fn slice(number: u8, endpoints: &[u8]) -> EndpointSlice {
         key: ObjectKey::new("ns", format!("web-{number}-1")),
         service: ObjectKey::new("ns", format!("web-{number}")),
         family: Family::Ipv4,
-        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
+        ports: Box::new([SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }]),
         endpoints: endpoints.iter().map(|last| endpoint([10, 244, number, *last])).collect(),
         pods: crate::cluster::Pods::default(),
         triggered: None,

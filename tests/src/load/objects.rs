@@ -171,13 +171,15 @@ impl Size {
     fn endpoint(self, pod: u32, address: &str) -> Value {
         let node = pod % self.nodes();
         let node_name = if node == 0 { NODE.to_owned() } else { format!("worker-{node:04}") };
+        // The endpoints of a Service are pods of one Deployment.
+        let deployment = pod / self.endpoints;
         json!({
             "addresses": [address],
             "conditions": {"ready": true, "serving": true, "terminating": false},
             "nodeName": node_name, "zone": format!("zone-{}", node % 3),
             "targetRef": {
                 "kind": "Pod", "namespace": format!("team-{:03}", pod % 200),
-                "name": format!("component-{pod:05}-7c9d8f6b5-x{pod:05}"), "uid": uid(pod, "pod"),
+                "name": format!("component-{deployment:05}-7c9d8f6b5-x{pod:05}"), "uid": uid(pod, "pod"),
             },
         })
     }

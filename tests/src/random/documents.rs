@@ -173,7 +173,7 @@ impl Slice {
             key: slice_key(self.name),
             service: service_key(self.service),
             family: self.family,
-            ports,
+            ports: ports.into(),
             endpoints: self.endpoints.iter().map(Endpoint::fact).collect(),
             pods: cluster::Pods::default(),
             triggered: None,

@@ -308,10 +308,18 @@ fn events_of_slices_request_a_step_only_if_they_change_something() {
 fn a_slice_changes_with_its_ports_and_endpoints() {
     let base = || slice_of("a", "ns1/svc1", Protocol::Tcp, BOTH, &["10.0.0.1", "10.0.0.2"]);
     let ports = |change: fn(&mut Vec<proxier::cluster::SlicePort>)| {
-        base().with(|slice| change(&mut slice.ports))
+        base().with(|slice| {
+            let mut ports = slice.ports.to_vec();
+            change(&mut ports);
+            slice.ports = ports.into();
+        })
     };
     let endpoints = |change: fn(&mut Vec<proxier::cluster::Endpoint>)| {
-        base().with(|slice| change(&mut slice.endpoints))
+        base().with(|slice| {
+            let mut endpoints = slice.endpoints.to_vec();
+            change(&mut endpoints);
+            slice.endpoints = endpoints.into();
+        })
     };
     for (id, changed, expected) in [
         ("GD01", ports(|_| {}), false),

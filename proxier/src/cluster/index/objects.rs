@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, Dirty};
+use super::{ByKey, Cluster, Dirty};
 use crate::cluster::{EndpointSlice, ObjectKey, Service};
 
 /// A Service with its EndpointSlices as they are at one moment. Copies share the objects, which never change.
@@ -32,10 +32,9 @@ impl PartialEq for Objects {
 impl Cluster {
     /// An index of one Service alone.
     pub fn of(objects: &Objects) -> Self {
-        let key = &objects.service.key;
         let slices = objects.slices.iter().flat_map(|slices| slices.iter());
         let mut index = Self::default();
-        index.services.insert(key.clone(), Arc::clone(&objects.service));
+        index.services.insert(ByKey(Arc::clone(&objects.service)));
         for slice in slices {
             index.put_slice(Arc::clone(slice), &mut Dirty::default());
         }
@@ -44,11 +43,11 @@ impl Cluster {
 
     /// A Service that is proxied, with its slices, to be kept by others.
     pub fn objects(&self, key: &ObjectKey) -> Option<Objects> {
-        let service = Arc::clone(self.services.get(key)?);
-        let slices = match self.slices.get(key) {
-            Some(slices) => slices.few().map(Arc::from),
+        let ByKey(service) = self.services.get(key)?;
+        let slices = match self.slices_of.get(key) {
+            Some(slices) => slices.few().cloned(),
             None => Some(Arc::default()),
         };
-        Some(Objects { service, slices })
+        Some(Objects { service: Arc::clone(service), slices })
     }
 }

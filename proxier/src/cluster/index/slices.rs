@@ -8,10 +8,15 @@ use crate::cluster::{EndpointSlice, ObjectKey};
 /// Most services have one slice, and a list takes a tenth of a tree; but whoever may write slices can
 /// give one service a hundred thousand, and each one that comes or goes would move half of a list.
 #[derive(Debug)]
+#[allow(
+    clippy::box_collection,
+    reason = "hardly any has so many, and all take as much as the largest"
+)]
 pub(super) enum Slices {
-    Few(Vec<Arc<EndpointSlice>>),
+    /// Made anew by a change, since others keep the list too ([`Objects`](super::Objects)).
+    Few(Arc<[Arc<EndpointSlice>]>),
     /// Once there are more than [`Self::FEW`], and from then on.
-    Many(BTreeMap<ObjectKey, Arc<EndpointSlice>>),
+    Many(Box<BTreeMap<ObjectKey, Arc<EndpointSlice>>>),
 }
 
 impl Slices {
@@ -19,11 +24,11 @@ impl Slices {
 
     /// A slice of a service that had none.
     pub(super) fn of(slice: Arc<EndpointSlice>) -> Self {
-        Self::Few(vec![slice])
+        Self::Few(Arc::new([slice]))
     }
 
     /// All of them, unless they are many.
-    pub(super) fn few(&self) -> Option<&[Arc<EndpointSlice>]> {
+    pub(super) fn few(&self) -> Option<&Arc<[Arc<EndpointSlice>]>> {
         match self {
             Self::Few(list) => Some(list),
             Self::Many(_) => None,
@@ -37,35 +42,30 @@ impl Slices {
         }
     }
 
-    pub(super) fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Arc<EndpointSlice>> {
+    /// Adds one, or puts it in the place of the one of its name.
+    pub(super) fn put(&mut self, slice: Arc<EndpointSlice>) {
         match self {
-            Self::Few(list) => {
-                let at = list.binary_search_by(|known| known.key.cmp(key)).ok()?;
-                Some(&mut list[at])
-            }
-            Self::Many(tree) => tree.get_mut(key),
-        }
-    }
-
-    /// Adds one that is not there.
-    pub(super) fn insert(&mut self, slice: Arc<EndpointSlice>) {
-        if let Self::Few(list) = self {
-            if list.len() < Self::FEW {
-                let at = list.partition_point(|known| known.key < slice.key);
-                list.insert(at, slice);
-                return;
-            }
-            let named = std::mem::take(list).into_iter().map(|it| (it.key.clone(), it));
-            *self = Self::Many(named.collect());
-        }
-        if let Self::Many(tree) = self {
-            tree.insert(slice.key.clone(), slice);
+            Self::Few(list) => match position(list, &slice.key) {
+                Ok(at) => Arc::make_mut(list)[at] = slice,
+                Err(at) if list.len() < Self::FEW => {
+                    let (before, after) = list.split_at(at);
+                    *list = before.iter().chain([&slice]).chain(after).cloned().collect();
+                }
+                Err(_) => {
+                    let all = list.iter().chain([&slice]).cloned();
+                    let all = all.map(|slice| (slice.key.clone(), slice));
+                    *self = Self::Many(Box::new(all.collect()));
+                }
+            },
+            Self::Many(tree) => _ = tree.insert(slice.key.clone(), slice),
         }
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey) {
         match self {
-            Self::Few(list) => list.retain(|slice| slice.key != *key),
+            Self::Few(list) => {
+                *list = list.iter().filter(|slice| slice.key != *key).cloned().collect();
+            }
             Self::Many(tree) => _ = tree.remove(key),
         }
     }
@@ -77,4 +77,8 @@ impl Slices {
         };
         few.iter().chain(many.into_iter().flat_map(|tree| tree.values())).map(|slice| &**slice)
     }
+}
+
+fn position(list: &[Arc<EndpointSlice>], key: &ObjectKey) -> Result<usize, usize> {
+    list.binary_search_by(|known| known.key.cmp(key))
 }

@@ -26,7 +26,7 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
         key: ObjectKey::new("ns", name),
         service: ObjectKey::new("ns", service),
         family: Family::Ipv4,
-        ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
+        ports: Box::new([SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }]),
         endpoints: addresses
             .iter()
             .map(|address| Endpoint {

@@ -197,7 +197,7 @@ async fn the_endpoints_of_the_api_service_are_reserved() {
     let mut slice = slice(1, &[]);
     slice.key = ObjectKey::new("default", "kubernetes");
     slice.service = ObjectKey::new("default", "kubernetes");
-    slice.endpoints = vec![endpoint([192, 168, 1, 11])];
+    slice.endpoints = Box::new([endpoint([192, 168, 1, 11])]);
     reconciler.take(Event::from(Change::Slice(slice.clone())));
     step(&mut reconciler).await;
     assert!(!has(&mut reconciler, API));

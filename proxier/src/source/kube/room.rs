@@ -229,8 +229,8 @@ mod tests {
                 key: key("a", 1),
                 service: key("a", 0),
                 family: netlink_ipvs::Family::Ipv4,
-                ports: vec![],
-                endpoints: vec![endpoint; endpoints],
+                ports: Box::default(),
+                endpoints: vec![endpoint; endpoints].into(),
                 pods: crate::cluster::Pods::default(),
                 triggered: None,
             }

@@ -87,8 +87,8 @@ fn by_family(
             ),
             service: key.clone(),
             family,
-            ports: ports.to_vec(),
-            endpoints,
+            ports: ports.into(),
+            endpoints: endpoints.into(),
             pods: Pods::default(),
             triggered: None,
         })

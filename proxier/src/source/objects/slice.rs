@@ -64,8 +64,8 @@ impl Converter {
             key: key.clone(),
             service: self.shared_key(key.namespace(), &service),
             family,
-            ports: self.slice_ports(ports, "ports", report),
-            endpoints,
+            ports: self.slice_ports(ports, "ports", report).into(),
+            endpoints: endpoints.into(),
             pods,
             triggered: triggered(metadata.annotations, report),
         })
