@@ -219,9 +219,17 @@ fn of_ports(
     ports: BTreeSet<(ObjectKey, String)>,
     known: Known<'_>,
 ) -> Result<Explanation, String> {
-    let mut services = Vec::new();
+    let mut services: Vec<ServiceAccount> = Vec::new();
     for (owner, port) in ports {
-        services.push(one(&owner, Some(port.as_str()).filter(|port| !port.is_empty()), known)?);
+        let more = one(&owner, Some(port.as_str()).filter(|port| !port.is_empty()), known)?;
+        match services.last_mut() {
+            Some(last) if (&last.namespace, &last.name) == (&more.namespace, &more.name) => {
+                last.ports.extend(more.ports);
+                let skipped = more.skipped.into_iter().filter(|it| !last.skipped.contains(it));
+                last.skipped.extend(skipped.collect::<Vec<_>>());
+            }
+            _ => services.push(more),
+        }
     }
     Ok(Explanation { found, services, held_back: Vec::new() })
 }

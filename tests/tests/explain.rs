@@ -1,7 +1,8 @@
 //! `proxier explain`: every reason why a service may not look as expected is said in words.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
+use proxier_tests::command::program;
 use proxier_tests::manifest::over;
 use serde_json::{Value, json};
 
@@ -54,6 +55,37 @@ fn says(result: (i32, String), expected: &[&str]) {
 
 const HERE: &str = "{addresses: [10.244.0.1], nodeName: n1}";
 const THERE: &str = "{addresses: [10.244.1.1], nodeName: n2}";
+
+#[test]
+fn two_ports_of_one_service_are_one_account() {
+    let dns = "---
+apiVersion: v1
+kind: Service
+metadata: {name: dns, namespace: ns}
+spec:
+  clusterIP: 10.96.0.53
+  ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53}, {name: metrics, port: 9153}]
+";
+    let (status, text) = explain("10.96.0.53:53", "", &[], dns);
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(text.matches("\nService ns/dns\n").count(), 1, "{text}");
+    assert!(text.contains("port dns 53/udp") && text.contains("port dns-tcp 53/tcp"), "{text}");
+    assert!(!text.contains("port metrics"), "{text}");
+}
+
+#[test]
+fn without_files_and_cluster_it_says_which_flags_are_missing() {
+    let proxier = program("proxier").expect("proxier is built");
+    let output = Command::new(proxier)
+        .args(["explain", "ns/web"])
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .expect("proxier runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("add --manifests, --kubeconfig or --config"), "{said}");
+    assert!(!said.contains("environment variable"), "{said}");
+}
 
 #[test]
 fn no_endpoints() {

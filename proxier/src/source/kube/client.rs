@@ -62,11 +62,14 @@ pub enum Error {
         /// What is wrong with it.
         source: Unquoted,
     },
-    /// There is no kubeconfig, and this is not a pod with a service account.
+    /// There is no kubeconfig, and this is no pod.
     #[error(
-        "no files (--manifests) and no API server (--config, --kubeconfig) are named, and this is not a \
-         pod with a service account; give the daemon's own flags"
+        "nothing names files or an API server, and this is not a pod: add --manifests, --kubeconfig or \
+         --config as the proxy of this node has it"
     )]
+    NotNamed,
+    /// There is no kubeconfig, and the service account of this pod cannot be used.
+    #[error("use the service account of this pod")]
     InCluster(#[source] Box<InClusterError>),
     /// The server's URL is none.
     #[error("use {url:?} as the URL of the API server")]
@@ -172,7 +175,10 @@ impl Connection {
             (None, Some(server)) => Config::new(server.clone()),
             (None, None) => {
                 credentials::check_pod().map_err(file)?;
-                Config::incluster().map_err(|source| Error::InCluster(Box::new(source)))?
+                Config::incluster().map_err(|source| match source {
+                    InClusterError::ReadEnvironmentVariable(_) => Error::NotNamed,
+                    source => Error::InCluster(Box::new(source)),
+                })?
             }
         };
         if let Some(server) = server {
