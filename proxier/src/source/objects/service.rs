@@ -94,7 +94,11 @@ impl Converter {
             0
         };
         let affinity = affinity(spec.session_affinity, spec.session_affinity_config, report);
-        let ports = self.service_ports(spec.ports.or_default("spec.ports", report), kind, report);
+        let ports = spec.ports.or_default("spec.ports", report);
+        if ports.is_empty() && self.origin == Origin::Manifest {
+            report.warn("spec.ports is empty: nothing of it is served");
+        }
+        let ports = self.service_ports(ports, kind, report);
         let created = metadata
             .creation_timestamp
             .take("metadata.creationTimestamp", report)
@@ -106,10 +110,15 @@ impl Converter {
             load_balancer(status, spec.load_balancer_source_ranges, report);
         // Whoever gives it another address has what they want.
         if cluster_ips.is_none() && external_ips.is_empty() && load_balancer_ips.is_empty() {
-            report.warn(
-                "spec.clusterIP is empty: an API server would allocate one. Its node ports are \
-                 served; for an address set spec.clusterIP or spec.externalIPs",
-            );
+            let served = if ports.iter().any(|port| port.node_port != 0) {
+                "only its node ports are served"
+            } else {
+                "nothing of it is served"
+            };
+            report.warn(format_args!(
+                "spec.clusterIP is empty: {served}. An API server would allocate an address; set \
+                 spec.clusterIP or spec.externalIPs"
+            ));
         }
         Change::Service(Service {
             key: key.clone(),

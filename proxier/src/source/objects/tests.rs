@@ -190,6 +190,24 @@ fn a_manifest_without_cluster_ip_is_proxied_on_its_other_addresses() {
 }
 
 #[test]
+fn a_manifest_that_serves_nothing_is_told_why() {
+    for (spec, says) in [
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}),
+            "only its node ports are served",
+        ),
+        (json!({"type": "NodePort", "ports": [{"port": 80}]}), "nothing of it is served"),
+        (json!({"ports": [{"port": 80}]}), "nothing of it is served"),
+        (json!({"clusterIP": "10.96.0.1"}), "spec.ports is empty: nothing of it is served"),
+    ] {
+        let object = json!({"metadata": {"name": "web"}, "spec": spec});
+        let (_, warnings) = proxied(convert(Origin::Manifest, object));
+        assert_eq!(warnings.iter().filter(|it| it.contains("served")).count(), 1, "{warnings:?}");
+        assert!(warnings.iter().any(|it| it.contains(says)), "{says}: {warnings:?}");
+    }
+}
+
+#[test]
 fn bad_ports_are_left_out_one_by_one() {
     let ports = json!([
         {"name": "zero", "port": 0},
