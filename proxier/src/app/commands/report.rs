@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
@@ -82,13 +81,12 @@ pub(in crate::app) fn run(args: &Args, config: Config) -> anyhow::Result<ExitCod
 }
 
 fn about(config: &Config) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!(
-        "node {}, {} seconds since 1970\n\
+        "node {}, {:.0}\n\
          Names and addresses of Services, endpoints and nodes are in it; tokens, keys and kubeconfigs are not.\n\
          Add the log of the daemon: kubectl -n kube-system logs POD, or journalctl -u proxier.\n",
         text::name(&config.node_name),
-        now.as_secs()
+        jiff::Timestamp::now()
     )
 }
 

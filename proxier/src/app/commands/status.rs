@@ -232,7 +232,7 @@ fn text(status: &Value, style: Style) -> String {
         )
     });
     for error in list(&status["errors"]) {
-        let _ = writeln!(out, "{:<16} {}", "error", word(error));
+        let _ = writeln!(out, "{:<16} {}", "last error", word(error));
     }
     out
 }
@@ -320,7 +320,7 @@ mod tests {
              draining         10.244.0.9:8080 of 10.96.0.1:80/tcp: 3 connections, at most 1m30s more\n\
              draining         and 50 more\n\
              conflict         10.96.0.1:80/tcp goes to a/older, not to a/newer, b/newest\n\
-             error            bind 10.96.0.1: no\\u{1b}[2J\n"
+             last error       bind 10.96.0.1: no\\u{1b}[2J\n"
         );
         let colour = text(&status, Style { width: 80, colour: true });
         assert!(colour.contains("\u{1b}[31mnot in sync\u{1b}[0m"), "{colour}");

@@ -203,7 +203,7 @@ fn then(followed: &Followed, asked: &TraceArgs) -> Option<String> {
     let key = key(asked);
     match followed.outcome {
         Outcome::Forwarded(_) => None,
-        Outcome::Rejected => Some(format!("`proxier explain {key}` says which endpoints it has")),
+        Outcome::Rejected => Some(format!("`proxier explain {key}` says why")),
         Outcome::Dropped => followed
             .is_outside_source_ranges()
             .then(|| format!("`proxier explain {key}` says from which sources it may be asked")),
