@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use self::commands::{
     cleanup, daemon, diff, dry_run, explain, get, report, status, top, trace, version,
 };
+use self::host::privileges;
 use self::wiring::ending;
 use crate::args::{Action, Args, ArgsError, completion};
 use crate::config::{Config, ConfigError, Host};
@@ -25,6 +26,8 @@ use crate::text::{self, chain};
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
+/// `diff` and `migrate --check` could not compare.
+const EXIT_UNKNOWN: u8 = 2;
 
 /// Says what is wrong with the arguments, or how they are meant.
 pub fn usage(error: &ArgsError) -> ExitCode {
@@ -45,10 +48,43 @@ pub fn run(args: &Args) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            report(&chain(&*error));
-            ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
+            let text = chain(&*error);
+            if is_usage(&error) {
+                report(&text);
+                return ExitCode::from(EXIT_USAGE);
+            }
+            match lack().filter(|_| needs_kernel(args) && !text.contains("CAP_NET_ADMIN")) {
+                Some(lack) => report(&format!("{text}; {lack}")),
+                None => report(&text),
+            }
+            ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the kernel is read or written, which takes privileges.
+fn needs_kernel(args: &Args) -> bool {
+    match args.action() {
+        Action::Run | Action::HandOver | Action::InitOnly | Action::Cleanup | Action::Top(_) => {
+            true
+        }
+        Action::Trace(_) => !args.own.dry_run,
+        _ => false,
+    }
+}
+
+/// What to say after a failure to read or write the kernel without `NET_ADMIN`: the first thing that fails is
+/// often something else.
+fn lack() -> Option<&'static str> {
+    (!privileges::may_program()).then_some("this process has no CAP_NET_ADMIN: run it as root")
+}
+
+/// Passes on the exit status of a comparison; says what is lacking when it was not possible.
+fn compared(status: ExitCode) -> ExitCode {
+    if let Some(lack) = lack().filter(|_| status == ExitCode::from(EXIT_UNKNOWN)) {
+        report(lack);
+    }
+    status
 }
 
 /// A configuration or a kubeconfig that cannot be used.
@@ -121,14 +157,14 @@ fn carry_out(
         Action::DryRun { watch } => dry_run::run(args, config, watch),
         Action::InitOnly => daemon::init_only(&config),
         Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
-        Action::Diff => Ok(diff::run(args, config)),
+        Action::Diff => Ok(compared(diff::run(args, config))),
         Action::Cleanup => cleanup::run(args),
         Action::Explain(asked) => explain::run(args, config, &asked),
         Action::Get(asked) => get::run(args, config, &asked),
         Action::Report => report::run(args, config),
         Action::Top(asked) => top::run(args, config, &asked),
         Action::Trace(asked) => trace::run(args, config, &asked),
-        Action::MigrateCheck => Ok(diff::check_migration(args, config)),
+        Action::MigrateCheck => Ok(compared(diff::check_migration(args, config))),
         Action::Status(asked) => status::run(args, &config, &asked),
     }
 }

@@ -142,6 +142,8 @@ fn another_user_than_root_is_told_what_it_lacks() {
         ("--regid=0", &caps[..], 0o600, "xtables.lock"),
         (&group, &caps, 0o666, "or in group 0"),
         (&group, &[], 0o666, "CAP_NET_ADMIN is needed"),
+        // The lock is not what it lacks.
+        (&group, &[], 0o600, "this process has no CAP_NET_ADMIN"),
     ] {
         lock(mode);
         let out = files.daemon(&[&user[..], &[group], caps].concat()).output().unwrap();

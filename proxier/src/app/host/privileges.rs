@@ -64,6 +64,11 @@ pub(in crate::app) fn give_up<'a>(files: impl Iterator<Item = &'a Path>) -> anyh
     Ok(())
 }
 
+/// Whether this process may program the network.
+pub(in crate::app) fn may_program() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
 /// Whether permission is not what it lacks.
 fn is_readable(file: &Path) -> bool {
     let open =
