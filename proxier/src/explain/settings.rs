@@ -60,7 +60,9 @@ pub(super) fn weight(
             WeightRule::NodeObject => {
                 write!(out, "the annotation {} of its Node", Annotation::NodeWeight)
             }
-            WeightRule::None if weights.is_none() => write!(out, "no annotation of its Node"),
+            WeightRule::None if weights.is_none() => {
+                write!(out, "default: its Node has no annotation {}", Annotation::NodeWeight)
+            }
             WeightRule::Zone => {
                 write!(out, "the rule for its zone {}", text::name(zone.unwrap_or_default()))
             }
