@@ -26,8 +26,6 @@ use crate::text::{self, chain};
 
 /// The command line or the configuration cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// `diff` and `migrate --check` could not compare.
-const EXIT_UNKNOWN: u8 = 2;
 
 /// Says what is wrong with the arguments, or how they are meant.
 pub fn usage(error: &ArgsError) -> ExitCode {
@@ -48,16 +46,9 @@ pub fn run(args: &Args) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            let text = chain(&*error);
-            if is_usage(&error) {
-                report(&text);
-                return ExitCode::from(EXIT_USAGE);
-            }
-            match lack().filter(|_| needs_kernel(args) && !text.contains("CAP_NET_ADMIN")) {
-                Some(lack) => report(&format!("{text}; {lack}")),
-                None => report(&text),
-            }
-            ExitCode::FAILURE
+            let kernel = needs_kernel(args);
+            report(&if kernel { kernel_failure(&error) } else { chain(&*error) });
+            ExitCode::from(if is_usage(&error) { EXIT_USAGE } else { 1 })
         }
     }
 }
@@ -73,18 +64,14 @@ fn needs_kernel(args: &Args) -> bool {
     }
 }
 
-/// What to say after a failure to read or write the kernel without `NET_ADMIN`: the first thing that fails is
-/// often something else.
-fn lack() -> Option<&'static str> {
-    (!privileges::may_program()).then_some("this process has no CAP_NET_ADMIN: run it as root")
-}
-
-/// Passes on the exit status of a comparison; says what is lacking when it was not possible.
-fn compared(status: ExitCode) -> ExitCode {
-    if let Some(lack) = lack().filter(|_| status == ExitCode::from(EXIT_UNKNOWN)) {
-        report(lack);
+/// Why something that needs the kernel has failed. Without `NET_ADMIN` the first thing that fails is often
+/// something else.
+fn kernel_failure(error: &anyhow::Error) -> String {
+    let text = chain(&**error);
+    if is_usage(error) || text.contains("CAP_NET_ADMIN") || privileges::may_program() {
+        return text;
     }
-    status
+    format!("{text}; this process has no CAP_NET_ADMIN: run it as root")
 }
 
 /// A configuration or a kubeconfig that cannot be used.
@@ -157,14 +144,14 @@ fn carry_out(
         Action::DryRun { watch } => dry_run::run(args, config, watch),
         Action::InitOnly => daemon::init_only(&config),
         Action::Run | Action::HandOver => daemon::run(args, config, log.context("a log")?),
-        Action::Diff => Ok(compared(diff::run(args, config))),
+        Action::Diff => Ok(diff::run(args, config)),
         Action::Cleanup => cleanup::run(args),
         Action::Explain(asked) => explain::run(args, config, &asked),
         Action::Get(asked) => get::run(args, config, &asked),
         Action::Report => report::run(args, config),
         Action::Top(asked) => top::run(args, config, &asked),
         Action::Trace(asked) => trace::run(args, config, &asked),
-        Action::MigrateCheck => Ok(compared(diff::check_migration(args, config))),
+        Action::MigrateCheck => Ok(diff::check_migration(args, config)),
         Action::Status(asked) => status::run(args, &config, &asked),
     }
 }

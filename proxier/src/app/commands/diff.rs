@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::dry_run;
 use crate::app::host::{Host, closed, facts, neighbours, sysctls};
-use crate::app::{print, print_json, print_text, report};
+use crate::app::{kernel_failure, print, print_json, print_text, report};
 use crate::args::{Args, Output};
 use crate::config::Config;
 use crate::dataplane::firewall::Backend;
@@ -50,7 +50,7 @@ pub(in crate::app) async fn run(args: &Args, config: Config) -> ExitCode {
             ExitCode::from(u8::from(!plan.is_empty()))
         }
         Err(error) => {
-            report(&chain(&*error));
+            report(&kernel_failure(&error));
             ExitCode::from(EXIT_UNKNOWN)
         }
     }
@@ -218,7 +218,7 @@ pub(in crate::app) async fn check_migration(args: &Args, config: Config) -> Exit
     match Box::pin(migration(args, config)).await {
         Ok(changes) => ExitCode::from(u8::from(changes)),
         Err(error) => {
-            report(&chain(&*error));
+            report(&kernel_failure(&error));
             ExitCode::from(EXIT_UNKNOWN)
         }
     }
