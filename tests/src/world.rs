@@ -282,7 +282,11 @@ impl World {
     /// What `proxier trace` says of a client's packet.
     pub fn trace(&self, client: &str, to: Place) -> Result<Traced> {
         let place = format!("{}/{}", to.address, to.protocol);
-        let mut command = self.proxier(&["trace", client, &place, "-o", "json"])?;
+        // It looks there whether an interface is a bridge; what is mounted is of the first namespace.
+        let with_sys = r#"mount -t sysfs sysfs /sys && exec "$@""#;
+        let mut command = self.topology.node().host.namespace.command("unshare");
+        command.args(["--mount", "sh", "-c", with_sys, "sh"]).arg(program("proxier")?);
+        command.args(self.words(&["trace", client, &place, "-o", "json"]));
         let output = command.output().context("run trace")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let json = serde_json::from_str(&said).with_context(|| {

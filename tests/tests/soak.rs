@@ -28,10 +28,11 @@ const ARGUMENTS: [&str; 3] =
     ["--ipvs-sync-period=2s", "--ipvs-min-sync-period=0s", "--drain-timeout=5s"];
 
 /// What goes wrong in the kernel and on the host, as root would do it. It may meet the same fault of
-/// just before, which nobody has repaired yet.
+/// just before, which nobody has repaired yet, and be repaired between two of its commands.
 const SCRIPTS: [&str; 8] = [
     "ipvsadm -C",
-    "ipvsadm -A -t 10.96.9.9:80 -s rr || exit 0; ipvsadm -a -t 10.96.9.9:80 -r 10.244.0.1:80 -m",
+    "ipvsadm -A -t 10.96.9.9:80 -s rr || exit 0
+     ipvsadm -a -t 10.96.9.9:80 -r 10.244.0.1:80 -m || ! ipvsadm -Ln -t 10.96.9.9:80 >&2",
     "ip link show kube-ipvs0 >&2 || exit 0; ip addr flush dev kube-ipvs0",
     "ip link show kube-ipvs0 >&2 || exit 0; ip link del kube-ipvs0",
     "ipset flush KUBE-CLUSTER-IP",
