@@ -9,7 +9,7 @@ mod settings;
 mod subject;
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use netlink_ipvs::{Protocol, VirtualServerKey};
@@ -46,7 +46,7 @@ pub struct Known<'a> {
 pub fn explain(subject: &Subject, known: Known<'_>) -> Result<Explanation, String> {
     match subject {
         Subject::Service(key, port) => {
-            let service = one(key, port.as_deref(), known)?;
+            let service = one(key, port.as_slice(), known)?;
             Ok(Explanation { found: Vec::new(), services: vec![service], held_back: Vec::new() })
         }
         Subject::Address(address, protocol) => at(*address, *protocol, known),
@@ -97,7 +97,7 @@ fn at_any_port(address: IpAddr, known: Known<'_>) -> Result<Explanation, String>
         (None, _) => {
             return Err(format!("no service has the address {address}, and no endpoint is there"));
         }
-        (Some(only), true) => vec![one(&only, None, known)?],
+        (Some(only), true) => vec![one(&only, &[], known)?],
         (Some(_), false) => Vec::new(),
     };
     Ok(Explanation { found: found.into_iter().collect(), services, held_back: Vec::new() })
@@ -219,22 +219,16 @@ fn of_ports(
     ports: BTreeSet<(ObjectKey, String)>,
     known: Known<'_>,
 ) -> Result<Explanation, String> {
-    let mut services: Vec<ServiceAccount> = Vec::new();
+    let mut services: BTreeMap<ObjectKey, Vec<String>> = BTreeMap::new();
     for (owner, port) in ports {
-        let more = one(&owner, Some(port.as_str()).filter(|port| !port.is_empty()), known)?;
-        match services.last_mut() {
-            Some(last) if (&last.namespace, &last.name) == (&more.namespace, &more.name) => {
-                last.ports.extend(more.ports);
-                let skipped = more.skipped.into_iter().filter(|it| !last.skipped.contains(it));
-                last.skipped.extend(skipped.collect::<Vec<_>>());
-            }
-            _ => services.push(more),
-        }
+        services.entry(owner).or_default().push(port);
     }
-    Ok(Explanation { found, services, held_back: Vec::new() })
+    let services = services.iter().map(|(owner, ports)| one(owner, ports, known));
+    Ok(Explanation { found, services: services.collect::<Result<_, _>>()?, held_back: Vec::new() })
 }
 
-fn one(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<ServiceAccount, String> {
+/// A Service with those of its ports that have one of these names or numbers, or with all if none is given.
+fn one(key: &ObjectKey, ports: &[String], known: Known<'_>) -> Result<ServiceAccount, String> {
     let Some(service) = known.cluster.service(key) else {
         return Err(match known.cluster.ignored(key) {
             Some(reason) => format!("Service {key} is not proxied: {reason}"),
@@ -246,19 +240,20 @@ fn one(key: &ObjectKey, port: Option<&str>, known: Known<'_>) -> Result<ServiceA
         });
     };
     let named = |it: &&ServicePort| {
-        port.is_none_or(|want| *it.name == *want || it.port.to_string() == want)
+        let mut wanted = ports.iter();
+        ports.is_empty() || wanted.any(|want| *it.name == **want || it.port.to_string() == *want)
     };
-    let ports: Vec<&ServicePort> = service.ports.iter().filter(named).collect();
-    if ports.is_empty() {
+    let found: Vec<&ServicePort> = service.ports.iter().filter(named).collect();
+    if found.is_empty() {
         let all = service.ports.iter().map(|it| match &*it.name {
             "" => it.port.to_string(),
             name => format!("{} ({})", shown::name(name), it.port),
         });
         return Err(format!(
             "Service {key} has no port {}; it has {}",
-            shown::name(port.unwrap_or("at all")),
+            shown::name(ports.first().map_or("at all", String::as_str)),
             Some(shown::few(all, NAMED)).filter(|all| !all.is_empty()).unwrap_or("none".to_owned())
         ));
     }
-    Ok(service::account(service, ports, known))
+    Ok(service::account(service, found, known))
 }

@@ -274,7 +274,10 @@ impl World {
 
     /// A `proxier` on the node, with what the daemon is started with and these flags.
     pub fn proxier(&self, flags: &[&str]) -> Result<Command> {
-        let mut command = self.topology.node().host.namespace.command(program("proxier")?);
+        // It looks there which links are bridges; what is mounted is of the first namespace.
+        let with_sys = r#"mount -t sysfs sysfs /sys && exec "$@""#;
+        let mut command = self.topology.node().host.namespace.command("unshare");
+        command.args(["--mount", "sh", "-c", with_sys, "sh"]).arg(program("proxier")?);
         command.args(self.words(flags));
         Ok(command)
     }
@@ -282,11 +285,7 @@ impl World {
     /// What `proxier trace` says of a client's packet.
     pub fn trace(&self, client: &str, to: Place) -> Result<Traced> {
         let place = format!("{}/{}", to.address, to.protocol);
-        // It looks there whether an interface is a bridge; what is mounted is of the first namespace.
-        let with_sys = r#"mount -t sysfs sysfs /sys && exec "$@""#;
-        let mut command = self.topology.node().host.namespace.command("unshare");
-        command.args(["--mount", "sh", "-c", with_sys, "sh"]).arg(program("proxier")?);
-        command.args(self.words(&["trace", client, &place, "-o", "json"]));
+        let mut command = self.proxier(&["trace", client, &place, "-o", "json"])?;
         let output = command.output().context("run trace")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let json = serde_json::from_str(&said).with_context(|| {

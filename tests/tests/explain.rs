@@ -69,7 +69,9 @@ spec:
     let (status, text) = explain("10.96.0.53:53", "", &[], dns);
     assert_eq!(status, 0, "{text}");
     assert_eq!(text.matches("\nService ns/dns\n").count(), 1, "{text}");
-    assert!(text.contains("port dns 53/udp") && text.contains("port dns-tcp 53/tcp"), "{text}");
+    for port in ["port dns 53/udp\n", "port dns-tcp 53/tcp\n"] {
+        assert_eq!(text.matches(port).count(), 1, "{port:?}: {text}");
+    }
     assert!(!text.contains("port metrics"), "{text}");
 }
 

@@ -1,9 +1,9 @@
 //! `proxier get`: what is wrong is listed first, with its reason, in every form.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Output;
 
+use proxier_tests::http::answer_once;
 use proxier_tests::manifest::over;
 use serde_json::{Value, json};
 
@@ -126,22 +126,11 @@ fn names_are_what_explain_takes() {
 /// What it cannot program, if there is a running proxy.
 #[test]
 fn what_the_running_proxy_holds_back_is_a_problem() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    let daemon = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a question");
-        let mut request = Vec::new();
-        let mut buffer = [0; 1024];
-        while !request.ends_with(b"\r\n\r\n") {
-            let read = stream.read(&mut buffer).expect("a request");
-            request.extend_from_slice(&buffer[..read]);
-        }
-        let held = json!({"heldBack": {"total": 1, "first": [{"target": "address 10.96.0.10",
-            "waitsFor": "set KUBE-IPVS-IPS", "address": "10.96.0.10"}]}});
-        write!(stream, "HTTP/1.0 200 OK\r\n\r\n{held}").expect("an answer");
-    });
+    let held = json!({"heldBack": {"total": 1, "first": [{"target": "address 10.96.0.10",
+        "waitsFor": "set KUBE-IPVS-IPS", "address": "10.96.0.10"}]}});
+    let (address, daemon) = answer_once(format!("HTTP/1.0 200 OK\r\n\r\n{held}")).expect("a port");
     let text = text(get(&["svc", "-n", "a"], Some(address)));
-    daemon.join().expect("it was asked");
+    daemon.join().expect("a daemon").expect("it was asked");
     let problem =
         "not programmed by the running proxy: address 10.96.0.10 waits for set KUBE-IPVS-IPS";
     assert!(text.contains(problem), "{text}");

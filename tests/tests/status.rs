@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proxier_tests::command::program;
+use proxier_tests::http::answer_once;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -77,19 +78,13 @@ fn who_has_waited_long_enough_is_told_why() {
 /// As kube-proxy does on the same port.
 #[test]
 fn another_program_on_the_port_is_not_taken_for_the_daemon() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    let answering = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a question");
-        let mut request = BufReader::new(stream.try_clone().expect("the same stream")).lines();
-        while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-        let _ = write!(stream, "HTTP/1.0 404 Not Found\r\n\r\n404 page not found\n");
-    });
+    let answer = "HTTP/1.0 404 Not Found\r\n\r\n404 page not found\n";
+    let (address, answering) = answer_once(answer.to_owned()).expect("a port");
     let (code, _, said) = texts(&status(address, &[]).output().expect("it runs"));
     assert_eq!(code, Some(1));
     let wanted = format!("what answers on {address} is not proxier (HTTP/1.0 404 Not Found): ");
     assert!(said.contains(&wanted) && said.contains("kube-proxy still runs"), "{said}");
-    answering.join().expect("it answered");
+    answering.join().expect("a program").expect("it answered");
 }
 
 /// Not again for every second that it is up.

@@ -85,8 +85,6 @@ struct Difference {
     lines: Vec<(char, String)>,
     /// What keeps rules and sets.
     backend: Backend,
-    /// Virtual servers that are there now.
-    present: usize,
     /// For which Services clients are told apart that were not.
     policies: Vec<String>,
     /// Where node ports would be opened, if that is more than one may expect.
@@ -116,8 +114,8 @@ async fn difference(
     let complete = Box::pin(dry_run::complete(args, config, host.abilities, known));
     let (reconciler, source) = complete.await?;
     let doubts = source.api_servers().map(|servers| {
-        let node = reconciler.cluster().node().map_or(Err(&*node_name), |_| Ok(()));
-        summary::doubts(node, &servers, reconciler.desired())
+        let unknown = reconciler.cluster().node().is_none().then_some(&*node_name);
+        summary::doubts(unknown, &servers, reconciler.desired())
     });
     let desired = reconciler.desired().state();
     let settings = reconciler.settings().ok_or_else(|| anyhow!("nothing was read"))?;
@@ -149,7 +147,6 @@ async fn difference(
         doubts: doubts.unwrap_or_default(),
         foreign: taken.iter().map(ToString::to_string).collect(),
         backend: settings.backend,
-        present: observed.virtual_servers.len(),
         policies: policies(reconciler.desired(), &observed, settings),
         node_ports: summary::node_ports(&plan.ops, &desired.interface),
         observed,
@@ -232,8 +229,8 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
         lines,
         doubts,
         foreign,
+        observed,
         backend,
-        present,
         policies,
         node_ports,
         neighbours,
@@ -243,7 +240,7 @@ async fn migration(args: &Args, config: Config) -> anyhow::Result<bool> {
     let breaking = |op: &&Op| matches!(op, Op::RemoveRealServer(..) | Op::RemoveVirtualServer(..));
     let cut = plan.ops.iter().filter(breaking).count();
     let gone = plan.ops.iter().filter(|op| matches!(op, Op::RemoveVirtualServer(..))).count();
-    let adopted = present - gone;
+    let adopted = observed.virtual_servers.len() - gone;
     if args.own.output == Output::Json {
         let document = json!({
             "doubts": doubts,

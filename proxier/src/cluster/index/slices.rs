@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::{EndpointSlice, ObjectKey};
 
 /// Most services have one slice, and a list takes a tenth of a tree; but whoever may write slices can
-/// give one service a hundred thousand, and each one that comes or goes would move half of a list.
+/// give one service a hundred thousand, and each one that comes or goes copies a list.
 #[derive(Debug)]
 #[allow(
     clippy::box_collection,

@@ -78,12 +78,12 @@ pub(super) fn node_ports(ops: &[Op], wanted: &InterfaceState) -> Option<String> 
 /// Why a report may be wrong, or a take-over go wrong later: the API server has no Node of this name, or is
 /// reached through a Service.
 pub(super) fn doubts(
-    node: Result<(), &str>,
+    unknown_node: Option<&str>,
     api_servers: &BTreeSet<SocketAddr>,
     desired: &Desired,
 ) -> Vec<String> {
     let mut out = Vec::new();
-    if let Err(name) = node {
+    if let Some(name) = unknown_node {
         out.push(format!(
             "the API server has no Node {name:?}: this report takes every endpoint for one of another \
              node; give the name that `kubectl get nodes` shows with --hostname-override"
@@ -155,17 +155,17 @@ mod tests {
         desired.set(&api.key, Some((api.created, asked)), &mut BTreeSet::new());
         let at = |server: &str| -> BTreeSet<SocketAddr> { server.parse().into_iter().collect() };
         let said = |node, server: &str| doubts(node, &at(server), &desired).join("\n");
-        assert_eq!(said(Ok(()), "192.0.2.9:6443"), "");
+        assert_eq!(said(None, "192.0.2.9:6443"), "");
         // Another port of a service's address is nobody's.
-        assert_eq!(said(Ok(()), "10.96.0.1:6443"), "");
-        let text = said(Ok(()), "10.96.0.1:443");
+        assert_eq!(said(None, "10.96.0.1:6443"), "");
+        let text = said(None, "10.96.0.1:443");
         assert!(
             text.starts_with(
                 "the API server is reached at 10.96.0.1:443, the cluster IP of default/kubernetes: "
             ),
             "{text}"
         );
-        let text = said(Err("worker-l"), "192.0.2.9:6443");
+        let text = said(Some("worker-l"), "192.0.2.9:6443");
         assert!(text.starts_with("the API server has no Node \"worker-l\": "), "{text}");
     }
 }
