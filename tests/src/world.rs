@@ -1,7 +1,7 @@
 //! A topology with the daemon in `node-a` and a server in every pod.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -274,12 +274,28 @@ impl World {
 
     /// A `proxier` on the node, with what the daemon is started with and these flags.
     pub fn proxier(&self, flags: &[&str]) -> Result<Command> {
+        let mut command = self.on_the_node();
+        command.arg(program("proxier")?).args(self.words(flags));
+        Ok(command)
+    }
+
+    /// Runs a shell script in a terminal of the node; its `proxier` takes words before those flags.
+    pub fn terminal(&self, script: &str) -> Result<Command> {
+        let script = format!(r#"proxier() {{ "$PROXIER" "$@" $FLAGS; }}; {script}"#);
+        let mut command = self.on_the_node();
+        command.args(["script", "-q", "-e", "-c", &script, "/dev/null"]);
+        command.env("SHELL", "/bin/sh").env("PROXIER", program("proxier")?);
+        command.env("FLAGS", self.words(&[]).join(OsStr::new(" ")));
+        Ok(command)
+    }
+
+    /// Runs what is added to it on the node.
+    fn on_the_node(&self) -> Command {
         // It looks there which links are bridges; what is mounted is of the first namespace.
         let with_sys = r#"mount -t sysfs sysfs /sys && exec "$@""#;
         let mut command = self.topology.node().host.namespace.command("unshare");
-        command.args(["--mount", "sh", "-c", with_sys, "sh"]).arg(program("proxier")?);
-        command.args(self.words(flags));
-        Ok(command)
+        command.args(["--mount", "sh", "-c", with_sys, "sh"]);
+        command
     }
 
     /// What `proxier trace` says of a client's packet.

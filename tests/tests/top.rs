@@ -111,11 +111,7 @@ fn sums_and_rates_are_those_of_ipvsadm() {
 fn in_a_terminal_it_goes_on_and_leaves_the_screen_as_it_was() {
     let world = world().unwrap();
     let _rate = Client::new(&world.topology.client.namespace).rate(&load(100_000), 50).unwrap();
-    let proxier = world.proxier(&["top"]).unwrap();
-    let words: Vec<_> = proxier.get_args().map(|word| word.to_string_lossy()).collect();
-    let line = format!("nsenter {}", words.join(" "));
-    let mut script = std::process::Command::new("script");
-    script.args(["-q", "-e", "-c", &line, "/dev/null"]);
+    let mut script = world.terminal("proxier top").unwrap();
     // Neither of them leaves a terminal of this test in disorder.
     let mut terminal = script.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut screen = terminal.stdout.take().unwrap();

@@ -75,21 +75,9 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 
 /// Both outputs of a line of the shell in a terminal of the node, without colours.
 fn printed(world: &World, line: &str, columns: u16, status: i32) -> String {
-    const SCRIPT: &str = r#"
-        stty rows 50 cols "$COLUMNS_HERE"
-        proxier() { "$PROXIER" "$@" $FLAGS; }
-        eval "$LINE"
-    "#;
-    let proxier = world.proxier(&[]).unwrap();
-    let words: Vec<_> = proxier.get_args().map(|word| word.to_str().unwrap()).collect();
-    let at = words.iter().position(|word| *word == "--").unwrap();
-    let mut terminal = world.topology.node().host.namespace.command("script");
-    terminal.args(["-q", "-e", "-c", SCRIPT, "/dev/null"]);
-    terminal.env("SHELL", "/bin/sh").env("NO_COLOR", "1").env("COLUMNS_HERE", columns.to_string());
-    terminal
-        .env("PROXIER", words[at + 1])
-        .env("FLAGS", words[at + 2..].join(" "))
-        .env("LINE", line);
+    const SCRIPT: &str = r#"stty rows 50 cols "$COLUMNS_HERE"; eval "$LINE""#;
+    let mut terminal = world.terminal(SCRIPT).unwrap();
+    terminal.env("NO_COLOR", "1").env("COLUMNS_HERE", columns.to_string()).env("LINE", line);
     let output = terminal.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
     assert_eq!(output.status.code(), Some(status), "{line}: {text}");
