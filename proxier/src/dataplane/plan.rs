@@ -142,8 +142,7 @@ pub fn plan(from: Planning<'_>, touched: &BTreeSet<Target>) -> Plan {
         planned: Planned::default(),
         flows: BTreeSet::new(),
         out: Plan::default(),
-        capacities: BTreeMap::new(),
-        added: BTreeMap::new(),
+        growing: BTreeMap::new(),
         seen: None,
     };
     // In the order of targets, so that what is needed is planned before what needs it.
@@ -168,10 +167,8 @@ struct Planner<'a> {
     /// Virtual servers whose stale flows are deleted.
     flows: BTreeSet<VirtualServerKey>,
     out: Plan,
-    /// Wanted capacities of sets that exist.
-    capacities: BTreeMap<SetId, u32>,
-    /// How many members each set gets.
-    added: BTreeMap<SetId, usize>,
+    /// Of sets that exist, the wanted capacity, and how many members are added.
+    growing: BTreeMap<SetId, (u32, usize)>,
     /// The last virtual server that was planned.
     seen: Option<VirtualServerKey>,
 }
@@ -195,7 +192,7 @@ impl Planner<'_> {
                     self.push(Phase::Sets, Op::CreateSet(set, wanted.capacity));
                 }
                 (Some(wanted), Some(_)) => {
-                    self.capacities.insert(set, wanted.capacity);
+                    self.growing.entry(set).or_default().0 = wanted.capacity;
                 }
                 (None, _) => {}
             },
@@ -304,7 +301,7 @@ impl Planner<'_> {
                 };
                 let needs = needs.and_then(|needs| self.mark_needs(&member, needs));
                 if self.push_unless(phase, Op::AddMember(set, member), needs) {
-                    *self.added.entry(set).or_default() += 1;
+                    self.growing.entry(set).or_default().1 += 1;
                 }
             }
             (false, true) if settings.families.contains(&set.family) => {
@@ -411,10 +408,12 @@ impl Planner<'_> {
 
     /// New members come before old ones go, so a set must hold both for a moment.
     fn grow_sets(&mut self) {
-        for set in SetId::all().filter(|set| set.set_type() != SetType::BitmapPort) {
-            let Some(known) = self.from.believed.sets.get(&set) else { continue };
-            let most = known.members.len() + self.added.get(&set).copied().unwrap_or_default();
-            let wanted = self.capacities.get(&set).copied().unwrap_or_default();
+        for (set, (wanted, added)) in std::mem::take(&mut self.growing) {
+            let known = self.from.believed.sets.get(&set);
+            let Some(known) = known.filter(|_| set.set_type() != SetType::BitmapPort) else {
+                continue;
+            };
+            let most = known.members.len() + added;
             let mut capacity = known.capacity.max(wanted);
             while (capacity as usize) < most {
                 capacity = capacity.max(1).saturating_mul(2);

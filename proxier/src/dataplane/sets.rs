@@ -3,12 +3,13 @@
 //! Names, types and texts are kube-proxy's own, so that a node can change hands in both
 //! directions. Every set exists once per address family, used or not.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
+mod member;
 
-use ipnet::IpNet;
-use netlink_ipvs::{Family, Protocol};
+use std::fmt;
+
+use netlink_ipvs::Family;
+
+pub use member::{ForeignMember, Member};
 
 /// What a set holds, whatever the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -297,95 +298,6 @@ impl fmt::Display for SetId {
     }
 }
 
-/// One member of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Member {
-    /// Of `hash:ip`.
-    Ip(IpAddr),
-    /// Of `hash:ip,port`.
-    IpPort(IpAddr, Protocol, u16),
-    /// Of `hash:ip,port,ip`.
-    IpPortIp(IpAddr, Protocol, u16, IpAddr),
-    /// Of `hash:ip,port,net`; the network is in its truncated form.
-    IpPortNet(IpAddr, Protocol, u16, IpNet),
-    /// Of `bitmap:port`.
-    Port(u16),
-    /// Of [`SetType::Expiring`], with its mark; 0 is none.
-    Marked(IpAddr, Protocol, u16, u32),
-}
-
-impl Member {
-    /// Its address, the first if it has two.
-    pub fn address(&self) -> Option<IpAddr> {
-        match *self {
-            Self::Ip(address)
-            | Self::IpPort(address, ..)
-            | Self::IpPortIp(address, ..)
-            | Self::IpPortNet(address, ..)
-            | Self::Marked(address, ..) => Some(address),
-            Self::Port(_) => None,
-        }
-    }
-
-    /// Whether it is of the type and family of a set.
-    pub fn fits(&self, set: SetId) -> bool {
-        let (kind, address) = match *self {
-            Self::Ip(address) => (SetType::HashIp, Some(address)),
-            Self::IpPort(address, ..) => (SetType::HashIpPort, Some(address)),
-            Self::IpPortIp(address, ..) => (SetType::HashIpPortIp, Some(address)),
-            Self::IpPortNet(address, ..) => (SetType::HashIpPortNet, Some(address)),
-            Self::Port(_) => (SetType::BitmapPort, None),
-            Self::Marked(address, ..) => (SetType::Expiring, Some(address)),
-        };
-        let second = match *self {
-            Self::IpPortIp(.., address) => Some(address),
-            Self::IpPortNet(.., net) => Some(net.addr()),
-            Self::Ip(_) | Self::IpPort(..) | Self::Port(_) | Self::Marked(..) => None,
-        };
-        let of_family = |address: IpAddr| Family::of(address) == set.family;
-        kind == set.set_type() && address.is_none_or(of_family) && second.is_none_or(of_family)
-    }
-}
-
-/// As `ipset save` prints it; a network of one address has no prefix length there.
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(ip) => ip.fmt(f),
-            Self::IpPort(ip, protocol, port) | Self::Marked(ip, protocol, port, 0) => {
-                write!(f, "{ip},{protocol}:{port}")
-            }
-            Self::IpPortIp(ip, protocol, port, ip2) => write!(f, "{ip},{protocol}:{port},{ip2}"),
-            Self::IpPortNet(ip, protocol, port, net)
-                if net.prefix_len() == net.max_prefix_len() =>
-            {
-                write!(f, "{ip},{protocol}:{port},{}", net.addr())
-            }
-            Self::IpPortNet(ip, protocol, port, net) => write!(f, "{ip},{protocol}:{port},{net}"),
-            Self::Port(port) => port.fmt(f),
-            Self::Marked(ip, protocol, port, mark) => {
-                write!(f, "{ip},{protocol}:{port} skbmark {mark:#x}")
-            }
-        }
-    }
-}
-
-/// A member that this program would never add: of another kind, or with options of its own. It is
-/// known by the bytes with which the kernel lists it, and by which it can be removed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ForeignMember {
-    /// The netlink attributes of the element.
-    pub attributes: Arc<[u8]>,
-    /// What `ipset save` would print, as far as it is understood.
-    pub text: Arc<str>,
-}
-
-impl fmt::Display for ForeignMember {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,24 +312,5 @@ mod tests {
         }
         assert_eq!(names.len(), 38);
         assert_eq!(SetId::by_name("FOREIGN"), None);
-    }
-
-    #[test]
-    fn members_print_as_ipset_saves_them() {
-        let ip: IpAddr = "1.2.3.4".parse().unwrap();
-        let net = |text: &str| Member::IpPortNet(ip, Protocol::Tcp, 80, text.parse().unwrap());
-        assert_eq!(net("10.0.0.0/8").to_string(), "1.2.3.4,tcp:80,10.0.0.0/8");
-        assert_eq!(net("10.0.0.7/32").to_string(), "1.2.3.4,tcp:80,10.0.0.7");
-        let v6 = Member::IpPortIp(
-            "fd00::1".parse().unwrap(),
-            Protocol::Sctp,
-            9,
-            "fd00::2".parse().unwrap(),
-        );
-        assert_eq!(v6.to_string(), "fd00::1,sctp:9,fd00::2");
-        assert_eq!(Member::Port(30080).to_string(), "30080");
-        let marked = |mark| Member::Marked(ip, Protocol::Udp, 53, mark).to_string();
-        assert_eq!(marked(0x1001), "1.2.3.4,udp:53 skbmark 0x1001");
-        assert_eq!(marked(0), "1.2.3.4,udp:53");
     }
 }

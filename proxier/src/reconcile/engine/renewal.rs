@@ -1,20 +1,20 @@
 //! Members that the kernel lets go unless somebody renews them.
 
+use netlink_ipvs::Family;
 use tokio::time::Instant;
 
 use super::Engine;
 use crate::dataplane::Target;
-use crate::dataplane::sets::{SetRole, SetType};
+use crate::dataplane::sets::{SetId, SetRole, SetType};
 use crate::dataplane::split::{EXPIRY, LocalPolicy};
 
 impl Engine {
     /// When they are renewed next, if there are any.
     pub(super) fn next_renewal(&self) -> Option<Instant> {
-        let sets = &self.believed.state().sets;
-        let any = sets
-            .iter()
-            .any(|(set, known)| set.set_type() == SetType::Expiring && !known.members.is_empty());
-        self.renewal.filter(|_| any)
+        let due = self.renewal?;
+        let known = &self.believed.state().sets;
+        let has_members = |set: SetId| known.get(&set).is_some_and(|set| !set.members.is_empty());
+        expiring(&self.settings.as_ref()?.families).any(has_members).then_some(due)
     }
 
     pub(super) fn renew_if_due(&mut self, now: Instant) {
@@ -32,10 +32,13 @@ impl Engine {
             return;
         };
         self.renewal = Some(now + EXPIRY / 4);
-        let expiring = |role: &SetRole| role.set_type() == SetType::Expiring;
-        for role in SetRole::ALL.into_iter().filter(expiring) {
-            let sets = settings.families.iter().map(|family| role.of(*family));
-            self.touched.extend(sets.map(Target::Expiry));
-        }
+        self.touched.extend(expiring(&settings.families).map(Target::Expiry));
     }
+}
+
+/// The sets that they are in.
+fn expiring(families: &[Family]) -> impl Iterator<Item = SetId> {
+    let expire = |role: &SetRole| role.set_type() == SetType::Expiring;
+    let roles = SetRole::ALL.into_iter().filter(expire);
+    roles.flat_map(|role| families.iter().map(move |family| role.of(*family)))
 }
