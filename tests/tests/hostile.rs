@@ -337,7 +337,9 @@ fn ports_that_are_none_cost_only_themselves() {
             &["10.96.0.66:80/tcp 10.244.0.6:8080"],
             &[
                 "spec.ports[0].port 0 is not in 1-65535",
-                "ports[2].port must be a number in 1-65535",
+                "spec.ports[4].port must be a whole number, found the text \"80\"; the port is ignored",
+                "spec.ports[5].port is missing; the port is ignored",
+                "ports[2].port 65536 is not in 1-65535",
             ],
         ),
         (

@@ -227,9 +227,16 @@ fn is_port_name(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b))
 }
 
-/// A port number in `1..=65535`.
-fn port_number(number: i64) -> Option<u16> {
-    u16::try_from(number).ok().filter(|port| *port != 0)
+/// A port number in `1..=65535`, or why it is none.
+fn port_number(raw: Lenient<i64>) -> Result<u16, String> {
+    match raw {
+        Lenient::Is(number) => {
+            let port = u16::try_from(number).ok().filter(|port| *port != 0);
+            port.ok_or_else(|| format!("{number} is not in 1-65535"))
+        }
+        Lenient::Absent => Err("is missing".to_owned()),
+        Lenient::Wrong(found) => Err(format!("must be {}, found {found}", i64::WANTED)),
+    }
 }
 
 #[cfg(test)]

@@ -238,10 +238,12 @@ impl Converter {
         report: &mut Report<'_>,
     ) -> Option<ServicePort> {
         let (name, protocol) = self.port_protocol(&mut raw, field, report)?;
-        let number = raw.port.or_default(format_args!("{field}.port"), report);
-        let Some(port) = port_number(number) else {
-            report.warn(format_args!("{field}.port {number} is not in 1-65535; it is ignored"));
-            return None;
+        let port = match port_number(raw.port) {
+            Ok(port) => port,
+            Err(why) => {
+                report.warn(format_args!("{field}.port {why}; the port is ignored"));
+                return None;
+            }
         };
         let number = raw.node_port.or_default(format_args!("{field}.nodePort"), report);
         let node_port = u16::try_from(number).unwrap_or_else(|_| {
@@ -295,11 +297,10 @@ fn policy(text: Option<&str>, field: &str, report: &mut Report<'_>) -> bool {
 }
 
 fn health_check_port(raw: Lenient<i64>, report: &mut Report<'_>) -> u16 {
-    let number = raw.or_default("spec.healthCheckNodePort", report);
-    port_number(number).unwrap_or_else(|| {
+    port_number(raw).unwrap_or_else(|why| {
         report.warn(format_args!(
-            "spec.healthCheckNodePort is {number}: the load balancer cannot ask this node for \
-             its health; an API server would allocate one"
+            "spec.healthCheckNodePort {why}: the load balancer cannot ask this node for its \
+             health; an API server would allocate one"
         ));
         0
     })

@@ -90,11 +90,9 @@ impl Converter {
                 report.warn(format_args!("{field} has no name; it is ignored"));
                 continue;
             }
-            let number = raw.port.take(format_args!("{field}.port"), report);
-            let port = number.and_then(port_number).unwrap_or_else(|| {
+            let port = port_number(raw.port).unwrap_or_else(|why| {
                 report.warn(format_args!(
-                    "{field}.port must be a number in 1-65535 (a port for all ports is not \
-                     possible with IPVS); it is ignored"
+                    "{field}.port {why}; it is ignored (with IPVS a port for all ports is not possible)"
                 ));
                 0
             });
