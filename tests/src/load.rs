@@ -7,6 +7,7 @@ pub mod floor;
 pub mod local;
 pub mod memory;
 pub mod objects;
+pub mod plot;
 pub mod table;
 pub mod texts;
 pub mod watched;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! load [--steps 100x5,1000x5,...] [--backends iptables,nftables] [--churn SECONDS] [--rates 100,1000]
-//!      [--idle SECONDS] [--connect TIMES] [--json FILE]
+//!      [--idle SECONDS] [--connect TIMES] [--json FILE]      and beside FILE a picture of the same name, .svg
 //! load --local 100,1000 [--backends iptables,nftables] [--json FILE]      Services with Local policies, and nothing else
 //! load --write FILE --steps 1000x5      writes the objects as a manifest, and nothing else
 //! ```
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dummy_iface::{Event, Monitor};
 use proxier::dataplane::firewall::Backend;
 use proxier_tests::load::objects::Size;
-use proxier_tests::load::{Plan, connect, floor, local, measure, table, write_manifest};
+use proxier_tests::load::{Plan, connect, floor, local, measure, plot, table, write_manifest};
 use proxier_tests::netns::require_test_kernel;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -107,6 +107,9 @@ fn run() -> Result<()> {
             connections.push(in_namespace("connect", *size, *backend, &options)?);
         }
         options.save(&json!({"sizes": reports, "connect": connections}))?;
+    }
+    if let Some(json) = &options.json {
+        std::fs::write(json.with_extension("svg"), plot::plot(&reports))?;
     }
     println!("\n{}", table::table(&reports));
     println!("{}", table::connections(&connections).unwrap_or_default());
