@@ -167,7 +167,7 @@ struct Planner<'a> {
     /// Virtual servers whose stale flows are deleted.
     flows: BTreeSet<VirtualServerKey>,
     out: Plan,
-    /// Of sets that exist, the wanted capacity, and how many members are added.
+    /// Of the sets at stake, the wanted capacity, and how many members are added.
     growing: BTreeMap<SetId, (u32, usize)>,
     /// The last virtual server that was planned.
     seen: Option<VirtualServerKey>,

@@ -229,14 +229,9 @@ fn is_port_name(text: &str) -> bool {
 
 /// A port number in `1..=65535`, or why it is none.
 fn port_number(raw: Lenient<i64>) -> Result<u16, String> {
-    match raw {
-        Lenient::Is(number) => {
-            let port = u16::try_from(number).ok().filter(|port| *port != 0);
-            port.ok_or_else(|| format!("{number} is not in 1-65535"))
-        }
-        Lenient::Absent => Err("is missing".to_owned()),
-        Lenient::Wrong(found) => Err(format!("must be {}, found {found}", i64::WANTED)),
-    }
+    let number = raw.checked()?.ok_or("is missing")?;
+    let port = u16::try_from(number).ok().filter(|port| *port != 0);
+    port.ok_or_else(|| format!("{number} is not in 1-65535"))
 }
 
 #[cfg(test)]

@@ -4,16 +4,20 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A name, and values by the number of endpoints.
-type Series = (&'static str, Vec<(f64, f64)>);
+/// A name and a colour.
+type Line = (&'static str, &'static str);
+
+/// A number of endpoints, and a value.
+type Point = (f64, f64);
 
 struct Panel {
     title: &'static str,
     /// Of the report of a size.
     value: fn(&Value) -> Option<f64>,
     floor: Option<fn(&Value) -> Option<f64>>,
-    /// kube-proxy 1.36.2 in the same kind of guest, measured once and not by this program.
-    others: &'static [(&'static str, &'static [(f64, f64)])],
+    /// kube-proxy 1.36.2 in the same kind of guest, measured once and not by this program; of a range, its
+    /// lower end.
+    others: &'static [(Line, &'static [Point])],
 }
 
 const PANELS: [Panel; 3] = [
@@ -40,20 +44,14 @@ const PANELS: [Panel; 3] = [
     },
 ];
 
-const IPTABLES: &str = "proxier, iptables";
-const NFTABLES: &str = "proxier, nftables";
-const FLOOR: &str = "floor: the same messages, and nothing else";
-const KUBE_PROXY: &str = "kube-proxy 1.36.2, ipvs";
-const KUBE_PROXY_NFTABLES: &str = "kube-proxy 1.36.2, nftables";
+// Colours that differ for those who see no red or green, too.
+const IPTABLES: Line = ("proxier, iptables", "#0072b2");
+const NFTABLES: Line = ("proxier, nftables", "#009e73");
+const FLOOR: Line = ("floor: the same messages, and nothing else", "#888888");
+const KUBE_PROXY: Line = ("kube-proxy 1.36.2, ipvs", "#d55e00");
+const KUBE_PROXY_NFTABLES: Line = ("kube-proxy 1.36.2, nftables", "#cc79a7");
 
-/// In the order of the legend; colours that differ for those who see no red or green, too.
-const COLOURS: [(&str, &str); 5] = [
-    (IPTABLES, "#0072b2"),
-    (NFTABLES, "#009e73"),
-    (FLOOR, "#888888"),
-    (KUBE_PROXY, "#d55e00"),
-    (KUBE_PROXY_NFTABLES, "#cc79a7"),
-];
+const LEGEND: [Line; 5] = [IPTABLES, NFTABLES, FLOOR, KUBE_PROXY, KUBE_PROXY_NFTABLES];
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 260.0;
@@ -72,10 +70,10 @@ pub fn plot(reports: &[Value]) -> String {
     );
     for (n, panel) in (0_u8..).zip(&PANELS) {
         let _ = writeln!(out, "<g transform=\"translate({} 0)\">", f64::from(n) * WIDTH);
-        draw(&mut out, panel.title, &series(panel, reports));
+        draw(&mut out, panel.title, &lines(panel, reports));
         out.push_str("</g>\n");
     }
-    for (n, (name, colour)) in (0_u8..).zip(COLOURS) {
+    for (n, (name, colour)) in (0_u8..).zip(LEGEND) {
         let (x, y) = (LEFT + f64::from(n % 3) * WIDTH, HEIGHT + 8.0 + f64::from(n / 3) * 18.0);
         let _ = writeln!(
             out,
@@ -87,24 +85,27 @@ pub fn plot(reports: &[Value]) -> String {
     out + "</svg>\n"
 }
 
-fn series(panel: &Panel, reports: &[Value]) -> Vec<Series> {
-    let of = |backend: &str, value: fn(&Value) -> Option<f64>| {
-        let own = reports.iter().filter(|report| report["backend"] == backend);
+fn lines(panel: &Panel, reports: &[Value]) -> Vec<(Line, Vec<Point>)> {
+    let of = |backend: &Value, value: fn(&Value) -> Option<f64>| {
+        let own = reports.iter().filter(|report| report["backend"] == *backend);
         let point = |report: &Value| {
             let size = report["services"].as_f64()? * report["endpoints"].as_f64()?;
-            Some((size, value(report)?))
+            // A logarithm has no place for nothing.
+            Some((size, value(report).filter(|value| *value > 0.0)?))
         };
         own.filter_map(point).collect::<Vec<_>>()
     };
-    let mut all =
-        vec![(IPTABLES, of("iptables", panel.value)), (NFTABLES, of("nftables", panel.value))];
-    all.extend(panel.floor.map(|floor| (FLOOR, of("iptables", floor))));
-    all.extend(panel.others.iter().map(|(name, points)| (*name, points.to_vec())));
+    let backends = [(IPTABLES, "iptables"), (NFTABLES, "nftables")];
+    let mut all = backends.map(|(line, backend)| (line, of(&backend.into(), panel.value))).to_vec();
+    if let (Some(floor), Some(first)) = (panel.floor, reports.first()) {
+        all.push((FLOOR, of(&first["backend"], floor)));
+    }
+    all.extend(panel.others.iter().map(|(line, points)| (*line, points.to_vec())));
     all.retain(|(_, points)| !points.is_empty());
     all
 }
 
-fn draw(out: &mut String, title: &str, all: &[Series]) {
+fn draw(out: &mut String, title: &str, all: &[(Line, Vec<Point>)]) {
     let values = || all.iter().flat_map(|(_, points)| points.iter().map(|point| point.1.log10()));
     let low = values().fold(f64::INFINITY, f64::min).floor();
     let high = values().fold(low + 1.0, f64::max).ceil();
@@ -135,9 +136,7 @@ fn draw(out: &mut String, title: &str, all: &[Series]) {
             x(power)
         );
     }
-    for (name, points) in all {
-        let colour =
-            COLOURS.iter().find(|(of, _)| of == name).map_or("black", |(_, colour)| colour);
+    for ((name, colour), points) in all {
         let places = points.iter().map(|(size, value)| (x(size.log10()), y(value.log10())));
         let line: Vec<String> = places.clone().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(
@@ -165,7 +164,8 @@ mod tests {
             json!({"services": services, "endpoints": 10, "backend": "iptables",
                    "memory": {"resident_kib": memory * 1024}})
         };
-        let svg = plot(&[report(100, 20), report(10_000, 40)]);
+        // The last one, of which nothing was measured, is left out.
+        let svg = plot(&[report(100, 20), report(10_000, 40), report(20_000, 0)]);
         let own = svg.lines().find(|line| line.contains("<polyline") && line.contains("#0072b2"));
         let points: Vec<f64> = own
             .unwrap()

@@ -72,30 +72,30 @@ impl Member {
     }
 }
 
-/// The order that derive gives, for a third of its instructions: in a first step members are compared
-/// more often than anything else.
+/// The order that derive gives, with a fifth fewer instructions: in a first step members are compared more
+/// often than anything else.
 impl Ord for Member {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Ip(ip), Self::Ip(ip2)) => addresses(*ip, *ip2),
+            (Self::Ip(ip), Self::Ip(ip2)) => cmp_addresses(*ip, *ip2),
             (Self::IpPort(ip, protocol, port), Self::IpPort(ip2, protocol2, port2)) => {
-                addresses(*ip, *ip2).then_with(|| (protocol, port).cmp(&(protocol2, port2)))
+                cmp_addresses(*ip, *ip2).then_with(|| (protocol, port).cmp(&(protocol2, port2)))
             }
             (
                 Self::IpPortIp(ip, protocol, port, source),
                 Self::IpPortIp(ip2, protocol2, port2, source2),
-            ) => addresses(*ip, *ip2)
+            ) => cmp_addresses(*ip, *ip2)
                 .then_with(|| (protocol, port, source).cmp(&(protocol2, port2, source2))),
             (
                 Self::IpPortNet(ip, protocol, port, net),
                 Self::IpPortNet(ip2, protocol2, port2, net2),
-            ) => addresses(*ip, *ip2)
+            ) => cmp_addresses(*ip, *ip2)
                 .then_with(|| (protocol, port, net).cmp(&(protocol2, port2, net2))),
             (Self::Port(port), Self::Port(port2)) => port.cmp(port2),
             (
                 Self::Marked(ip, protocol, port, mark),
                 Self::Marked(ip2, protocol2, port2, mark2),
-            ) => addresses(*ip, *ip2)
+            ) => cmp_addresses(*ip, *ip2)
                 .then_with(|| (protocol, port, mark).cmp(&(protocol2, port2, mark2))),
             _ => self.rank().cmp(&other.rank()),
         }
@@ -108,8 +108,8 @@ impl PartialOrd for Member {
     }
 }
 
-/// As numbers, where `IpAddr` compares bytes by a call.
-fn addresses(one: IpAddr, other: IpAddr) -> Ordering {
+/// The order of `IpAddr`, by numbers instead of bytes.
+fn cmp_addresses(one: IpAddr, other: IpAddr) -> Ordering {
     match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => one.to_bits().cmp(&other.to_bits()),
         (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits().cmp(&other.to_bits()),

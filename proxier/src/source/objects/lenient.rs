@@ -26,19 +26,21 @@ pub(crate) enum Lenient<T> {
 }
 
 impl<T: Shape> Lenient<T> {
+    /// The value if there is one, or what is wrong with it.
+    pub(crate) fn checked(self) -> Result<Option<T>, String> {
+        match self {
+            Self::Is(value) => Ok(Some(value)),
+            Self::Absent => Ok(None),
+            Self::Wrong(found) => Err(format!("must be {}, found {found}", T::WANTED)),
+        }
+    }
+
     /// The value; one of a wrong type is reported under the field's name and counts as absent.
     pub(crate) fn take(self, field: impl fmt::Display, report: &mut Report<'_>) -> Option<T> {
-        match self {
-            Self::Is(value) => Some(value),
-            Self::Absent => None,
-            Self::Wrong(found) => {
-                report.warn(format_args!(
-                    "{field} must be {}, found {found}; it is ignored",
-                    T::WANTED
-                ));
-                None
-            }
-        }
+        self.checked().unwrap_or_else(|why| {
+            report.warn(format_args!("{field} {why}; it is ignored"));
+            None
+        })
     }
 
     /// The value, if it is there and of the right type.

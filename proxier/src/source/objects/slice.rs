@@ -92,7 +92,7 @@ impl Converter {
             }
             let port = port_number(raw.port).unwrap_or_else(|why| {
                 report.warn(format_args!(
-                    "{field}.port {why}; it is ignored (with IPVS a port for all ports is not possible)"
+                    "{field}.port {why}; the port is ignored (IPVS has none that stands for all)"
                 ));
                 0
             });
